@@ -1,0 +1,81 @@
+//! The challenge-response of a logon: either side shows that it knows the secret without sending it.
+//!
+//! HMAC-SHA-256 (RFC 2104) over a label, the other side's nonce first, and the message that carries the proof with the
+//! proof's own field as zeroes. The two labels differ, so neither side's proof can be played back as the other's.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Bytes of a proof.
+pub const PROOF_LENGTH: usize = 32;
+/// Bytes of a nonce.
+pub const NONCE_LENGTH: usize = 32;
+
+/// 32 bytes nobody can foretell.
+pub type Nonce = [u8; NONCE_LENGTH];
+/// An HMAC-SHA-256 value.
+pub type Proof = [u8; PROOF_LENGTH];
+
+const LOGON_LABEL: &[u8] = b"relay-logon-v1";
+const ACCEPT_LABEL: &[u8] = b"relay-accept-v1";
+
+fn keyed(secret: &[u8]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length")
+}
+
+fn logon_mac(secret: &[u8], relay: &Nonce, body_without_proof: &[u8]) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
+    mac.update(LOGON_LABEL);
+    mac.update(relay);
+    mac.update(body_without_proof);
+    mac
+}
+
+fn accept_mac(secret: &[u8], client: &Nonce, relay: &Nonce, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
+    mac.update(ACCEPT_LABEL);
+    mac.update(client);
+    mac.update(relay);
+    mac.update(body);
+    mac
+}
+
+/// The client's proof for a LOGON whose body, proof zeroed, is given.
+#[must_use]
+pub fn logon(secret: &[u8], relay: &Nonce, body_without_proof: &[u8]) -> Proof {
+    logon_mac(secret, relay, body_without_proof)
+        .finalize()
+        .into_bytes()
+        .into()
+}
+
+/// The relay's proof for a LOGON_ACK whose body, proof zeroed, is given.
+#[must_use]
+pub fn accept(secret: &[u8], client: &Nonce, relay: &Nonce, body_without_proof: &[u8]) -> Proof {
+    accept_mac(secret, client, relay, body_without_proof)
+        .finalize()
+        .into_bytes()
+        .into()
+}
+
+/// Whether `proof` is the client's; compared in constant time.
+#[must_use]
+pub fn logon_holds(secret: &[u8], relay: &Nonce, body_without_proof: &[u8], proof: &Proof) -> bool {
+    logon_mac(secret, relay, body_without_proof)
+        .verify_slice(proof)
+        .is_ok()
+}
+
+/// Whether `proof` is the relay's; compared in constant time.
+#[must_use]
+pub fn accept_holds(
+    secret: &[u8],
+    client: &Nonce,
+    relay: &Nonce,
+    body_without_proof: &[u8],
+    proof: &Proof,
+) -> bool {
+    accept_mac(secret, client, relay, body_without_proof)
+        .verify_slice(proof)
+        .is_ok()
+}
