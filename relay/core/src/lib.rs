@@ -1,1 +1,31 @@
-//! Placeholder head; replaced in the same change.
+//! The state machines of the relay: every decision, and nothing that touches the world.
+//!
+//! No clock, file, socket, thread or randomness lives here. Time and nonces are arguments; inputs are `on_*` calls, outputs
+//! are values from closed enums that the caller polls. There are two callers: the appliance, which carries the
+//! values to io_uring, and the simulator. The way of a message:
+//!
+//! ```text
+//! ingress::Ingress --ToSequence--> sequence::Sequence --ReleasePoint--> fanout::Fanout
+//!        ^                              |  Write/Sync effects
+//!        +---------ToIngress------------+
+//! ```
+//!
+//! * [`ingress`]: connections, logon, what a publisher may send;
+//! * [`sequence`]: the one order: sequence numbers, duplicate check, blocks, durability, release, acknowledgement;
+//! * [`fanout`]: subscribers, each a cursor over what is released;
+//! * [`startup`]: from what recovery found to the machines above.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod credential;
+pub mod fanout;
+pub mod ingress;
+pub mod log;
+mod outgoing;
+mod packing;
+mod persist;
+mod publishers;
+pub mod sequence;
+pub mod settings;
+pub mod startup;
+pub mod topics;

@@ -11,6 +11,7 @@
 
 pub mod checksum;
 pub mod code;
+pub mod counters;
 pub mod id;
 pub mod item;
 pub mod message;

@@ -1,0 +1,148 @@
+//! What the machines tell each other, as small values that fit a single-producer link.
+//!
+//! Bytes never travel in a command: a command names where they lie (the connection's receive buffer or the log), and who
+//! reads them says when they are no longer needed.
+
+use relay_wire::code::{Held, RejectCode, TerminateCode};
+use relay_wire::id::{Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
+
+/// A connection: a place in a table and how often that place was given out before, so that a late word about an
+/// earlier connection is not taken for the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Place in the table.
+    pub index: u32,
+    /// How many connections had this place before.
+    pub generation: u32,
+}
+
+/// From ingress to the sequencer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToSequence {
+    /// A publisher proved who it is.
+    Logon {
+        /// Its connection.
+        conn: ConnId,
+        /// Its id.
+        publisher: PublisherId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// Place of its credential in the book.
+        credential: u32,
+    },
+    /// Whole records, checked each by itself, in the connection's receive buffer.
+    Records {
+        /// Whose.
+        conn: ConnId,
+        /// Where they start in the buffer.
+        offset: u32,
+        /// Bytes, a whole number of records with their padding.
+        length: u32,
+        /// When they were received, ns UTC.
+        receive_time_ns: u64,
+    },
+    /// A TOPIC_REQUEST, checked by itself, in the connection's receive buffer.
+    TopicRequest {
+        /// Whose.
+        conn: ConnId,
+        /// Where it starts in the buffer.
+        offset: u32,
+        /// Bytes with padding.
+        length: u32,
+    },
+    /// The connection is gone.
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Accept nothing more; what was accepted is to be released, then the clean stop is recorded.
+    Stop,
+}
+
+/// From the sequencer to ingress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToIngress {
+    /// The publisher may start.
+    Established {
+        /// Its connection.
+        conn: ConnId,
+        /// The publisher sequence wanted next.
+        next_expected: PublisherSeq,
+        /// The highest one released.
+        released_through: PublisherSeq,
+    },
+    /// One [`ToSequence::Records`] or [`ToSequence::TopicRequest`] was taken; its bytes may go.
+    Taken {
+        /// Whose.
+        conn: ConnId,
+        /// End of the bytes in the receive buffer.
+        through: u32,
+    },
+    /// Everything up to a publisher sequence is released.
+    Ack {
+        /// Whose.
+        conn: ConnId,
+        /// Through here.
+        publisher_seq: PublisherSeq,
+        /// The seq of that record.
+        seq: Seq,
+    },
+    /// A topic's id.
+    Topic {
+        /// Who asked.
+        conn: ConnId,
+        /// Its number for the question.
+        request: u32,
+        /// The id.
+        topic: TopicId,
+    },
+    /// A record or topic request is refused.
+    Reject {
+        /// Whose.
+        conn: ConnId,
+        /// The record, or 0.
+        publisher_seq: PublisherSeq,
+        /// The publisher sequence wanted next.
+        next_expected: PublisherSeq,
+        /// The topic request, or 0.
+        request: u32,
+        /// Why.
+        code: RejectCode,
+    },
+    /// The connection is to be ended.
+    Terminate {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        code: TerminateCode,
+        /// See [`TerminateCode`].
+        detail: u64,
+    },
+    /// Release moved on, or publishers are held or let go.
+    Progress {
+        /// The next seq to be released.
+        next_seq: Seq,
+        /// Whether publishers are held.
+        held: Held,
+    },
+}
+
+/// The two clocks, read once a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Nanoseconds UTC, for stamps. May be stepped.
+    pub utc_ns: u64,
+    /// Nanoseconds from some start, for intervals. Never stepped.
+    pub mono_ns: u64,
+}
+
+/// How far the log may be read, forwarded and acknowledged, and what a subscriber at that point has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReleasePoint {
+    /// End of the released blocks.
+    pub position: Position,
+    /// The seq the next released message will have.
+    pub next_seq: Seq,
+    /// Checksum of the DATA record before `next_seq`, 0 for none.
+    pub checksum: u32,
+}

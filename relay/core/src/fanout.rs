@@ -1,0 +1,832 @@
+//! Subscribers: each a cursor over what is released.
+//!
+//! Stands at the end of the way of a message. A subscriber near the tail is served straight from the memory ring, one that lies
+//! further back from disk through a few shared replay buffers, and goes over from one to the other at the exact byte
+//! where it stands. Nothing is kept for a subscriber but its cursor, so a slow one costs the others nothing: a socket
+//! without room is left alone until it has some, and one that takes nothing for too long is let go.
+//!
+//! Invariants: nothing beyond the released position is ever looked at; bytes below [`Fanout::floor`] are never read from the
+//! ring; session messages go out only between records.
+
+mod cursor;
+mod subscriber;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use relay_journal::block::{self, BlockHeader, HEADER_LENGTH};
+use relay_journal::position_index::{IndexEntry, PositionIndex};
+use relay_journal::tables::{Tables, Topics};
+use relay_wire::code::{From, RecordKind, TerminateCode};
+use relay_wire::id::{Epoch, Position, Seq, TopicId};
+use relay_wire::item::{self, Front, Limits};
+use relay_wire::message::{
+    Message, MessageError, SILENT_INTERVALS, Subscribe, Subscribed, Terminate, Topic,
+};
+use relay_wire::{stride, topic};
+
+use crate::command::{ConnId, ReleasePoint};
+use crate::credential::CredentialBook;
+use crate::ingress::terminate_text;
+use crate::log::LogView;
+use crate::settings::Settings;
+
+use cursor::{Budget, Cursor, Skip, WalkEnd, WalkError};
+use subscriber::{Sending, State, Subscriber};
+
+/// Most runs of one send.
+pub const RUNS_MAX: usize = 64;
+/// Bytes of log looked at for one subscriber in one step.
+const STEP_BYTES: u32 = 512 * 1024;
+/// Topics told to one subscriber in one step.
+const TOPICS_STEP: u32 = 64;
+/// A farewell that can't be delivered within this time is given up.
+const FAREWELL_NS: u64 = 1_000_000_000;
+
+/// Where a send's bytes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// In the memory ring.
+    Ring,
+    /// In this replay buffer, whose first byte has the given position.
+    Replay {
+        /// Which buffer.
+        slot: u32,
+        /// Position of its first byte.
+        start: Position,
+    },
+}
+
+/// Bytes of the log to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Where they start.
+    pub position: Position,
+    /// How many.
+    pub length: u32,
+}
+
+/// What the caller is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FanoutEffect {
+    /// Send the pieces of [`Fanout::pieces`] without waiting; report with [`Fanout::on_sent`].
+    SendLog {
+        /// To whom.
+        conn: ConnId,
+        /// Where they lie.
+        source: Source,
+    },
+    /// Send [`Fanout::outgoing`] without waiting; report with [`Fanout::on_sent`].
+    SendMessages(ConnId),
+    /// Report with [`Fanout::on_writable`] once the socket has room.
+    AwaitRoom(ConnId),
+    /// Read `length` bytes of the log from disk into a replay buffer; report with [`Fanout::on_read`].
+    Read {
+        /// Which buffer.
+        slot: u32,
+        /// First byte, at a multiple of the block alignment.
+        position: Position,
+        /// Bytes; not beyond the segment's end.
+        length: u32,
+    },
+    /// Close the socket; the place is free again.
+    Close(ConnId),
+    /// What was read at this position is not what was written: raise an alarm.
+    Damaged(Position),
+}
+
+/// A buffer for subscribers behind the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Free,
+    Reading { owner: u32, start: Position, length: u32 },
+    Ready { owner: u32, start: Position, length: u32 },
+}
+
+/// The machine. See the module's description.
+#[derive(Debug)]
+pub struct Fanout {
+    settings: Settings,
+    credentials: Arc<CredentialBook>,
+    subscribers: Vec<Option<Subscriber>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    topics: Topics,
+    index: PositionIndex,
+    index_time_ns: u64,
+    /// Everything before here was followed: topics and index know it.
+    followed: Position,
+    tail: ReleasePoint,
+    floor: Position,
+    epoch: Epoch,
+    slots: Vec<Slot>,
+    waiting: VecDeque<u32>,
+    work: VecDeque<u32>,
+    effects: VecDeque<FanoutEffect>,
+    checked_ns: u64,
+    sends_under_way: u32,
+}
+
+impl Fanout {
+    /// A machine without subscribers, for a log whose fold is `tables`.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        credentials: Arc<CredentialBook>,
+        tables: &Tables,
+        epoch: Epoch,
+    ) -> Self {
+        let places = settings.subscribers_max;
+        let tail = ReleasePoint {
+            position: tables.position,
+            next_seq: tables.next_seq,
+            checksum: tables.last_checksum,
+        };
+        Self {
+            subscribers: (0..places).map(|_| None).collect(),
+            generations: vec![0; places as usize],
+            free: (0..places).rev().collect(),
+            topics: tables.topics.clone(),
+            index: tables.index.clone(),
+            index_time_ns: tables.last_time_ns,
+            followed: tail.position,
+            tail,
+            floor: tail.position,
+            epoch,
+            slots: vec![Slot::Free; settings.replay_slots as usize],
+            waiting: VecDeque::with_capacity(places as usize),
+            work: VecDeque::with_capacity(places as usize),
+            effects: VecDeque::with_capacity(4 * places as usize + 16),
+            checked_ns: 0,
+            sends_under_way: 0,
+            settings,
+            credentials,
+        }
+    }
+
+    /// A subscriber that logged on; `None` when there is no place.
+    pub fn on_subscriber(&mut self, credential: u32, now_ns: u64) -> Option<ConnId> {
+        let index = self.free.pop()?;
+        let conn = ConnId { index, generation: self.generations[index as usize] };
+        self.subscribers[index as usize] = Some(Subscriber::new(conn, credential, now_ns));
+        Some(conn)
+    }
+
+    fn current(&mut self, conn: ConnId) -> Option<&mut Subscriber> {
+        self.subscribers[conn.index as usize].as_mut().filter(|s| s.conn == conn)
+    }
+
+    /// Bytes arrived; returns how many were whole items and are done with.
+    pub fn on_bytes(&mut self, conn: ConnId, bytes: &[u8], now_ns: u64) -> usize {
+        let mut consumed = 0;
+        loop {
+            let Some(subscriber) = self.current(conn) else {
+                return bytes.len();
+            };
+            subscriber.heard_ns = now_ns;
+            if matches!(subscriber.state, State::Closing { .. }) {
+                return bytes.len();
+            }
+            let limits = Limits { record_length_max: 0, ..Limits::after_logon(0) };
+            match item::front(&bytes[consumed..], limits) {
+                Ok(Front::Partial { .. }) => return consumed,
+                Ok(Front::Message { length }) => {
+                    let message = Message::decode(&bytes[consumed..consumed + length]);
+                    consumed += stride(length);
+                    self.on_message(conn, message, now_ns);
+                }
+                Ok(Front::Record { .. }) | Err(_) => {
+                    self.end(conn, TerminateCode::Protocol, 0, now_ns);
+                }
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        conn: ConnId,
+        message: Result<Message<'_>, MessageError>,
+        now_ns: u64,
+    ) {
+        let is_fresh = self.current(conn).is_some_and(|s| s.state == State::AwaitSubscribe);
+        match message {
+            Ok(Message::Heartbeat(_)) => {}
+            Ok(Message::Terminate(_)) => self.end(conn, TerminateCode::Logout, 0, now_ns),
+            Ok(Message::Subscribe(subscribe)) if is_fresh => {
+                if let Err((code, detail)) = self.subscribe(conn, &subscribe, now_ns) {
+                    self.end(conn, code, detail, now_ns);
+                }
+            }
+            Err(MessageError::Checksum) => self.end(conn, TerminateCode::Checksum, 0, now_ns),
+            Err(MessageError::Version(_)) => {
+                let version = relay_wire::PROTOCOL_VERSION.into();
+                self.end(conn, TerminateCode::Version, version, now_ns);
+            }
+            Ok(_) | Err(_) => self.end(conn, TerminateCode::Protocol, 0, now_ns),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        conn: ConnId,
+        subscribe: &Subscribe<'_>,
+        now_ns: u64,
+    ) -> Result<(), (TerminateCode, u64)> {
+        let credential = self.current(conn).map_or(0, |s| s.credential);
+        let credential = self.credentials.get(credential);
+        let mut patterns = Vec::with_capacity(subscribe.patterns.len());
+        for pattern in subscribe.patterns.iter() {
+            let pattern =
+                topic::check_pattern(pattern).map_err(|_| (TerminateCode::Protocol, 0))?;
+            if !credential.may_subscribe(pattern) {
+                return Err((TerminateCode::NotEntitled, 0));
+            }
+            patterns.push(Box::from(pattern));
+        }
+        let (cursor, skip, start_seq) = self.start_of(subscribe)?;
+        let tail = self.tail;
+        let epoch = self.epoch;
+        let topics_to_tell = self.topics.len() as u32;
+        let Some(subscriber) = self.current(conn) else {
+            return Ok(());
+        };
+        subscriber.begin(cursor, skip, patterns, topics_to_tell);
+        let subscribed =
+            Subscribed { start_seq, earliest_seq: Seq(1), next_seq: tail.next_seq, epoch };
+        subscriber.say(&Message::Subscribed(subscribed), now_ns);
+        self.queue(conn.index);
+        Ok(())
+    }
+
+    /// Where a subscription starts, what it skips there, and the seq it starts from.
+    fn start_of(
+        &self,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(Cursor, Skip, Seq), (TerminateCode, u64)> {
+        let tail = self.tail;
+        let at_tail = Cursor {
+            block: tail.position,
+            offset: 0,
+            next_seq: tail.next_seq,
+            checksum: Some(tail.checksum),
+        };
+        let from = |position| Cursor {
+            block: position,
+            offset: 0,
+            next_seq: Seq(0),
+            checksum: None,
+        };
+        match subscribe.from {
+            From::Live => Ok((at_tail, Skip::Nothing, tail.next_seq)),
+            From::Earliest => Ok((from(Position(0)), Skip::Nothing, Seq(1))),
+            From::Time => {
+                let position = self.index.find_time(subscribe.value);
+                Ok((from(position), Skip::Time(subscribe.value), Seq(1)))
+            }
+            From::Seq => {
+                let seq = Seq(subscribe.value.max(1));
+                if seq > tail.next_seq {
+                    return Err((TerminateCode::BeyondTail, tail.next_seq.get()));
+                }
+                let before = Seq(seq.get() - 1);
+                if seq == tail.next_seq {
+                    let is_other = subscribe.checksum.is_some_and(|c| c != tail.checksum);
+                    if before.get() > 0 && is_other {
+                        return Err((TerminateCode::WrongHistory, before.get()));
+                    }
+                    return Ok((at_tail, Skip::Nothing, seq));
+                }
+                if before.get() == 0 {
+                    return Ok((from(Position(0)), Skip::Nothing, seq));
+                }
+                let skip = Skip::Seq { until: seq, checksum: subscribe.checksum };
+                Ok((from(self.index.find_seq(before)), skip, seq))
+            }
+        }
+    }
+
+    /// Release moved on to `point`; `view` reaches at least from where the last one ended to there.
+    pub fn on_released(&mut self, point: ReleasePoint, view: &LogView<'_>) {
+        assert!(point.position >= self.tail.position, "release only grows");
+        while self.followed < point.position {
+            let bytes = view.from(self.followed);
+            let header = block::decode_header(bytes).expect("the ring holds what was sealed");
+            self.follow(&header, &bytes[HEADER_LENGTH..header.body_end()]);
+        }
+        self.tail = point;
+        for index in 0..self.subscribers.len() {
+            if self.subscribers[index].as_ref().is_some_and(|s| s.is_at_tail) {
+                self.queue(index as u32);
+            }
+        }
+    }
+
+    fn follow(&mut self, header: &BlockHeader, body: &[u8]) {
+        self.index.offer(IndexEntry {
+            position: header.position,
+            first_seq: header.first_seq,
+            time_before_ns: self.index_time_ns,
+            sealed_time_ns: header.sealed_time_ns,
+        });
+        self.index_time_ns = header.sealed_time_ns;
+        if header.record_count > header.data_count {
+            for record in block::records(body) {
+                let (_, record) = record.expect("the ring holds what was sealed");
+                if record.kind() == Some(RecordKind::Topic) {
+                    let name = core::str::from_utf8(record.payload()).expect("checked before");
+                    self.define(name);
+                }
+            }
+        }
+        self.followed = header.next_position();
+    }
+
+    fn define(&mut self, name: &str) {
+        let topic = self.topics.next_id();
+        self.topics.define(topic, name.as_bytes()).expect("the sequencer checked it");
+        for subscriber in self.subscribers.iter_mut().flatten() {
+            if let Some(selection) = &mut subscriber.selection
+                && !selection.is_everything
+                && selection.selects_name(name)
+            {
+                selection.topics.insert(topic);
+            }
+        }
+    }
+
+    /// The lowest position the machine still reads in the ring. The sequencer may overwrite what lies below.
+    #[must_use]
+    pub const fn floor(&self) -> Position {
+        self.floor
+    }
+
+    /// Serves whoever can be served: `ring` is what may be read in memory, `replay` the replay buffers.
+    pub fn serve(&mut self, ring: &LogView<'_>, replay: &[&[u8]], now_ns: u64) {
+        if self.sends_under_way == 0 {
+            let keep = self.settings.ring_size / 2;
+            let floor = Position(self.tail.position.get().saturating_sub(keep));
+            self.floor = self.floor.max(floor);
+        }
+        for _ in 0..self.work.len() {
+            let Some(index) = self.work.pop_front() else {
+                break;
+            };
+            let Some(mut subscriber) = self.subscribers[index as usize].take() else {
+                continue;
+            };
+            subscriber.is_queued = false;
+            let conn = subscriber.conn;
+            let failed = self.serve_one(&mut subscriber, ring, replay, now_ns);
+            self.subscribers[index as usize] = Some(subscriber);
+            if let Err((code, detail)) = failed {
+                self.end(conn, code, detail, now_ns);
+            }
+        }
+    }
+
+    fn serve_one(
+        &mut self,
+        subscriber: &mut Subscriber,
+        ring: &LogView<'_>,
+        replay: &[&[u8]],
+        now_ns: u64,
+    ) -> Result<(), (TerminateCode, u64)> {
+        if subscriber.sending != Sending::Nothing || subscriber.blocked_since_ns.is_some() {
+            return Ok(());
+        }
+        if subscriber.rest.is_none() {
+            self.tell_topics(subscriber, now_ns);
+            if subscriber.outgoing.wants_send() {
+                subscriber.outgoing.begin_send();
+                self.begin_send(subscriber, Sending::Messages);
+                self.effects.push_back(FanoutEffect::SendMessages(subscriber.conn));
+                return Ok(());
+            }
+        }
+        match subscriber.state {
+            State::AwaitSubscribe => Ok(()),
+            State::Closing { .. } => {
+                self.effects.push_back(FanoutEffect::Close(subscriber.conn));
+                Ok(())
+            }
+            State::Active => self.gather(subscriber, ring, replay),
+        }
+    }
+
+    /// Tells the names of topics defined before the subscription, a few at a time.
+    fn tell_topics(&self, subscriber: &mut Subscriber, now_ns: u64) {
+        let Some(selection) = &mut subscriber.selection else {
+            return;
+        };
+        let mut looked_at = 0;
+        while subscriber.topics_told < subscriber.topics_to_tell && looked_at < TOPICS_STEP {
+            let topic = TopicId(subscriber.topics_told + 1);
+            let name = self.topics.name(topic).expect("ids are contiguous");
+            looked_at += 1;
+            if selection.selects_name(name) {
+                let message = Message::Topic(Topic { request: 0, topic, name });
+                if subscriber.outgoing.push(&message).is_err() {
+                    break;
+                }
+                subscriber.said_ns = now_ns;
+                if !selection.is_everything {
+                    selection.topics.insert(topic);
+                }
+            }
+            subscriber.topics_told += 1;
+        }
+    }
+
+    fn begin_send(&mut self, subscriber: &mut Subscriber, what: Sending) {
+        subscriber.sending = what;
+        self.sends_under_way += 1;
+    }
+
+    /// Collects what the subscriber is to get next and asks for its send, or for the read that must come first.
+    fn gather(
+        &mut self,
+        subscriber: &mut Subscriber,
+        ring: &LogView<'_>,
+        replay: &[&[u8]],
+    ) -> Result<(), (TerminateCode, u64)> {
+        if subscriber.topics_told < subscriber.topics_to_tell {
+            self.queue_taken(subscriber);
+            return Ok(());
+        }
+        // A run cut short by a full socket goes first; it lies in the block the cursor stood in before it.
+        let from = subscriber.rest.map_or(subscriber.cursor.block, |rest| rest.block);
+        let is_in_ring = from >= self.floor && from >= ring.start();
+        let (source, bytes) = if from >= self.tail.position {
+            (Source::Ring, &[][..])
+        } else if is_in_ring {
+            self.give_up_slot(subscriber);
+            (Source::Ring, ring.from(from))
+        } else {
+            match self.slot_bytes(subscriber, from, replay) {
+                Some(found) => found,
+                None => return Ok(()),
+            }
+        };
+        subscriber.runs.clear();
+        if let Some(rest) = subscriber.rest {
+            let reach = rest.position.since(from) as usize + rest.length as usize;
+            if bytes.len() < reach {
+                self.reread(subscriber, from);
+                return Ok(());
+            }
+            subscriber.runs.push(rest);
+        }
+        let mut cursor = subscriber.cursor;
+        let Some(selection) = &mut subscriber.selection else {
+            return Ok(());
+        };
+        let skipped = bytes.get(cursor.block.since(from) as usize..).unwrap_or(&[]);
+        let budget = Budget { runs: RUNS_MAX, bytes: STEP_BYTES };
+        let is_trusted = source == Source::Ring;
+        let tail = self.tail.position;
+        let walked = cursor::walk(
+            &mut cursor,
+            selection,
+            skipped,
+            tail,
+            is_trusted,
+            budget,
+            &mut subscriber.runs,
+        );
+        subscriber.cursor = cursor;
+        subscriber.is_at_tail = matches!(walked, Ok(WalkEnd::AtTail));
+        subscriber.was_at_tail |= subscriber.is_at_tail;
+        let end = walked.map_err(|error| match error {
+            WalkError::WrongHistory(seq) => (TerminateCode::WrongHistory, seq.get()),
+            WalkError::Damaged(position) => {
+                self.effects.push_back(FanoutEffect::Damaged(position));
+                (TerminateCode::StorageFault, position.get())
+            }
+        })?;
+        if !subscriber.runs.is_empty() {
+            self.begin_send(subscriber, Sending::Log);
+            self.effects.push_back(FanoutEffect::SendLog { conn: subscriber.conn, source });
+        } else {
+            match end {
+                WalkEnd::AtTail => self.give_up_slot(subscriber),
+                WalkEnd::Budget => self.queue_taken(subscriber),
+                WalkEnd::OutOfBytes => self.reread(subscriber, cursor.block),
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes from `from` on in the subscriber's replay buffer; asks for them where they are not there.
+    fn slot_bytes<'a>(
+        &mut self,
+        subscriber: &mut Subscriber,
+        from: Position,
+        replay: &[&'a [u8]],
+    ) -> Option<(Source, &'a [u8])> {
+        if let Some(slot) = subscriber.slot {
+            match self.slots[slot as usize] {
+                Slot::Ready { start, length, .. } if start <= from => {
+                    let filled = &replay[slot as usize][..length as usize];
+                    if let Some(bytes) = filled.get(from.since(start) as usize..)
+                        && !bytes.is_empty()
+                    {
+                        return Some((Source::Replay { slot, start }, bytes));
+                    }
+                }
+                Slot::Reading { .. } => return None,
+                _ => {}
+            }
+        }
+        self.reread(subscriber, from);
+        None
+    }
+
+    /// Reads from `from` on into the subscriber's replay buffer, or has it wait for one.
+    fn reread(&mut self, subscriber: &mut Subscriber, from: Position) {
+        if subscriber.slot.is_none() {
+            subscriber.slot = self.take_slot();
+        }
+        let Some(slot) = subscriber.slot else {
+            if !subscriber.is_waiting {
+                subscriber.is_waiting = true;
+                self.waiting.push_back(subscriber.conn.index);
+            }
+            return;
+        };
+        let segment = self.settings.segment_size;
+        let left_in_segment = segment - from.get() % segment;
+        let released = self.tail.position.since(from);
+        let size = u64::from(self.settings.replay_slot_size);
+        let length = size.min(left_in_segment).min(released) as u32;
+        let owner = subscriber.conn.index;
+        self.slots[slot as usize] = Slot::Reading { owner, start: from, length };
+        self.effects.push_back(FanoutEffect::Read { slot, position: from, length });
+    }
+
+    /// A replay buffer that is free, or whose holder can't use it while its socket is full.
+    fn take_slot(&mut self) -> Option<u32> {
+        for (index, slot) in self.slots.iter().enumerate() {
+            match *slot {
+                Slot::Free => return Some(index as u32),
+                Slot::Reading { .. } => {}
+                Slot::Ready { owner, .. } => {
+                    if let Some(holder) = &mut self.subscribers[owner as usize]
+                        && holder.blocked_since_ns.is_some()
+                        && holder.sending == Sending::Nothing
+                    {
+                        holder.slot = None;
+                        return Some(index as u32);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn give_up_slot(&mut self, subscriber: &mut Subscriber) {
+        let Some(slot) = subscriber.slot.take() else {
+            return;
+        };
+        if let Slot::Reading { .. } = self.slots[slot as usize] {
+            // The kernel still writes into it: it becomes free when the read completes.
+            return;
+        }
+        self.free_slot(slot);
+    }
+
+    fn free_slot(&mut self, slot: u32) {
+        self.slots[slot as usize] = Slot::Free;
+        if let Some(next) = self.waiting.pop_front() {
+            if let Some(subscriber) = &mut self.subscribers[next as usize] {
+                subscriber.is_waiting = false;
+            }
+            self.queue(next);
+        }
+    }
+
+    /// A read into a replay buffer completed with `length` bytes; `None` when it failed.
+    pub fn on_read(&mut self, slot: u32, length: Option<u32>, now_ns: u64) {
+        let Slot::Reading { owner, start, length: wanted } = self.slots[slot as usize] else {
+            panic!("a read completes that was asked for");
+        };
+        let is_owned =
+            self.subscribers[owner as usize].as_ref().is_some_and(|s| s.slot == Some(slot));
+        if !is_owned {
+            self.free_slot(slot);
+            return;
+        }
+        match length {
+            Some(length) if length > 0 && length <= wanted => {
+                self.slots[slot as usize] = Slot::Ready { owner, start, length };
+                self.queue(owner);
+            }
+            _ => {
+                self.slots[slot as usize] = Slot::Ready { owner, start, length: 0 };
+                self.effects.push_back(FanoutEffect::Damaged(start));
+                let conn = self.subscribers[owner as usize].as_ref().map(|s| s.conn);
+                if let Some(conn) = conn {
+                    self.end(conn, TerminateCode::StorageFault, start.get(), now_ns);
+                }
+            }
+        }
+    }
+
+    /// A send took `length` bytes, fewer than asked (0 included) when the socket is full.
+    pub fn on_sent(&mut self, conn: ConnId, length: usize, now_ns: u64) {
+        let Some(mut subscriber) = self.take_current(conn) else {
+            return;
+        };
+        self.sends_under_way -= 1;
+        let is_complete = match subscriber.sending {
+            Sending::Messages => {
+                let asked = subscriber.outgoing.front().len();
+                subscriber.outgoing.end_send(length);
+                length == asked
+            }
+            Sending::Log => subscriber.on_log_sent(length),
+            Sending::Nothing => panic!("a send completes that was begun"),
+        };
+        subscriber.sending = Sending::Nothing;
+        if length > 0 {
+            subscriber.said_ns = now_ns;
+            subscriber.taken_ns = now_ns;
+        }
+        if is_complete {
+            self.queue_taken(&mut subscriber);
+        } else {
+            subscriber.blocked_since_ns = Some(now_ns);
+            if !self.waiting.is_empty() {
+                self.give_up_slot(&mut subscriber);
+            }
+            self.effects.push_back(FanoutEffect::AwaitRoom(conn));
+        }
+        self.subscribers[conn.index as usize] = Some(subscriber);
+    }
+
+    fn take_current(&mut self, conn: ConnId) -> Option<Subscriber> {
+        self.current(conn)?;
+        self.subscribers[conn.index as usize].take()
+    }
+
+    /// The socket has room again.
+    pub fn on_writable(&mut self, conn: ConnId) {
+        if let Some(subscriber) = self.current(conn) {
+            subscriber.blocked_since_ns = None;
+            self.queue(conn.index);
+        }
+    }
+
+    /// The peer closed, or the socket failed.
+    pub fn on_closed(&mut self, conn: ConnId) {
+        let Some(mut subscriber) = self.take_current(conn) else {
+            return;
+        };
+        if subscriber.sending != Sending::Nothing {
+            self.sends_under_way -= 1;
+        }
+        self.give_up_slot(&mut subscriber);
+        self.waiting.retain(|&index| index != conn.index);
+        self.work.retain(|&index| index != conn.index);
+        self.generations[conn.index as usize] = conn.generation.wrapping_add(1);
+        self.free.push(conn.index);
+    }
+
+    /// Time passed: heartbeats, silent and stalled subscribers. Looks at everything a few times per heartbeat.
+    pub fn on_time(&mut self, now_ns: u64) {
+        let interval = self.settings.heartbeat_ns;
+        if now_ns < self.checked_ns + interval / 8 {
+            return;
+        }
+        self.checked_ns = now_ns;
+        for index in 0..self.subscribers.len() {
+            let Some(subscriber) = &mut self.subscribers[index] else {
+                continue;
+            };
+            let conn = subscriber.conn;
+            if let State::Closing { since_ns } = subscriber.state {
+                if now_ns >= since_ns + FAREWELL_NS {
+                    self.effects.push_back(FanoutEffect::Close(conn));
+                }
+                continue;
+            }
+            let silent_ns = interval * u64::from(SILENT_INTERVALS);
+            if now_ns >= subscriber.heard_ns + silent_ns {
+                self.end(conn, TerminateCode::Silent, 0, now_ns);
+                continue;
+            }
+            let lag = self.tail.position.since(subscriber.cursor.block.min(self.tail.position));
+            let limit = self.settings.lag_limit;
+            let is_stalled = subscriber.blocked_since_ns.is_some()
+                && now_ns >= subscriber.taken_ns + self.settings.stall_limit_ns;
+            let is_lost = subscriber.was_at_tail && limit != 0 && lag > limit;
+            if is_stalled || is_lost {
+                let detail = subscriber.cursor.next_seq.get();
+                self.end(conn, TerminateCode::TooSlow, detail, now_ns);
+                continue;
+            }
+            if subscriber.state == State::Active && now_ns >= subscriber.heartbeat_ns + interval {
+                subscriber.beat(&self.tail, self.epoch, now_ns);
+                self.queue(index as u32);
+            }
+        }
+    }
+
+    /// Takes leave of every subscriber.
+    pub fn stop(&mut self, code: TerminateCode, now_ns: u64) {
+        for index in 0..self.subscribers.len() {
+            if let Some(conn) = self.subscribers[index].as_ref().map(|s| s.conn) {
+                self.end(conn, code, 0, now_ns);
+            }
+        }
+    }
+
+    /// Whether nobody is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.free.len() == self.subscribers.len()
+    }
+
+    /// Whether every subscriber has everything that is released.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.subscribers.iter().flatten().all(|s| {
+            s.state != State::Active || (s.is_at_tail && s.cursor.block >= self.tail.position)
+        })
+    }
+
+    fn end(&mut self, conn: ConnId, code: TerminateCode, detail: u64, now_ns: u64) {
+        let Some(subscriber) = self.current(conn) else {
+            return;
+        };
+        if matches!(subscriber.state, State::Closing { .. }) {
+            return;
+        }
+        subscriber.state = State::Closing { since_ns: now_ns };
+        let text = terminate_text(code);
+        if subscriber.rest.is_some() || subscriber.sending == Sending::Log {
+            // In the middle of a record no message can be said; the peer sees the connection end.
+            subscriber.rest = None;
+        } else {
+            subscriber.say(&Message::Terminate(Terminate { code, detail, text }), now_ns);
+        }
+        self.queue(conn.index);
+    }
+
+    fn queue(&mut self, index: u32) {
+        if let Some(subscriber) = &mut self.subscribers[index as usize]
+            && !subscriber.is_queued
+        {
+            subscriber.is_queued = true;
+            self.work.push_back(index);
+        }
+    }
+
+    /// [`Fanout::queue`] for a subscriber that is taken out of the table.
+    fn queue_taken(&mut self, subscriber: &mut Subscriber) {
+        if !subscriber.is_queued {
+            subscriber.is_queued = true;
+            self.work.push_back(subscriber.conn.index);
+        }
+    }
+
+    /// Whether [`Fanout::serve`] has something to do.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.work.is_empty()
+    }
+
+    /// The pieces a [`FanoutEffect::SendLog`] is about.
+    pub fn pieces(&self, conn: ConnId) -> impl Iterator<Item = Piece> + '_ {
+        let subscriber = self.subscribers[conn.index as usize].as_ref().filter(|s| s.conn == conn);
+        subscriber
+            .into_iter()
+            .flat_map(|s| s.runs.iter())
+            .map(|run| Piece { position: run.position, length: run.length })
+    }
+
+    /// The bytes a [`FanoutEffect::SendMessages`] is about.
+    #[must_use]
+    pub fn outgoing(&self, conn: ConnId) -> &[u8] {
+        self.subscribers[conn.index as usize].as_ref().map_or(&[], |s| s.outgoing.front())
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<FanoutEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Subscribers now, those of them behind the ring, and the largest lag in bytes.
+    #[must_use]
+    pub fn census(&self) -> (u32, u32, u64) {
+        let mut census = (0, 0, 0);
+        for subscriber in self.subscribers.iter().flatten() {
+            census.0 += 1;
+            census.1 += u32::from(subscriber.slot.is_some() || subscriber.is_waiting);
+            let stands = subscriber.cursor.block.min(self.tail.position);
+            if subscriber.state == State::Active {
+                census.2 = census.2.max(self.tail.position.since(stands));
+            }
+        }
+        census
+    }
+}

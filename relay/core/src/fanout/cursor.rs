@@ -1,0 +1,256 @@
+//! Where a subscriber stands in the log, and the next bytes it is to get.
+//!
+//! Stateless walking: given the log's bytes from a block on, [`Walk`] yields runs of bytes that lie together and may be sent as
+//! they are. Unfiltered, a run is a block's body; filtered, it is as many matching records as stand side by side.
+
+use relay_journal::block::{self, BlockError, BlockHeader, HEADER_LENGTH};
+use relay_wire::code::RecordKind;
+use relay_wire::id::{Position, Seq};
+use relay_wire::record::Record;
+use relay_wire::topic;
+
+use crate::topics::TopicSet;
+
+/// A subscriber's place: the next byte it has not been given, and what it has seen by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Start of the block it stands in.
+    pub(super) block: Position,
+    /// Bytes from the start of that block; 0 when nothing of it was looked at.
+    pub(super) offset: u32,
+    /// Every DATA record before this seq was looked at.
+    pub(super) next_seq: Seq,
+    /// Checksum of the DATA record before `next_seq`, where it is known.
+    pub(super) checksum: Option<u32>,
+}
+
+/// Bytes of the log that lie together and are to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    /// The block they lie in.
+    pub(super) block: Position,
+    pub(super) position: Position,
+    pub(super) length: u32,
+    /// Where the subscriber stands once they are sent.
+    pub(super) after: Cursor,
+}
+
+/// What comes before the first record that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    Nothing,
+    /// Records before `until`; the one just before it must have this checksum, if given.
+    Seq { until: Seq, checksum: Option<u32> },
+    /// Records received before this time, ns UTC.
+    Time(u64),
+}
+
+/// What a subscriber wants.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub(super) is_everything: bool,
+    pub(super) patterns: Vec<Box<str>>,
+    /// Ids of the defined topics that match.
+    pub(super) topics: TopicSet,
+    pub(super) skip: Skip,
+}
+
+impl Selection {
+    pub(super) fn selects_name(&self, name: &str) -> bool {
+        self.is_everything || self.patterns.iter().any(|pattern| topic::matches(pattern, name))
+    }
+
+    /// Whether whole bodies go out unlooked at.
+    const fn is_plain(&self) -> bool {
+        self.is_everything && matches!(self.skip, Skip::Nothing)
+    }
+}
+
+/// Why a walk stopped for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WalkError {
+    /// The record before the wanted seq has another checksum than the subscriber says.
+    WrongHistory(Seq),
+    /// The block at this position is damaged.
+    Damaged(Position),
+}
+
+impl From<(Position, BlockError)> for WalkError {
+    fn from(at: (Position, BlockError)) -> Self {
+        Self::Damaged(at.0)
+    }
+}
+
+/// Limits of one step, so that no subscriber holds up the others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) runs: usize,
+    pub(super) bytes: u32,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WalkEnd {
+    /// The budget is used up.
+    Budget,
+    /// The given bytes end before the block at the cursor does.
+    OutOfBytes,
+    /// The cursor is at the end of what is released.
+    AtTail,
+}
+
+/// Collects runs from `cursor` on into `runs`, advancing it; `bytes` start at the cursor's block.
+///
+/// `trusted` says that the bytes are this node's own memory; otherwise each block is verified when it is entered.
+pub(super) fn walk(
+    cursor: &mut Cursor,
+    selection: &mut Selection,
+    bytes: &[u8],
+    released: Position,
+    trusted: bool,
+    budget: Budget,
+    runs: &mut Vec<Run>,
+) -> Result<WalkEnd, WalkError> {
+    let base = cursor.block;
+    let mut looked_at = 0_u32;
+    let mut verified = base;
+    loop {
+        if cursor.block >= released {
+            return Ok(WalkEnd::AtTail);
+        }
+        if runs.len() >= budget.runs || looked_at >= budget.bytes {
+            return Ok(WalkEnd::Budget);
+        }
+        let at = cursor.block;
+        let Some(rest) = bytes.get(at.since(base) as usize..) else {
+            return Ok(WalkEnd::OutOfBytes);
+        };
+        if rest.len() < HEADER_LENGTH {
+            return Ok(WalkEnd::OutOfBytes);
+        }
+        let header = block::decode_header(rest).map_err(|e| WalkError::from((at, e)))?;
+        if header.position != at {
+            return Err(WalkError::Damaged(at));
+        }
+        if rest.len() < header.body_end() {
+            return Ok(WalkEnd::OutOfBytes);
+        }
+        let body = &rest[HEADER_LENGTH..header.body_end()];
+        if !trusted && verified <= at {
+            block::verify_body(&header, body).map_err(|e| WalkError::from((at, e)))?;
+            verified = header.next_position();
+        }
+        looked_at += header.body_length.max(64);
+        if selection.is_plain() {
+            take_body(cursor, &header, runs);
+        } else {
+            take_records(cursor, selection, &header, body, budget, runs)?;
+        }
+    }
+}
+
+/// The whole rest of a body as one run.
+fn take_body(cursor: &mut Cursor, header: &BlockHeader, runs: &mut Vec<Run>) {
+    let from = cursor.offset.max(HEADER_LENGTH as u32);
+    let length = header.body_end() as u32 - from;
+    let known = if header.data_count == 0 { cursor.checksum } else { None };
+    *cursor = Cursor {
+        block: header.next_position(),
+        offset: 0,
+        next_seq: header.next_seq(),
+        checksum: known,
+    };
+    if length > 0 {
+        let position = header.position.plus(from.into());
+        runs.push(Run { block: header.position, position, length, after: *cursor });
+    }
+}
+
+/// The matching records of a body, side by side ones in one run.
+fn take_records(
+    cursor: &mut Cursor,
+    selection: &mut Selection,
+    header: &BlockHeader,
+    body: &[u8],
+    budget: Budget,
+    runs: &mut Vec<Run>,
+) -> Result<(), WalkError> {
+    let block = header.position;
+    let mut offset = cursor.offset.max(HEADER_LENGTH as u32);
+    let mut is_open = false;
+    while (offset as usize) < header.body_end() {
+        let Ok(record) = Record::parse(&body[offset as usize - HEADER_LENGTH..]) else {
+            return Err(WalkError::Damaged(block));
+        };
+        let is_wanted = look_at(cursor, selection, &record)?;
+        let stride = record.stride() as u32;
+        if is_wanted && !is_open && runs.len() >= budget.runs {
+            return Ok(());
+        }
+        offset += stride;
+        let is_last = offset as usize >= header.body_end();
+        let (next_block, next_offset) =
+            if is_last { (header.next_position(), 0) } else { (block, offset) };
+        let seen = if record.is_data() {
+            (record.seq().next(), Some(record.checksum()))
+        } else {
+            (cursor.next_seq, cursor.checksum)
+        };
+        *cursor =
+            Cursor { block: next_block, offset: next_offset, next_seq: seen.0, checksum: seen.1 };
+        match (is_wanted, is_open, runs.last_mut()) {
+            (true, true, Some(run)) => {
+                run.length += stride;
+                run.after = *cursor;
+            }
+            (true, _, _) => {
+                let position = block.plus(u64::from(offset - stride));
+                runs.push(Run { block, position, length: stride, after: *cursor });
+            }
+            (false, _, _) => {}
+        }
+        is_open = is_wanted;
+    }
+    if offset as usize >= header.body_end() {
+        cursor.block = header.next_position();
+        cursor.offset = 0;
+    }
+    Ok(())
+}
+
+/// Whether the record is to be sent; ends the skipping at the first that is past it.
+fn look_at(
+    cursor: &Cursor,
+    selection: &mut Selection,
+    record: &Record<'_>,
+) -> Result<bool, WalkError> {
+    let is_data = record.is_data();
+    match selection.skip {
+        Skip::Nothing => {}
+        Skip::Seq { until, checksum } => {
+            if is_data && record.seq().next() == until {
+                if checksum.is_some_and(|expected| expected != record.checksum()) {
+                    return Err(WalkError::WrongHistory(record.seq()));
+                }
+            }
+            if record.seq() < until {
+                return Ok(false);
+            }
+            selection.skip = Skip::Nothing;
+        }
+        Skip::Time(from_ns) => {
+            if !is_data || record.receive_time_ns() < from_ns {
+                return Ok(false);
+            }
+            selection.skip = Skip::Nothing;
+        }
+    }
+    debug_assert!(!is_data || record.seq() >= cursor.next_seq, "a walk goes forward");
+    Ok(match record.kind() {
+        _ if selection.is_everything => true,
+        Some(RecordKind::Data) => selection.topics.contains(record.topic()),
+        Some(RecordKind::Topic) => core::str::from_utf8(record.payload())
+            .is_ok_and(|name| selection.selects_name(name)),
+        _ => false,
+    })
+}

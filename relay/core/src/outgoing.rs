@@ -1,0 +1,89 @@
+//! Session messages on their way to one connection, in a buffer of fixed size.
+//!
+//! Bytes are appended whole messages at a time and taken from the front as the socket accepts them. While a send is under
+//! way the bytes it points at stay where they are.
+
+use relay_wire::message::{Message, MessageError};
+
+/// A queue of encoded messages.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    is_sending: bool,
+}
+
+/// There is no room for the message now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Outgoing {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, is_sending: false }
+    }
+
+    /// Makes the buffer larger, keeping what is in it. Not while a send is under way.
+    pub(crate) fn grow(&mut self, capacity: usize) {
+        assert!(!self.is_sending, "bytes under a send stay where they are");
+        let mut larger = Self::with_capacity(capacity.max(self.bytes.len()));
+        larger.end = self.end - self.start;
+        larger.bytes[..larger.end].copy_from_slice(&self.bytes[self.start..self.end]);
+        *self = larger;
+    }
+
+    /// Appends `message`, or says that it does not fit now.
+    pub(crate) fn push(&mut self, message: &Message<'_>) -> Result<(), Full> {
+        if self.start == self.end && !self.is_sending {
+            self.start = 0;
+            self.end = 0;
+        }
+        match message.encode(&mut self.bytes[self.end..]) {
+            Ok(taken) => {
+                self.end += taken;
+                Ok(())
+            }
+            Err(MessageError::NoRoom(_)) if self.start > 0 && !self.is_sending => {
+                self.bytes.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+                self.push(message)
+            }
+            Err(MessageError::NoRoom(_)) => Err(Full),
+            Err(error) => panic!("the relay built a message that can't be encoded: {error}"),
+        }
+    }
+
+    /// Whether there is something to send and no send under way.
+    pub(crate) const fn wants_send(&self) -> bool {
+        self.start != self.end && !self.is_sending
+    }
+
+    /// Starts a send of what [`Outgoing::front`] shows.
+    pub(crate) fn begin_send(&mut self) {
+        assert!(!self.is_sending, "one send at a time");
+        self.is_sending = true;
+    }
+
+    /// What the send under way covers, or the next would.
+    pub(crate) fn front(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Ends a send of which `length` bytes were taken.
+    pub(crate) fn end_send(&mut self, length: usize) {
+        assert!(self.is_sending, "a send ends that was begun");
+        self.is_sending = false;
+        self.start += length;
+        assert!(self.start <= self.end, "no more can be sent than there was");
+    }
+
+    /// Bytes it holds at most.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}

@@ -1,0 +1,819 @@
+//! The one order of a stream: duplicate check, sequence numbers, blocks, durability, release, acknowledgement.
+//!
+//! Stands in the middle of the way of a message. A record that comes in sequence is stamped and copied once, into the open
+//! block of the memory ring; the block is sealed when the device can use it; when everything up to a block's end is
+//! durable where it must be, that end is released: subscribers may read it and publishers are told.
+//!
+//! Invariants:
+//! * `released <= durable <= sealed <= appended`, and none of them ever goes back;
+//! * a record is journalled at most once for each (publisher, incarnation, publisher sequence), without a gap;
+//! * nothing is acknowledged, and no topic id told, before the block that holds it is released;
+//! * after a write error nothing is released any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use relay_journal::block::BlockHeader;
+use relay_journal::superblock::{CleanStop, WriteMethod};
+use relay_journal::tables::{Tables, Topics};
+use relay_wire::code::{Held, Policy, RecordKind, RejectCode, TerminateCode};
+use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
+use relay_wire::message::Message;
+use relay_wire::record::{self, EpochBody, Fields, Record};
+use relay_wire::topic;
+use zerocopy::IntoBytes;
+
+use crate::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
+use crate::credential::CredentialBook;
+use crate::log::LogWindow;
+use crate::packing::{Fit, Packing};
+use crate::persist::Persist;
+use crate::publishers::PublisherTable;
+use crate::settings::Settings;
+use crate::topics::TopicSet;
+
+/// Most entries in the queue of acknowledgements: one for each publisher in each unreleased block.
+const ACKS_MAX: usize = 1 << 16;
+/// Most topic definitions not yet released.
+const TOPIC_WAITS_MAX: usize = 4_096;
+/// Longest control record: a topic definition.
+const CONTROL_STRIDE_MAX: usize =
+    record::encoded_stride(0, if topic::NAME_LENGTH_MAX > 40 { topic::NAME_LENGTH_MAX } else { 40 });
+
+/// What the caller is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceEffect {
+    /// Write `length` bytes of the log at `position` and report with [`Sequence::on_written`].
+    Write {
+        /// Block number, for the report.
+        number: u64,
+        /// First byte.
+        position: Position,
+        /// Bytes, a multiple of the block alignment.
+        length: u32,
+    },
+    /// Data-sync every segment that was written and report with [`Sequence::on_synced`].
+    Sync,
+    /// Tell ingress.
+    Reply(ToIngress),
+    /// Readers may go up to here.
+    Released(ReleasePoint),
+    /// Everything accepted is released and nothing more will come: record the clean stop.
+    Stopped(CleanStop),
+}
+
+/// How a command went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes taken from the start of the command's bytes.
+    pub taken: usize,
+    /// False when there was no room for the rest: give the command again, with what is left, later.
+    pub is_done: bool,
+}
+
+impl Progress {
+    const DONE: Self = Self { taken: 0, is_done: true };
+    const STALLED: Self = Self { taken: 0, is_done: false };
+}
+
+/// A publisher's connection as the sequencer sees it.
+#[derive(Debug, Default)]
+struct Session {
+    conn: Option<ConnId>,
+    place: u32,
+    credential: u32,
+    /// Topics whose ids were told on this connection.
+    topics: TopicSet,
+    /// A reject was sent; silence until the expected record comes.
+    is_going_back: bool,
+    bucket: Bucket,
+}
+
+/// Tokens of a rate limit, in messages times nanoseconds.
+#[derive(Debug, Default)]
+struct Bucket {
+    level_ns: u64,
+    filled_ns: u64,
+}
+
+impl Bucket {
+    /// Takes one message at `rate` per second; at most a tenth of a second's worth may come in a burst.
+    fn take(&mut self, rate: u32, now_ns: u64) -> bool {
+        let cost = 1_000_000_000 / u64::from(rate.max(1));
+        let most = (100_000_000).max(cost);
+        let gained = now_ns.saturating_sub(self.filled_ns);
+        self.level_ns = self.level_ns.saturating_add(gained).min(most);
+        self.filled_ns = now_ns;
+        if self.level_ns < cost {
+            return false;
+        }
+        self.level_ns -= cost;
+        true
+    }
+}
+
+/// The newest record of a publisher in a block that is not released.
+#[derive(Debug, Clone, Copy)]
+struct AckEntry {
+    end: Position,
+    place: u32,
+    publisher_seq: PublisherSeq,
+    seq: Seq,
+    incarnation: Incarnation,
+}
+
+/// Somebody waits for a topic definition's release.
+#[derive(Debug, Clone, Copy)]
+struct TopicWait {
+    /// Number of the block that holds the definition.
+    block: u64,
+    conn: ConnId,
+    request: u32,
+    topic: TopicId,
+}
+
+/// The machine. See the module's description.
+#[derive(Debug)]
+pub struct Sequence {
+    settings: Settings,
+    credentials: Arc<CredentialBook>,
+    sessions: Vec<Session>,
+    publishers: PublisherTable,
+    topics: Topics,
+    /// Definitions in blocks not yet released: (block number, id).
+    topics_pending: VecDeque<(u64, TopicId)>,
+    topic_waits: VecDeque<TopicWait>,
+    acks: VecDeque<AckEntry>,
+    /// Entries ever taken from the front of `acks`.
+    acks_popped: u64,
+    acks_due: Vec<u32>,
+    packing: Packing,
+    persist: Persist,
+    released: ReleasePoint,
+    released_block: u64,
+    /// The release position the newest sealed block carries.
+    released_on_disk: Position,
+    /// End of the newest sealed block that holds records.
+    records_end: Position,
+    next_seq: Seq,
+    last_checksum: u32,
+    receive_time_ns: u64,
+    last_work_ns: u64,
+    prepared: Position,
+    held: Held,
+    is_failed: bool,
+    stop_asked: bool,
+    is_stopped: bool,
+    effects: VecDeque<SequenceEffect>,
+}
+
+/// What a start needs besides the settings.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    /// The fold of the log up to its tail.
+    pub tables: &'a Tables,
+    /// The epoch to open.
+    pub epoch: Epoch,
+    /// Whether the stop before was clean.
+    pub was_clean: bool,
+    /// How a write becomes durable.
+    pub write_method: WriteMethod,
+    /// End of the prepared space.
+    pub prepared: Position,
+    /// The clocks.
+    pub now: Now,
+}
+
+impl Sequence {
+    /// A machine that goes on where `beginning` ends. Call [`Sequence::open_epoch`] first.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        credentials: Arc<CredentialBook>,
+        beginning: &Beginning<'_>,
+    ) -> Self {
+        let tables = beginning.tables;
+        let point = ReleasePoint {
+            position: tables.position,
+            next_seq: tables.next_seq,
+            checksum: tables.last_checksum,
+        };
+        let sessions = (0..settings.connections_max).map(|_| Session::default()).collect();
+        let packing = Packing::new(
+            &settings,
+            beginning.epoch,
+            tables.position,
+            tables.next_block_number,
+            tables.previous_checksum,
+            tables.next_seq,
+        );
+        Self {
+            sessions,
+            publishers: PublisherTable::from_tables(tables, settings.publishers_max),
+            topics: tables.topics.clone(),
+            topics_pending: VecDeque::with_capacity(TOPIC_WAITS_MAX),
+            topic_waits: VecDeque::with_capacity(TOPIC_WAITS_MAX),
+            acks: VecDeque::with_capacity(ACKS_MAX),
+            acks_popped: 0,
+            acks_due: Vec::with_capacity(settings.publishers_max as usize),
+            persist: Persist::new(beginning.write_method, settings.write_depth, point),
+            released: point,
+            released_block: packing.number(),
+            released_on_disk: point.position,
+            records_end: point.position,
+            next_seq: point.next_seq,
+            last_checksum: point.checksum,
+            receive_time_ns: tables.last_time_ns.max(beginning.now.utc_ns),
+            last_work_ns: beginning.now.mono_ns,
+            prepared: beginning.prepared,
+            held: Held::No,
+            is_failed: false,
+            stop_asked: false,
+            is_stopped: false,
+            effects: VecDeque::with_capacity(4_096),
+            packing,
+            settings,
+            credentials,
+        }
+    }
+
+    /// Writes the record that opens the epoch, and the trading session's if `session` names a new one.
+    pub fn open_epoch(
+        &mut self,
+        beginning: &Beginning<'_>,
+        session: Option<(u64, &str)>,
+        log: &mut LogWindow<'_>,
+    ) {
+        let body = EpochBody {
+            epoch: beginning.epoch.get().into(),
+            start_position: self.packing.position().get().into(),
+            previous_checksum: self.packing.previous_checksum().into(),
+            copies: 1,
+            policy: Policy::number(self.settings.policy),
+            reserved: [0; 2],
+            clean: u8::from(beginning.was_clean),
+            reserved_tail: [0; 15],
+        };
+        self.append_control(RecordKind::Epoch, &Fields::default(), body.as_bytes(), log);
+        if let Some((number, name)) = session {
+            let mut payload = [0_u8; 8 + 64];
+            let name = &name.as_bytes()[..name.len().min(64)];
+            payload[..8].copy_from_slice(&number.to_le_bytes());
+            payload[8..8 + name.len()].copy_from_slice(name);
+            let payload = &payload[..8 + name.len()];
+            self.append_control(RecordKind::TradingSession, &Fields::default(), payload, log);
+        }
+        self.seal(log, beginning.now);
+    }
+
+    /// Whether the next record surely has a place; otherwise leave commands where they are.
+    #[must_use]
+    pub fn has_room(&self, log: &LogWindow<'_>) -> bool {
+        !self.is_failed && self.room_ends(log).get() >= self.room_wanted().get()
+    }
+
+    fn room_ends(&self, log: &LogWindow<'_>) -> Position {
+        log.end().min(self.prepared)
+    }
+
+    fn room_wanted(&self) -> Position {
+        self.packing.position().plus(self.packing.room_needed())
+    }
+
+    /// Carries out a command of ingress. `bytes` are those it names.
+    pub fn on_command(
+        &mut self,
+        command: ToSequence,
+        bytes: &[u8],
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> Progress {
+        if self.is_failed {
+            return Progress { taken: bytes.len(), is_done: true };
+        }
+        match command {
+            ToSequence::Records { conn, receive_time_ns, .. } => {
+                self.receive_time_ns = self.receive_time_ns.max(receive_time_ns);
+                self.on_records(conn, bytes, now, log)
+            }
+            ToSequence::TopicRequest { conn, .. } => {
+                self.on_topic_request(conn, bytes, now, log)
+            }
+            ToSequence::Logon { conn, publisher, incarnation, credential } => {
+                self.on_logon(conn, publisher, incarnation, credential, now, log)
+            }
+            ToSequence::Closed { conn } => {
+                self.on_closed(conn);
+                Progress::DONE
+            }
+            ToSequence::Stop => {
+                self.stop_asked = true;
+                Progress::DONE
+            }
+        }
+    }
+
+    fn on_logon(
+        &mut self,
+        conn: ConnId,
+        id: PublisherId,
+        incarnation: Incarnation,
+        credential: u32,
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> Progress {
+        if !self.make_room(CONTROL_STRIDE_MAX, now, log) {
+            return Progress::STALLED;
+        }
+        let known = self.publishers.place(id);
+        let Some(place) = known.or_else(|| self.publishers.insert(id, incarnation)) else {
+            self.terminate(conn, TerminateCode::Full, 0);
+            return Progress::DONE;
+        };
+        let newest = self.publishers.get(place).incarnation;
+        if known.is_some() && incarnation < newest {
+            self.terminate(conn, TerminateCode::OldIncarnation, newest.get());
+            return Progress::DONE;
+        }
+        if known.is_none() || incarnation > newest {
+            let fields = Fields { publisher: id, incarnation, ..Fields::default() };
+            self.append_control(RecordKind::PublisherSession, &fields, &[], log);
+            let publisher = self.publishers.get_mut(place);
+            publisher.incarnation = incarnation;
+            publisher.appended = PublisherSeq(0);
+            publisher.released = (PublisherSeq(0), Seq(0));
+            publisher.ack_entry = (0, 0);
+        }
+        if let Some(before) = self.publishers.get(place).conn {
+            self.on_closed(before);
+            self.terminate(before, TerminateCode::Superseded, 0);
+        }
+        let publisher = self.publishers.get_mut(place);
+        publisher.conn = Some(conn);
+        let (next_expected, released_through) = (publisher.appended.next(), publisher.released.0);
+        let session = &mut self.sessions[conn.index as usize];
+        session.conn = Some(conn);
+        session.place = place;
+        session.credential = credential;
+        session.topics.clear();
+        session.is_going_back = false;
+        session.bucket = Bucket::default();
+        self.reply(ToIngress::Established { conn, next_expected, released_through });
+        Progress::DONE
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        let session = &mut self.sessions[conn.index as usize];
+        if session.conn == Some(conn) {
+            session.conn = None;
+            let publisher = self.publishers.get_mut(session.place);
+            if publisher.conn == Some(conn) {
+                publisher.conn = None;
+            }
+        }
+    }
+
+    fn on_records(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> Progress {
+        let session = &self.sessions[conn.index as usize];
+        if session.conn != Some(conn) {
+            // Superseded: what it sent and was not taken is resent over the newer connection.
+            return Progress { taken: bytes.len(), is_done: true };
+        }
+        let place = session.place;
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let record = Record::parse(&bytes[taken..]).expect("ingress checked it");
+            let stride = record.stride();
+            let expected = self.publishers.get(place).appended.next();
+            if record.publisher_seq() < expected {
+                self.owe_ack(place);
+                taken += stride;
+                continue;
+            }
+            if record.publisher_seq() > expected {
+                self.reject(conn, record.publisher_seq(), 0, RejectCode::Gap);
+                taken += stride;
+                continue;
+            }
+            if !self.make_room(stride, now, log) {
+                self.settle_acks();
+                return Progress { taken, is_done: false };
+            }
+            if let Err(code) = self.admit(conn, &record, now) {
+                self.reject(conn, record.publisher_seq(), 0, code);
+                taken += stride;
+                continue;
+            }
+            self.sessions[conn.index as usize].is_going_back = false;
+            self.append_data(place, &bytes[taken..taken + stride], &record, log);
+            taken += stride;
+        }
+        self.settle_acks();
+        Progress { taken, is_done: true }
+    }
+
+    /// Whether the connection may publish this record now.
+    fn admit(
+        &mut self,
+        conn: ConnId,
+        record: &Record<'_>,
+        now: Now,
+    ) -> Result<(), RejectCode> {
+        let session = &mut self.sessions[conn.index as usize];
+        if record.payload().len() > self.settings.payload_limit as usize {
+            return Err(RejectCode::TooLarge);
+        }
+        if !session.topics.contains(record.topic()) {
+            return Err(RejectCode::UnknownTopic);
+        }
+        let rate = self.credentials.get(session.credential).rate_limit;
+        if rate != 0 && !session.bucket.take(rate, now.mono_ns) {
+            return Err(RejectCode::Throttled);
+        }
+        Ok(())
+    }
+
+    fn append_data(
+        &mut self,
+        place: u32,
+        bytes: &[u8],
+        record: &Record<'_>,
+        log: &mut LogWindow<'_>,
+    ) {
+        let seq = self.next_seq;
+        let stamped = self.packing.append(log, bytes, true);
+        record::stamp(stamped, seq, self.receive_time_ns);
+        self.next_seq = seq.next();
+        self.last_checksum = record.checksum();
+        self.note_ack(place, record.publisher_seq(), seq);
+    }
+
+    /// Remembers to acknowledge `publisher_seq` when the open block is released.
+    fn note_ack(&mut self, place: u32, publisher_seq: PublisherSeq, seq: Seq) {
+        let block = self.packing.number();
+        let publisher = self.publishers.get_mut(place);
+        publisher.appended = publisher_seq;
+        let (entry_block, entry) = publisher.ack_entry;
+        if entry_block == block {
+            let entry = &mut self.acks[(entry - self.acks_popped) as usize];
+            entry.publisher_seq = publisher_seq;
+            entry.seq = seq;
+            return;
+        }
+        publisher.ack_entry = (block, self.acks_popped + self.acks.len() as u64);
+        // The end is set when the block is sealed; until then the entry lies beyond every release.
+        self.acks.push_back(AckEntry {
+            end: Position(u64::MAX),
+            place,
+            publisher_seq,
+            seq,
+            incarnation: publisher.incarnation,
+        });
+    }
+
+    fn on_topic_request(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> Progress {
+        let done = Progress { taken: bytes.len(), is_done: true };
+        let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+        let Ok(Message::TopicRequest(asked)) = Message::decode(&bytes[..length]) else {
+            unreachable!("ingress checked it");
+        };
+        if self.sessions[conn.index as usize].conn != Some(conn) {
+            return done;
+        }
+        let Ok(name) = topic::check_name(asked.name) else {
+            self.reject(conn, PublisherSeq(0), asked.request, RejectCode::BadTopic);
+            return done;
+        };
+        let credential = self.sessions[conn.index as usize].credential;
+        if !self.credentials.get(credential).may_publish(name) {
+            self.reject(conn, PublisherSeq(0), asked.request, RejectCode::NotEntitled);
+            return done;
+        }
+        let topic = match self.topics.id(name) {
+            Some(topic) => topic,
+            None if self.topics.len() as u32 >= self.settings.topics_max => {
+                self.reject(conn, PublisherSeq(0), asked.request, RejectCode::TooManyTopics);
+                return done;
+            }
+            None => {
+                let is_room = self.topics_pending.len() < TOPIC_WAITS_MAX
+                    && self.make_room(CONTROL_STRIDE_MAX, now, log);
+                if !is_room {
+                    return Progress::STALLED;
+                }
+                let topic = self.topics.next_id();
+                self.topics.define(topic, name.as_bytes()).expect("checked above");
+                let fields = Fields { topic, ..Fields::default() };
+                self.append_control(RecordKind::Topic, &fields, name.as_bytes(), log);
+                self.topics_pending.push_back((self.packing.number(), topic));
+                topic
+            }
+        };
+        let pending = self.topics_pending.iter().find(|(_, id)| *id == topic).map(|(b, _)| *b);
+        match pending {
+            None => self.tell_topic(conn, asked.request, topic),
+            Some(_) if self.topic_waits.len() >= TOPIC_WAITS_MAX => return Progress::STALLED,
+            Some(block) => {
+                let wait = TopicWait { block, conn, request: asked.request, topic };
+                self.topic_waits.push_back(wait);
+            }
+        }
+        done
+    }
+
+    fn tell_topic(&mut self, conn: ConnId, request: u32, topic: TopicId) {
+        let session = &mut self.sessions[conn.index as usize];
+        if session.conn == Some(conn) {
+            session.topics.insert(topic);
+            self.reply(ToIngress::Topic { conn, request, topic });
+        }
+    }
+
+    /// Makes sure that a record of `stride` bytes goes into the open block, sealing it or ending the segment if need be.
+    fn make_room(&mut self, stride: usize, now: Now, log: &mut LogWindow<'_>) -> bool {
+        if self.acks.len() >= ACKS_MAX {
+            return false;
+        }
+        loop {
+            if !self.has_room(log) {
+                return false;
+            }
+            match self.packing.fit(stride) {
+                Fit::Here => return true,
+                Fit::AfterSeal | Fit::AfterFiller if !self.persist.has_room() => return false,
+                Fit::AfterSeal => self.seal(log, now),
+                Fit::AfterFiller => {
+                    let header = self.packing.seal_filler(log, now.utc_ns.max(self.receive_time_ns), self.released.position);
+                    self.on_sealed(&header, self.settings.block_alignment);
+                }
+            }
+        }
+    }
+
+    fn append_control(
+        &mut self,
+        kind: RecordKind,
+        fields: &Fields,
+        payload: &[u8],
+        log: &mut LogWindow<'_>,
+    ) {
+        let mut bytes = [0_u8; CONTROL_STRIDE_MAX];
+        let stride = record::encode(&mut bytes, kind, fields, &[], payload)
+            .expect("control records are built to fit");
+        let place = self.packing.append(log, &bytes[..stride], false);
+        record::stamp(place, self.next_seq, self.receive_time_ns);
+    }
+
+    /// Seals what is worth it. Call once a turn, after the commands.
+    pub fn seal_if_due(&mut self, now: Now, log: &mut LogWindow<'_>) {
+        if self.is_failed || !self.persist.has_room() {
+            return;
+        }
+        let length = self.packing.body_length();
+        if length > 0 {
+            self.last_work_ns = now.mono_ns;
+            let is_eager = self.persist.in_flight() < self.settings.eager_depth as usize;
+            if is_eager || length >= self.settings.seal_threshold {
+                self.seal(log, now);
+            }
+            return;
+        }
+        let is_idle = self.persist.in_flight() == 0;
+        let is_unmarked = self.records_end > self.released_on_disk
+            && self.released.position >= self.records_end;
+        let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
+        if is_idle && is_unmarked && (is_due || self.stop_asked) && self.has_room(log) {
+            if self.packing.fit(0) == Fit::AfterFiller {
+                let header = self.packing.seal_filler(log, now.utc_ns.max(self.receive_time_ns), self.released.position);
+                self.on_sealed(&header, self.settings.block_alignment);
+            } else {
+                self.seal(log, now);
+            }
+        } else if is_idle && self.stop_asked && !is_unmarked && !self.is_stopped {
+            self.is_stopped = true;
+            self.effects.push_back(SequenceEffect::Stopped(CleanStop {
+                tail: self.packing.position(),
+                checksum: self.packing.previous_checksum(),
+                next_seq: self.next_seq,
+            }));
+        }
+    }
+
+    fn seal(&mut self, log: &mut LogWindow<'_>, now: Now) {
+        let sealed_ns = now.utc_ns.max(self.receive_time_ns);
+        self.receive_time_ns = sealed_ns;
+        let header = self.packing.seal(log, sealed_ns, self.released.position);
+        if header.record_count > 0 {
+            self.records_end = header.next_position();
+        }
+        self.on_sealed(&header, header.span);
+    }
+
+    fn on_sealed(&mut self, header: &BlockHeader, length: u32) {
+        self.released_on_disk = header.released;
+        let end = header.next_position();
+        for entry in self.acks.iter_mut().rev().take_while(|entry| entry.end.get() == u64::MAX) {
+            entry.end = end;
+        }
+        let point = ReleasePoint {
+            position: end,
+            next_seq: header.next_seq(),
+            checksum: self.last_checksum,
+        };
+        self.persist.on_sealed(header.number, point);
+        self.effects.push_back(SequenceEffect::Write {
+            number: header.number,
+            position: header.position,
+            length,
+        });
+    }
+
+    /// The write of block `number` completed in full.
+    pub fn on_written(&mut self, number: u64) {
+        if self.is_failed {
+            return;
+        }
+        self.persist.on_written(number);
+        self.advance();
+    }
+
+    /// The data-sync completed.
+    pub fn on_synced(&mut self) {
+        if self.is_failed {
+            return;
+        }
+        self.persist.on_synced();
+        self.advance();
+    }
+
+    /// A write or sync failed: nothing is released any more, everyone is sent away.
+    pub fn on_storage_fault(&mut self) {
+        self.is_failed = true;
+    }
+
+    fn advance(&mut self) {
+        if self.persist.start_sync() {
+            self.effects.push_back(SequenceEffect::Sync);
+        }
+        // One node, policy `local`: what is durable here is released. Groups join their peers' positions here.
+        let point = self.persist.durable();
+        if point.position == self.released.position {
+            return;
+        }
+        assert!(point.position > self.released.position, "release only grows");
+        assert!(point.position <= self.packing.position(), "release never passes what is sealed");
+        self.released = point;
+        self.released_block = self.packing.number() - self.persist.in_flight() as u64;
+        self.effects.push_back(SequenceEffect::Released(point));
+        self.reply(ToIngress::Progress { next_seq: point.next_seq, held: self.held });
+        while let Some(entry) = self.acks.front().copied() {
+            if entry.end > point.position {
+                break;
+            }
+            self.acks.pop_front();
+            self.acks_popped += 1;
+            let publisher = self.publishers.get_mut(entry.place);
+            if publisher.incarnation == entry.incarnation {
+                publisher.released = (entry.publisher_seq, entry.seq);
+                self.owe_ack(entry.place);
+            }
+        }
+        self.settle_acks();
+        while self.topics_pending.front().is_some_and(|(block, _)| *block < self.released_block) {
+            self.topics_pending.pop_front();
+        }
+        while let Some(wait) = self.topic_waits.front().copied() {
+            if wait.block >= self.released_block {
+                break;
+            }
+            self.topic_waits.pop_front();
+            self.tell_topic(wait.conn, wait.request, wait.topic);
+        }
+    }
+
+    fn owe_ack(&mut self, place: u32) {
+        let publisher = self.publishers.get_mut(place);
+        if !publisher.ack_due && publisher.conn.is_some() {
+            publisher.ack_due = true;
+            self.acks_due.push(place);
+        }
+    }
+
+    /// One acknowledgement for each publisher that is owed one.
+    fn settle_acks(&mut self) {
+        while let Some(place) = self.acks_due.pop() {
+            let publisher = self.publishers.get_mut(place);
+            publisher.ack_due = false;
+            let (publisher_seq, seq) = publisher.released;
+            if let (Some(conn), true) = (publisher.conn, publisher_seq.get() > 0) {
+                self.reply(ToIngress::Ack { conn, publisher_seq, seq });
+            }
+        }
+    }
+
+    fn reject(
+        &mut self,
+        conn: ConnId,
+        publisher_seq: PublisherSeq,
+        request: u32,
+        code: RejectCode,
+    ) {
+        let session = &mut self.sessions[conn.index as usize];
+        if request == 0 {
+            if session.is_going_back {
+                return;
+            }
+            session.is_going_back = true;
+        }
+        let next_expected = self.publishers.get(session.place).appended.next();
+        self.reply(ToIngress::Reject { conn, publisher_seq, next_expected, request, code });
+    }
+
+    fn terminate(&mut self, conn: ConnId, code: TerminateCode, detail: u64) {
+        self.reply(ToIngress::Terminate { conn, code, detail });
+    }
+
+    fn reply(&mut self, reply: ToIngress) {
+        self.effects.push_back(SequenceEffect::Reply(reply));
+    }
+
+    /// The prepared space now ends at `end`.
+    pub fn on_prepared(&mut self, end: Position) {
+        assert!(end >= self.prepared, "prepared space only grows");
+        self.prepared = end;
+    }
+
+    /// Tells publishers whether they are held; call when a turn ends, with whether a command had to wait.
+    pub fn note_held(&mut self, is_stalled: bool, log: &LogWindow<'_>) {
+        let held = match (is_stalled, self.prepared < self.room_wanted()) {
+            (false, _) => Held::No,
+            (true, true) => Held::NoSpace,
+            (true, false) if log.end() < self.room_wanted() => Held::Busy,
+            (true, false) => self.held,
+        };
+        if held != self.held {
+            self.held = held;
+            let next_seq = self.released.next_seq;
+            self.reply(ToIngress::Progress { next_seq, held });
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<SequenceEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Where the open block starts; the window given to the machine starts here.
+    #[must_use]
+    pub const fn open_position(&self) -> Position {
+        self.packing.position()
+    }
+
+    /// How far is released.
+    #[must_use]
+    pub const fn released(&self) -> ReleasePoint {
+        self.released
+    }
+
+    /// How far is durable here.
+    #[must_use]
+    pub const fn durable(&self) -> ReleasePoint {
+        self.persist.durable()
+    }
+
+    /// The seq the next appended message gets.
+    #[must_use]
+    pub const fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// Blocks sealed and not yet durable.
+    #[must_use]
+    pub fn writes_in_flight(&self) -> usize {
+        self.persist.in_flight()
+    }
+
+    /// Whether, and why, publishers are held.
+    #[must_use]
+    pub const fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Topics defined.
+    #[must_use]
+    pub fn topic_count(&self) -> u32 {
+        self.topics.len() as u32
+    }
+}
