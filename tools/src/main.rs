@@ -1,1 +1,52 @@
-fn main() {}
+//! The `relay` command: publishes, subscribes, measures, looks into journals, and shows the whole at work.
+//!
+//! ```text
+//! cli.rs (arguments) -> one module per command -> exit.rs (status and message)
+//! ```
+//!
+//! The command never links the appliance: where it needs a running one, it starts the `relayd` program that lies beside
+//! it (`bench/server.rs`). It speaks to it through `relay-client`, and reads its files through `relay-journal` and
+//! `relay-wire`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod compare;
+mod connect;
+mod counters;
+mod demo;
+mod exit;
+mod flow;
+mod format;
+mod inspect;
+mod output;
+mod pace;
+mod pcap;
+mod percentiles;
+mod publish;
+mod status;
+mod subscribe;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Pub(options) => publish::run(options),
+        Command::Sub(options) => subscribe::run(options),
+        Command::Bench(options) => bench::run(options),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Status(options) => status::run(&options),
+        Command::Demo(options) => demo::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.status()
+        }
+    }
+}

@@ -595,12 +595,7 @@ impl Sequence {
             && self.released.position >= self.records_end;
         let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
         if is_idle && is_unmarked && (is_due || self.stop_asked) && self.has_room(log) {
-            if self.packing.fit(0) == Fit::AfterFiller {
-                let header = self.packing.seal_filler(log, now.utc_ns.max(self.receive_time_ns), self.released.position);
-                self.on_sealed(&header, self.settings.block_alignment);
-            } else {
-                self.seal(log, now);
-            }
+            self.seal(log, now);
         } else if is_idle && self.stop_asked && !is_unmarked && !self.is_stopped {
             self.is_stopped = true;
             self.effects.push_back(SequenceEffect::Stopped(CleanStop {

@@ -1,0 +1,66 @@
+//! What a measurement found. All histograms are in nanoseconds, 1 ns to 60 s, three digits.
+
+use hdrhistogram::Histogram;
+
+use crate::options::{Options, WriteMode};
+
+/// Largest latency kept apart; anything above counts as this, in nanoseconds.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
+/// An empty histogram of the shape every report uses, so that a caller may merge into it.
+pub fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid")
+}
+
+/// Counts one latency, clamped to the histogram's range.
+#[inline]
+pub(crate) fn record(histogram: &mut Histogram<u64>, latency_ns: u64) {
+    histogram.saturating_record(latency_ns.clamp(1, LATENCY_NS_MAX));
+}
+
+/// A full floor's result. Counts are of measured messages unless they say otherwise.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What was asked for.
+    pub options: Options,
+    /// How writes were made durable; never `Auto`; `None` when nothing was written.
+    pub write_mode: Option<WriteMode>,
+    /// Messages that fell due.
+    pub offered: u64,
+    /// Messages the subscriber received, each counted once.
+    pub received: u64,
+    /// Messages the subscriber did not receive before the drain ended.
+    pub lost: u64,
+    /// Messages received more than once, over the whole run.
+    pub duplicated: u64,
+    /// Messages received after one with a higher index, over the whole run.
+    pub out_of_order: u64,
+    /// Messages per second that fell due.
+    pub offered_rate: f64,
+    /// Messages per second received, from the first one due to the last one received.
+    pub achieved_rate: f64,
+    /// Intended send to receipt at the subscriber.
+    pub latency: Histogram<u64>,
+    /// Intended send to the acknowledgement; one sample per acknowledgement, of its last message.
+    pub ack_latency: Histogram<u64>,
+    /// Intended send to the client's own send call: what of `latency` is the load generator's.
+    pub send_lateness: Histogram<u64>,
+    /// At the server, per block: first message received to durable locally.
+    pub received_to_written: Histogram<u64>,
+    /// At the server, per block: durable locally to handed to the subscriber's socket. With two
+    /// nodes it includes waiting for the standby.
+    pub written_to_sent: Histogram<u64>,
+    /// Blocks the server formed, over the whole run.
+    pub blocks: u64,
+    /// Data-syncs the server issued, over the whole run (covering mode).
+    pub syncs: u64,
+}
+
+/// The result of single durable writes.
+#[derive(Debug, Clone)]
+pub struct WriteReport {
+    /// How writes were made durable; never `Auto`.
+    pub write_mode: WriteMode,
+    /// Before the write is queued to durable, 4 KiB, one at a time.
+    pub latency: Histogram<u64>,
+}

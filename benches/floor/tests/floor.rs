@@ -1,0 +1,162 @@
+//! Goal: a floor loses, repeats and reorders nothing, in every form it has, and says plainly what
+//! stops it. Method: small real runs over loopback and the build's own disk; no thread is pinned
+//! and no latency is judged, so a busy machine makes them slow but not wrong.
+
+use std::path::Path;
+
+use relay_floor::{
+    FloorError, HopOptions, Idle, Options, Policy, Report, WriteMode, WriteOptions, hop_only,
+    plain_ping_pong, run, write_only,
+};
+use tempfile::TempDir;
+
+/// A directory on the disk the build lives on: the system's own may be in memory.
+fn disk_dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the data files")
+}
+
+fn small(dir: &Path) -> Options {
+    Options {
+        dir: dir.to_path_buf(),
+        rate: 2_000.0,
+        seconds: 0.2,
+        warmup: 0.05,
+        write_mode: WriteMode::Dsync,
+        file_mib: 8,
+        server_cpu: None,
+        client_cpu: None,
+        standby_cpu: None,
+        drain: 60.0,
+        ..Options::default()
+    }
+}
+
+fn run_whole(options: &Options) -> Report {
+    let report = run(options, &mut |_| {}).expect("a floor");
+    assert_eq!(report.offered, 400);
+    assert_eq!(report.received, report.offered);
+    assert_eq!(report.lost, 0);
+    assert_eq!(report.duplicated, 0);
+    assert_eq!(report.out_of_order, 0);
+    assert_eq!(report.latency.len(), report.offered);
+    assert!(report.blocks > 0, "messages travel in blocks");
+    report
+}
+
+#[test]
+fn one_node_delivers_every_message_in_every_write_mode() {
+    let dir = disk_dir();
+    for write_mode in [WriteMode::Dsync, WriteMode::Covering, WriteMode::Auto] {
+        let report = run_whole(&Options {
+            write_mode,
+            ..small(dir.path())
+        });
+        let used = report.write_mode.expect("a durable run writes");
+        assert!(
+            write_mode == WriteMode::Auto || used == write_mode,
+            "{used:?}"
+        );
+        assert_ne!(used, WriteMode::Auto);
+        assert_eq!(report.syncs > 0, used == WriteMode::Covering);
+        assert!(!report.received_to_written.is_empty());
+        assert!(!report.written_to_sent.is_empty());
+    }
+}
+
+#[test]
+fn two_nodes_deliver_every_message_with_every_idle_strategy() {
+    let dir = disk_dir();
+    for idle in [Idle::Yield, Idle::Park] {
+        let options = Options {
+            nodes: 2,
+            server_idle: idle,
+            client_idle: idle,
+            ..small(dir.path())
+        };
+        run_whole(&options);
+    }
+}
+
+#[test]
+fn the_memory_policy_writes_nothing() {
+    let nowhere = Path::new("/nonexistent");
+    for nodes in [1, 2] {
+        let options = Options {
+            nodes,
+            policy: Policy::Memory,
+            ..small(nowhere)
+        };
+        assert_eq!(run_whole(&options).write_mode, None);
+    }
+}
+
+/// One block in flight and messages that do not divide a page: everything is packed and waits.
+#[test]
+fn a_depth_of_one_packs_what_waits() {
+    let dir = disk_dir();
+    let options = Options {
+        depth: 1,
+        size: 1_000,
+        rate: 20_000.0,
+        seconds: 0.02,
+        warmup: 0.0025,
+        nodes: 2,
+        ..small(dir.path())
+    };
+    run_whole(&options);
+}
+
+#[test]
+fn progress_ends_at_one_and_the_files_are_removed() {
+    let dir = disk_dir();
+    let mut last = 0.0;
+    run(&small(dir.path()), &mut |fraction| last = fraction).expect("a floor");
+    assert_eq!(last, 1.0);
+    assert_eq!(
+        std::fs::read_dir(dir.path())
+            .expect("the directory")
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn lone_writes_and_hops_are_measured() {
+    let dir = disk_dir();
+    let write = WriteOptions {
+        dir: dir.path().to_path_buf(),
+        write_mode: WriteMode::Auto,
+        cpu: None,
+        seconds: 0.1,
+        warmup: 0.0,
+        file_mib: 8,
+        ..WriteOptions::default()
+    };
+    assert!(!write_only(&write).expect("writes").latency.is_empty());
+    let hop = HopOptions {
+        seconds: 0.1,
+        warmup: 0.0,
+        server_cpu: None,
+        client_cpu: None,
+        idle: Idle::Park,
+        ..HopOptions::default()
+    };
+    assert!(!hop_only(&hop).expect("hops through the ring").is_empty());
+    assert!(!plain_ping_pong(&hop).expect("plain hops").is_empty());
+}
+
+#[test]
+fn a_missing_processor_is_named_and_nothing_hangs() {
+    let options = Options {
+        server_cpu: Some(100_000),
+        ..small(Path::new("/nonexistent"))
+    };
+    let options = Options {
+        policy: Policy::Memory,
+        ..options
+    };
+    match run(&options, &mut |_| {}) {
+        Err(FloorError::Pin { cpu, .. }) => assert_eq!(cpu, 100_000),
+        other => panic!("{:?}", other.map(|report| report.received)),
+    }
+}

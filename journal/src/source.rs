@@ -1,0 +1,126 @@
+//! The segment files of a directory as a [`LogSource`]: plain blocking reads, for tools and for
+//! tests.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use relay_wire::id::Position;
+
+use crate::scan::{LogSource, SourceError};
+use crate::segment::{self, Geometry};
+
+/// A segment file that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// Its index.
+    pub index: u64,
+    /// Its length, bytes; [`Geometry::segment_size`] when it is whole.
+    pub length: u64,
+}
+
+/// Lists the segment files of a journal's directory, by index. Other files there are passed over.
+///
+/// # Errors
+/// What the system says.
+pub fn list_segments(journal: &Path) -> io::Result<Vec<SegmentFile>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(journal.join(segment::DIRECTORY))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Some(index) = name.to_str().and_then(segment::parse_name) {
+            segments.push(SegmentFile {
+                index,
+                length: entry.metadata()?.len(),
+            });
+        }
+    }
+    segments.sort_unstable_by_key(|segment| segment.index);
+    Ok(segments)
+}
+
+/// Reads the log of one journal directory. It keeps one file open.
+#[derive(Debug)]
+pub struct DirSource {
+    directory: PathBuf,
+    geometry: Geometry,
+    /// Index of the last segment there was when the source was made.
+    last: Option<u64>,
+    open: Option<(u64, File)>,
+}
+
+impl DirSource {
+    /// The log in the journal directory `journal`, as far as the segments go now.
+    ///
+    /// # Errors
+    /// What the system says when the segments can't be listed.
+    pub fn new(journal: &Path, geometry: Geometry) -> io::Result<Self> {
+        let last = list_segments(journal)?.last().map(|segment| segment.index);
+        Ok(Self {
+            directory: journal.join(segment::DIRECTORY),
+            geometry,
+            last,
+            open: None,
+        })
+    }
+
+    fn file(&mut self, index: u64) -> io::Result<&File> {
+        let is_open = self.open.as_ref().is_some_and(|(open, _)| *open == index);
+        if !is_open {
+            let path = self.directory.join(segment::name(index));
+            self.open = Some((index, File::open(path)?));
+        }
+        let (_, file) = self.open.as_ref().expect("it was opened just now");
+        Ok(file)
+    }
+
+    /// Reads within one segment; fewer bytes than asked for where the file ends.
+    fn read_in(&mut self, index: u64, mut offset: u64, part: &mut [u8]) -> io::Result<usize> {
+        let file = self.file(index)?;
+        let mut filled = 0;
+        while filled < part.len() {
+            match file.read_at(&mut part[filled..], offset) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled += count;
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+impl LogSource for DirSource {
+    fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let at = position.plus(filled as u64);
+            let index = self.geometry.segment_of(at);
+            if self.last.is_none_or(|last| index > last) {
+                break;
+            }
+            let left = self.geometry.left_in_segment(at);
+            let room = (buffer.len() - filled).min(usize::try_from(left).unwrap_or(usize::MAX));
+            let offset = self.geometry.offset_of(at);
+            let part = &mut buffer[filled..filled + room];
+            let failed = |cause: String| SourceError {
+                position: at,
+                cause: format!("segment {}: {cause}", segment::name(index)),
+            };
+            let count = self.read_in(index, offset, part);
+            let count = count.map_err(|error| failed(error.to_string()))?;
+            filled += count;
+            if count < room {
+                if self.last != Some(index) {
+                    return Err(failed("the file is shorter than a segment".to_owned()));
+                }
+                break;
+            }
+        }
+        Ok(filled)
+    }
+}

@@ -1,0 +1,610 @@
+//! The configuration file: what an operator writes, checked key by key before anything else happens.
+//!
+//! Every error names the file, the line, the key and what is allowed. Only `startup` and the commands see this type; the
+//! machines get [`Settings`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use relay_core::credential::Credential;
+use relay_core::settings::Settings;
+use relay_journal::superblock::WriteMethod;
+use relay_wire::code::Policy;
+use relay_wire::id::{NodeId, PublisherId, StreamId};
+use relay_wire::{item, topic};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::idle::IdleStrategy;
+
+/// Why a configuration is refused.
+#[derive(Debug)]
+pub(crate) struct ConfigError {
+    file: PathBuf,
+    line: Option<usize>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A number of bytes, written as `4096`, `"64KiB"`, `"1GiB"` ...
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of bytes such as 4096, \"64KiB\", \"16MiB\" or \"1GiB\"")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Size, E> {
+                let refused = || E::invalid_value(de::Unexpected::Signed(value), &self);
+                u64::try_from(value).map(Size).map_err(|_| refused())
+            }
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Size, E> {
+                parse_size(value)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn parse_size(text: &str) -> Option<Size> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit: u64 = match text[digits..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit).map(Size)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    node: u64,
+    stream: Vec<StreamSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamSection {
+    id: u32,
+    name: String,
+    listen: SocketAddr,
+    directory: PathBuf,
+    #[serde(default)]
+    policy: PolicyName,
+    #[serde(default)]
+    threads: ThreadsSection,
+    #[serde(default)]
+    journal: JournalSection,
+    #[serde(default)]
+    limits: LimitsSection,
+    #[serde(default)]
+    trading_session: Option<SessionSection>,
+    #[serde(default)]
+    credential: Vec<CredentialSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PolicyName {
+    #[default]
+    Local,
+    Mirrored,
+    Durable,
+}
+
+/// On how many threads a stream's agents run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ThreadingMode {
+    /// All on one.
+    #[default]
+    Shared,
+    /// Ingress, sequencing with persistence, and egress on one each.
+    Split,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ThreadsSection {
+    mode: ThreadingMode,
+    idle: IdleStrategy,
+    cpus: Vec<usize>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WriteMethodName {
+    #[default]
+    Auto,
+    Dsync,
+    Covering,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct JournalSection {
+    segment_size: Size,
+    prepared: Size,
+    prepare_rate: Size,
+    block_alignment: Size,
+    block: Size,
+    write_method: WriteMethodName,
+    write_depth: u32,
+    eager_depth: u32,
+    seal_threshold: Size,
+    checkpoint_every: Size,
+    mark_after_ms: u64,
+}
+
+impl Default for JournalSection {
+    fn default() -> Self {
+        Self {
+            segment_size: Size(64 << 20),
+            prepared: Size(1 << 30),
+            prepare_rate: Size(256 << 20),
+            block_alignment: Size(4096),
+            block: Size(256 << 10),
+            write_method: WriteMethodName::Auto,
+            write_depth: 16,
+            eager_depth: 4,
+            seal_threshold: Size(16 << 10),
+            checkpoint_every: Size(64 << 20),
+            mark_after_ms: 10,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    payload: Size,
+    ring: Size,
+    credit: Size,
+    publishers: u32,
+    subscribers: u32,
+    connections: u32,
+    unauthenticated: u32,
+    topics: u32,
+    replay_buffers: u32,
+    heartbeat_ms: u64,
+    logon_timeout_ms: u64,
+    stall_limit_ms: u64,
+    lag_limit: Size,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            payload: Size(64 << 10),
+            ring: Size(64 << 20),
+            credit: Size(4 << 20),
+            publishers: 64,
+            subscribers: 512,
+            connections: 1024,
+            unauthenticated: 256,
+            topics: 100_000,
+            replay_buffers: 8,
+            heartbeat_ms: 1_000,
+            logon_timeout_ms: 5_000,
+            stall_limit_ms: 30_000,
+            lag_limit: Size(0),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionSection {
+    number: u64,
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialSection {
+    name: String,
+    secret: Option<String>,
+    secret_file: Option<PathBuf>,
+    publisher: Option<u64>,
+    #[serde(default)]
+    publish: Vec<String>,
+    #[serde(default)]
+    subscribe: Vec<String>,
+    #[serde(default)]
+    rate_limit: u32,
+}
+
+/// A whole configuration, checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) streams: Vec<StreamConfig>,
+}
+
+/// One stream's configuration, checked.
+#[derive(Debug)]
+pub(crate) struct StreamConfig {
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) directory: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) credentials: Vec<Credential>,
+    pub(crate) trading_session: Option<(u64, String)>,
+    pub(crate) mode: ThreadingMode,
+    pub(crate) idle: IdleStrategy,
+    pub(crate) cpus: Vec<usize>,
+    /// The method asked for; `None` to measure.
+    pub(crate) write_method: Option<WriteMethod>,
+    /// Bytes of zeroed space kept ahead of need.
+    pub(crate) prepared: u64,
+    /// Bytes per second at which it is topped up.
+    pub(crate) prepare_rate: u64,
+    /// Bytes of log between two checkpoints.
+    pub(crate) checkpoint_every: u64,
+}
+
+impl Config {
+    /// Reads and checks `file`.
+    pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            line: None,
+            message: format!("can't be read: {error}; name a file with --config"),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let parsed: File = toml::from_str(text).map_err(|error| ConfigError {
+            file: file.to_owned(),
+            line: error.span().map(|span| line_of_offset(text, span.start)),
+            message: toml_message(text, &error),
+        })?;
+        let check = Check { file, text };
+        let node = NodeId(parsed.node);
+        if parsed.stream.is_empty() {
+            return Err(check.refuse("stream", 0, "at least one [[stream]] is needed"));
+        }
+        let mut streams: Vec<StreamConfig> = Vec::new();
+        for (at, section) in parsed.stream.into_iter().enumerate() {
+            let stream = check.stream(at, node, &section)?;
+            for other in &streams {
+                let is_same_port = other.listen == stream.listen && stream.listen.port() != 0;
+                if other.settings.stream == stream.settings.stream {
+                    return Err(check.refuse("id", at, "two streams have the same id"));
+                }
+                if other.directory == stream.directory {
+                    return Err(check.refuse("directory", at, "two streams share a directory"));
+                }
+                if is_same_port {
+                    return Err(check.refuse("listen", at, "two streams share an address"));
+                }
+            }
+            streams.push(stream);
+        }
+        Ok(Self { streams })
+    }
+}
+
+fn line_of_offset(text: &str, offset: usize) -> usize {
+    text[..offset.min(text.len())].matches('\n').count() + 1
+}
+
+/// The parser's message, with the text of the line it is about.
+fn toml_message(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| {
+        let number = line_of_offset(text, span.start);
+        text.lines().nth(number - 1)
+    });
+    match line {
+        Some(line) => format!("{} (in `{}`)", error.message(), line.trim()),
+        None => error.message().to_owned(),
+    }
+}
+
+/// Checks what the parser can't.
+struct Check<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Check<'_> {
+    /// An error about `key` of the stream section number `at`.
+    fn refuse(&self, key: &str, at: usize, message: impl fmt::Display) -> ConfigError {
+        let mut section = 0;
+        let mut line = None;
+        for (number, content) in self.text.lines().enumerate() {
+            let content = content.trim_start();
+            section += usize::from(content.starts_with("[[stream]]"));
+            let rest = content.strip_prefix(key).map(str::trim_start);
+            if section == at + 1 && rest.is_some_and(|rest| rest.starts_with('=')) {
+                line = Some(number + 1);
+                break;
+            }
+        }
+        ConfigError { file: self.file.to_owned(), line, message: format!("{key}: {message}") }
+    }
+
+    fn within(
+        &self,
+        key: &str,
+        at: usize,
+        value: u64,
+        allowed: std::ops::RangeInclusive<u64>,
+    ) -> Result<u64, ConfigError> {
+        if allowed.contains(&value) {
+            return Ok(value);
+        }
+        let message =
+            format!("{value} is not within {} to {}", allowed.start(), allowed.end());
+        Err(self.refuse(key, at, message))
+    }
+
+    fn stream(
+        &self,
+        at: usize,
+        node: NodeId,
+        section: &StreamSection,
+    ) -> Result<StreamConfig, ConfigError> {
+        self.within("id", at, section.id.into(), 1..=u64::from(u32::MAX))?;
+        let StreamSection { threads, journal, .. } = section;
+        if !matches!(section.policy, PolicyName::Local) {
+            let message = "only \"local\" is possible for a node without a group";
+            return Err(self.refuse("policy", at, message));
+        }
+        let wanted = match threads.mode {
+            ThreadingMode::Shared => 1,
+            ThreadingMode::Split => 3,
+        };
+        if !threads.cpus.is_empty() && threads.cpus.len() != wanted {
+            let message = format!("{wanted} CPU numbers are needed in this mode, or none");
+            return Err(self.refuse("cpus", at, message));
+        }
+        let settings = self.settings(at, node, section)?;
+        let segment_size = settings.segment_size;
+        let prepared = self.within("prepared", at, journal.prepared.0, segment_size..=1 << 44)?;
+        let rate = self.within("prepare_rate", at, journal.prepare_rate.0, 1 << 20..=1 << 40)?;
+        let every =
+            self.within("checkpoint_every", at, journal.checkpoint_every.0, 1 << 20..=1 << 40)?;
+        let credentials = self.credentials(at, &section.credential)?;
+        Ok(StreamConfig {
+            name: section.name.clone(),
+            listen: section.listen,
+            directory: section.directory.clone(),
+            settings,
+            credentials,
+            trading_session: section.trading_session.as_ref().map(|s| (s.number, s.name.clone())),
+            mode: threads.mode,
+            idle: threads.idle,
+            cpus: threads.cpus.clone(),
+            write_method: match journal.write_method {
+                WriteMethodName::Auto => None,
+                WriteMethodName::Dsync => Some(WriteMethod::Dsync),
+                WriteMethodName::Covering => Some(WriteMethod::Covering),
+            },
+            prepared,
+            prepare_rate: rate,
+            checkpoint_every: every,
+        })
+    }
+
+    fn settings(
+        &self,
+        at: usize,
+        node: NodeId,
+        section: &StreamSection,
+    ) -> Result<Settings, ConfigError> {
+        let StreamSection { journal, limits, .. } = section;
+        let alignment = journal.block_alignment.0;
+        if !alignment.is_power_of_two() || !(512..=65_536).contains(&alignment) {
+            let message = "a power of two from 512 to 65536 bytes is needed";
+            return Err(self.refuse("block_alignment", at, message));
+        }
+        let payload_most = u64::from(item::PAYLOAD_LIMIT_MAX);
+        let payload = self.within("payload", at, limits.payload.0, 1..=payload_most)?;
+        let block = self.within("block", at, journal.block.0, alignment..=2 << 20)?;
+        let segment = self.within("segment_size", at, journal.segment_size.0, 4 << 20..=1 << 32)?;
+        if !segment.is_multiple_of(65_536) || !block.is_multiple_of(alignment) {
+            let message = "segment_size must be a multiple of 64KiB, block of block_alignment";
+            return Err(self.refuse("segment_size", at, message));
+        }
+        let milliseconds = |key: &str, value: u64, least: u64| {
+            self.within(key, at, value, least..=86_400_000).map(|ms| ms * 1_000_000)
+        };
+        let counted = |key: &str, value: u32, most: u64| {
+            self.within(key, at, value.into(), 1..=most).map(|count| count as u32)
+        };
+        let mut settings = Settings {
+            node,
+            stream: StreamId(section.id),
+            policy: Policy::Local,
+            payload_limit: payload as u32,
+            credit: limits.credit.0,
+            heartbeat_ns: milliseconds("heartbeat_ms", limits.heartbeat_ms, 10)?,
+            logon_timeout_ns: milliseconds("logon_timeout_ms", limits.logon_timeout_ms, 10)?,
+            connections_max: counted("connections", limits.connections, 100_000)?,
+            unauthenticated_max: counted("unauthenticated", limits.unauthenticated, 100_000)?,
+            publishers_max: counted("publishers", limits.publishers, 1_000_000)?,
+            topics_max: counted("topics", limits.topics, 1 << 24)?,
+            subscribers_max: counted("subscribers", limits.subscribers, 100_000)?,
+            block_alignment: alignment as u32,
+            block_length_max: block as u32,
+            seal_threshold: self.within("seal_threshold", at, journal.seal_threshold.0, 1..=block)?
+                as u32,
+            eager_depth: counted("eager_depth", journal.eager_depth, 256)?,
+            write_depth: counted("write_depth", journal.write_depth, 256)?,
+            segment_size: segment,
+            ring_size: limits.ring.0,
+            mark_after_ns: milliseconds("mark_after_ms", journal.mark_after_ms, 1)?,
+            stall_limit_ns: milliseconds("stall_limit_ms", limits.stall_limit_ms, 10)?,
+            lag_limit: limits.lag_limit.0,
+            replay_slots: counted("replay_buffers", limits.replay_buffers, 64)?,
+            replay_slot_size: 0,
+        };
+        let span = u64::from(settings.block_span_max());
+        settings.replay_slot_size = (1 << 20_u64).max(span) as u32;
+        let least_ring = (8 * span).next_power_of_two();
+        let ring = self.within("ring", at, settings.ring_size, least_ring..=1 << 36)?;
+        if !ring.is_multiple_of(65_536) {
+            return Err(self.refuse("ring", at, "a multiple of 64KiB is needed"));
+        }
+        self.within("segment_size", at, segment, 4 * span..=1 << 32)?;
+        let least_credit = settings.record_stride_max() as u64;
+        self.within("credit", at, settings.credit, least_credit..=ring / 2)?;
+        Ok(settings)
+    }
+
+    fn credentials(
+        &self,
+        at: usize,
+        sections: &[CredentialSection],
+    ) -> Result<Vec<Credential>, ConfigError> {
+        let mut credentials: Vec<Credential> = Vec::new();
+        for section in sections {
+            let refuse = |key: &str, message: String| {
+                let about = format!("credential \"{}\": {message}", section.name);
+                Err(self.refuse(key, at, about))
+            };
+            if section.name.is_empty() || section.name.len() > 64 {
+                return refuse("name", "a name has 1 to 64 bytes".to_owned());
+            }
+            if credentials.iter().any(|other| other.name == section.name) {
+                return refuse("name", "is given twice".to_owned());
+            }
+            if section.publisher == Some(0) {
+                return refuse("publisher", "an id is 1 or more".to_owned());
+            }
+            let is_taken = |id| credentials.iter().any(|c| c.publisher == Some(PublisherId(id)));
+            if section.publisher.is_some_and(is_taken) {
+                return refuse("publisher", "another credential has this id".to_owned());
+            }
+            if section.publisher.is_none() && !section.publish.is_empty() {
+                return refuse("publish", "needs a publisher id too".to_owned());
+            }
+            for (key, patterns) in
+                [("publish", &section.publish), ("subscribe", &section.subscribe)]
+            {
+                for pattern in patterns {
+                    if let Err(error) = topic::check_pattern(pattern.as_bytes()) {
+                        return refuse(key, format!("\"{pattern}\": {error}"));
+                    }
+                }
+            }
+            let secret = match (&section.secret, &section.secret_file) {
+                (Some(hex), None) => hex.clone(),
+                (None, Some(path)) => {
+                    let base = self.file.parent().unwrap_or(Path::new("."));
+                    match std::fs::read_to_string(base.join(path)) {
+                        Ok(text) => text.trim().to_owned(),
+                        Err(error) => {
+                            return refuse("secret_file", format!("{}: {error}", path.display()));
+                        }
+                    }
+                }
+                _ => return refuse("secret", "give secret or secret_file, one of them".to_owned()),
+            };
+            let Some(secret) = parse_hex(&secret).filter(|secret| secret.len() >= 16) else {
+                let message = "a secret is 32 or more hexadecimal digits; make one with \
+                               `openssl rand -hex 32`";
+                return refuse("secret", message.to_owned());
+            };
+            credentials.push(Credential {
+                name: section.name.clone(),
+                secret,
+                publisher: section.publisher.map(PublisherId),
+                publish: section.publish.clone(),
+                subscribe: section.subscribe.clone(),
+                rate_limit: section.rate_limit,
+            });
+        }
+        Ok(credentials)
+    }
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"node = 1
+[[stream]]
+id = 1
+name = "orders"
+listen = "127.0.0.1:7400"
+directory = "/tmp/orders"
+[stream.limits]
+ring = "64MiB"
+[[stream.credential]]
+name = "gateway"
+secret = "000102030405060708090a0b0c0d0e0f"
+publisher = 7
+publish = ["orders.>"]
+subscribe = [">"]
+"#;
+
+    fn refused(text: &str) -> String {
+        Config::parse(Path::new("relayd.toml"), text).expect_err("it is wrong").to_string()
+    }
+
+    #[test]
+    fn a_good_file_is_taken() {
+        let config = Config::parse(Path::new("relayd.toml"), GOOD).unwrap();
+        assert_eq!(config.streams[0].settings.ring_size, 64 << 20);
+        assert_eq!(config.streams[0].credentials[0].secret.len(), 16);
+    }
+
+    /// Goal: an error names file, line, key and what is allowed. Method: break one line at a time.
+    #[test]
+    fn errors_say_where_and_what() {
+        for (from, to, expected) in [
+            ("id = 1\n", "id = 1\nspeed = 9\n", &["relayd.toml:4", "speed", "expected one of"][..]),
+            ("id = 1\n", "id = \"x\"\n", &["relayd.toml:3", "id = \"x\"", "u32"]),
+            ("64MiB", "1MiB", &["relayd.toml:8", "ring", "is not within"]),
+            ("64MiB", "64MB", &["relayd.toml:8", "64MB", "KiB"]),
+            ("\"orders.>\"", "\"orders.>.x\"", &["relayd.toml:13", "publish", "gateway"]),
+            ("000102030405060708090a0b0c0d0e0f", "zz", &["secret", "hexadecimal"]),
+            ("directory = \"/tmp/orders\"\n", "", &["missing field `directory`"]),
+            ("id = 1\n", "id = 1\npolicy = \"durable\"\n", &["relayd.toml:4", "policy", "group"]),
+        ] {
+            let message = refused(&GOOD.replace(from, to));
+            for part in expected {
+                assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("64KiB"), Some(Size(65_536)));
+        assert_eq!(parse_size("7"), Some(Size(7)));
+        assert_eq!(parse_size("7 GiB"), Some(Size(7 << 30)));
+        assert_eq!(parse_size("-1"), None);
+        assert_eq!(parse_size("99999999999TiB"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints.
+//!
+//! It runs at low priority and in small steps. Space is topped up at a limited rate and long before it is needed; where the
+//! disk is full it tries again every second, so that flow goes on by itself once there is room. Checkpoints are the
+//! fold of the released log, read back from disk: nothing is copied on the hot path, and one that is late costs a
+//! restart time, not data.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use relay_journal::block::{self, HEADER_LENGTH};
+use relay_journal::checkpoint;
+use relay_journal::tables::Tables;
+use relay_wire::id::Position;
+
+use crate::arena::Pages;
+use crate::counters::{Counter, CounterFile};
+use crate::link::PositionCell;
+use crate::storage::{Preparing, Segments, StorageError, ZERO_STEP, sync_directory};
+
+/// Bytes of log folded in one step.
+const FOLD_STEP: usize = 4 << 20;
+/// Pause between two steps that had work.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// Pause when there was nothing to do.
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before a failed preparation is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A checkpoint is written at least so often while the log grows.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Checkpoints kept.
+const CHECKPOINTS_KEPT: usize = 2;
+
+/// What the thread works on.
+pub(crate) struct HousekeepingParts {
+    pub(crate) directory: PathBuf,
+    pub(crate) segments: Segments,
+    pub(crate) tables: Tables,
+    pub(crate) released: PositionCell,
+    pub(crate) prepared_ahead: u64,
+    pub(crate) prepare_rate: u64,
+    pub(crate) checkpoint_every: u64,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// See the module's description.
+pub(crate) struct Housekeeping {
+    parts: HousekeepingParts,
+    preparing: Option<Preparing>,
+    retry_at: Option<Instant>,
+    next_step_at: Instant,
+    pages: Pages,
+    checkpoint_at: Position,
+    checkpoint_time: Instant,
+    fold_failed: bool,
+    prepared: Counter,
+    seconds_left: Counter,
+    running_low: Counter,
+    prepare_failures: Counter,
+    checkpointed: Counter,
+    seen: (Instant, Position),
+}
+
+impl Housekeeping {
+    pub(crate) fn new(
+        parts: HousekeepingParts,
+        counters: &mut CounterFile,
+    ) -> std::io::Result<Self> {
+        let released = parts.released.read();
+        let housekeeping = Self {
+            preparing: None,
+            retry_at: None,
+            next_step_at: Instant::now(),
+            pages: Pages::new(FOLD_STEP)?,
+            checkpoint_at: parts.tables.position,
+            checkpoint_time: Instant::now(),
+            fold_failed: false,
+            prepared: counters.counter("journal.prepared_bytes_ahead"),
+            seconds_left: counters.counter("journal.prepared_seconds_left"),
+            running_low: counters.counter("journal.prepared_running_low"),
+            prepare_failures: counters.counter("journal.prepare_failures"),
+            checkpointed: counters.counter("journal.checkpoint_position"),
+            seen: (Instant::now(), released),
+            parts,
+        };
+        housekeeping.checkpointed.set(housekeeping.checkpoint_at.get());
+        Ok(housekeeping)
+    }
+
+    /// Works until told to stop.
+    pub(crate) fn run(mut self) {
+        lower_priority();
+        while !self.parts.stop.load(Ordering::Acquire) {
+            let was_busy = self.prepare() | self.fold();
+            self.watch_space();
+            std::thread::sleep(if was_busy { BUSY_PAUSE } else { IDLE_PAUSE });
+        }
+    }
+
+    /// One step towards enough prepared space.
+    fn prepare(&mut self) -> bool {
+        let now = Instant::now();
+        if now < self.next_step_at || self.retry_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        if self.preparing.is_none() {
+            let ahead = self.parts.segments.end().since(self.parts.released.read());
+            if ahead >= self.parts.prepared_ahead {
+                return false;
+            }
+        }
+        match self.prepare_step() {
+            Ok(()) => self.retry_at = None,
+            Err(error) => {
+                self.preparing = None;
+                self.prepare_failures.add(1);
+                if self.retry_at.is_none() {
+                    tracing::error!(
+                        %error,
+                        "no journal space can be prepared: free some room on the disk. What is \
+                         prepared is still used; after that publishers are held and nothing is lost"
+                    );
+                }
+                self.retry_at = Some(now + RETRY_PAUSE);
+            }
+        }
+        let pace = ZERO_STEP as f64 / self.parts.prepare_rate as f64;
+        self.next_step_at = now + Duration::from_secs_f64(pace);
+        true
+    }
+
+    fn prepare_step(&mut self) -> Result<(), StorageError> {
+        let (directory, segments) = (&self.parts.directory, &self.parts.segments);
+        let mut preparing = match self.preparing.take() {
+            Some(preparing) => preparing,
+            None => Preparing::start(directory, segments)?,
+        };
+        if !preparing.step(directory, segments)? {
+            self.preparing = Some(preparing);
+        }
+        Ok(())
+    }
+
+    /// Exports how much is prepared, how long that lasts at the present rate, and raises the alarm when it runs low.
+    fn watch_space(&mut self) {
+        let released = self.parts.released.read();
+        let ahead = self.parts.segments.end().since(released);
+        self.prepared.set(ahead);
+        let (since, from) = self.seen;
+        let elapsed = since.elapsed();
+        if elapsed >= Duration::from_secs(1) {
+            let per_second = released.since(from) as f64 / elapsed.as_secs_f64();
+            let left = if per_second < 1.0 { u64::MAX } else { (ahead as f64 / per_second) as u64 };
+            self.seconds_left.set(left);
+            self.seen = (Instant::now(), released);
+        }
+        let is_low = ahead < self.parts.prepared_ahead / 4;
+        let was_low = self.running_low.get() == 1;
+        self.running_low.set(u64::from(is_low));
+        if is_low && !was_low {
+            tracing::warn!(
+                bytes_ahead = ahead,
+                "prepared journal space runs low: publishers are held when it is gone"
+            );
+        }
+    }
+
+    /// Folds some more of the released log; writes a checkpoint when one is due.
+    fn fold(&mut self) -> bool {
+        if self.fold_failed {
+            return false;
+        }
+        let at = self.parts.tables.position;
+        let behind = self.parts.released.read().since(self.checkpoint_at);
+        let is_due = behind >= self.parts.checkpoint_every
+            || (behind > 0 && self.checkpoint_time.elapsed() >= CHECKPOINT_INTERVAL);
+        if !is_due {
+            return false;
+        }
+        let target = self.parts.released.read();
+        if at < target {
+            if let Err(what) = self.fold_step(target) {
+                self.fold_failed = true;
+                let position = self.parts.tables.position;
+                tracing::error!(%position, what, "the journal can't be read back; no checkpoints");
+            }
+        }
+        if self.parts.tables.position >= target
+            || self.parts.tables.position.since(self.checkpoint_at) >= self.parts.checkpoint_every
+        {
+            self.write_checkpoint();
+        }
+        true
+    }
+
+    fn fold_step(&mut self, target: Position) -> Result<(), String> {
+        let start = self.parts.tables.position;
+        let wanted = (target.since(start) as usize).min(FOLD_STEP);
+        let length = self
+            .parts
+            .segments
+            .read(start, &mut self.pages, wanted)
+            .map_err(|error| error.to_string())?;
+        // SAFETY: the read has completed and nobody else has the pages.
+        let bytes = unsafe { self.pages.slice(0, length) };
+        loop {
+            let offset = self.parts.tables.position.since(start) as usize;
+            if offset >= length || self.parts.tables.position >= target {
+                return Ok(());
+            }
+            let rest = &bytes[offset..];
+            let header = block::decode_header(rest).map_err(|error| error.to_string())?;
+            if rest.len() < header.body_end() {
+                // It goes on beyond what was read; the next step starts with it.
+                return if offset > 0 { Ok(()) } else { Err("a block ends too early".to_owned()) };
+            }
+            let body = &rest[HEADER_LENGTH..header.body_end()];
+            block::verify_body(&header, body).map_err(|error| error.to_string())?;
+            let applied = self.parts.tables.apply_block(&header, body);
+            applied.map_err(|error| error.to_string())?;
+        }
+    }
+
+    fn write_checkpoint(&mut self) {
+        let position = self.parts.tables.position;
+        self.checkpoint_at = position;
+        self.checkpoint_time = Instant::now();
+        match save_checkpoint(&self.parts.directory, &self.parts.tables) {
+            Ok(()) => self.checkpointed.set(position.get()),
+            Err(error) => tracing::warn!(
+                %error,
+                "a checkpoint could not be written: a restart reads more of the log"
+            ),
+        }
+    }
+}
+
+/// Writes a checkpoint durably under its final name and removes old ones.
+pub(crate) fn save_checkpoint(
+    directory: &std::path::Path,
+    tables: &Tables,
+) -> Result<(), StorageError> {
+    let io = |stage, path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| StorageError::Io { stage, path, source }
+    };
+    let path = directory.join(checkpoint::name(tables.position));
+    let fresh = directory.join("checkpoint.new");
+    std::fs::File::create(&fresh)
+        .and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &checkpoint::encode(tables))?;
+            file.sync_all()
+        })
+        .map_err(io("writing a checkpoint", &fresh))?;
+    std::fs::rename(&fresh, &path).map_err(io("naming a checkpoint", &path))?;
+    sync_directory(directory)?;
+    let mut positions: Vec<Position> = std::fs::read_dir(directory)
+        .map_err(io("listing checkpoints", directory))?
+        .filter_map(|entry| checkpoint::parse_name(entry.ok()?.file_name().to_str()?))
+        .collect();
+    positions.sort_unstable();
+    let old = positions.len().saturating_sub(CHECKPOINTS_KEPT);
+    for &position in &positions[..old] {
+        let path = directory.join(checkpoint::name(position));
+        std::fs::remove_file(&path).map_err(io("removing an old checkpoint", &path))?;
+    }
+    Ok(())
+}
+
+/// Housekeeping gives way to everything else on its CPU.
+fn lower_priority() {
+    // SAFETY: plain numbers are passed; on Linux 0 means the calling thread.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0;
+    if refused {
+        tracing::warn!("housekeeping keeps its priority: it could not be lowered");
+    }
+}

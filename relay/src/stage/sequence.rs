@@ -1,0 +1,368 @@
+//! Carries commands to the sequencing machine, its writes to the disk, its words to ingress and egress.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use io_uring::{opcode, types};
+use relay_core::command::{Now, ToIngress, ToSequence};
+use relay_core::log::LogWindow;
+use relay_core::sequence::{Sequence, SequenceEffect};
+use relay_journal::superblock::{CleanStop, WriteMethod};
+use relay_wire::id::Position;
+
+use crate::arena::{LogRing, Pages};
+use crate::counters::{Counter, CounterFile, Hop};
+use crate::link::{Parking, PositionCell};
+use crate::ring::{Completion, Op, Ring};
+use crate::stage::{Command, Release, Replies, push_all};
+use crate::storage::Segments;
+
+/// This agent's number in an [`Op`].
+pub(crate) const AGENT: u8 = 2;
+const WRITE: u8 = 1;
+const SYNC: u8 = 2;
+
+/// What the agent exports.
+#[derive(Debug)]
+struct Exported {
+    records: Counter,
+    blocks: Counter,
+    bytes: Counter,
+    appended: Counter,
+    durable: Counter,
+    released: Counter,
+    next_seq: Counter,
+    topics: Counter,
+    held: Counter,
+    stalls: Counter,
+    in_flight: Counter,
+    received_to_sequenced: Hop,
+    sequenced_to_durable: Hop,
+}
+
+impl Exported {
+    fn new(file: &mut CounterFile) -> Self {
+        Self {
+            records: file.counter("sequence.records"),
+            blocks: file.counter("sequence.blocks"),
+            bytes: file.counter("sequence.bytes_written"),
+            appended: file.counter("position.appended"),
+            durable: file.counter("position.durable"),
+            released: file.counter("position.released"),
+            next_seq: file.counter("sequence.next_seq"),
+            topics: file.counter("sequence.topics"),
+            held: file.counter("sequence.held"),
+            stalls: file.counter("sequence.stalls"),
+            in_flight: file.counter("sequence.writes_in_flight"),
+            received_to_sequenced: file.hop("received_to_sequenced"),
+            sequenced_to_durable: file.hop("sequenced_to_durable"),
+        }
+    }
+}
+
+/// A write under way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Write {
+    number: u64,
+    length: u32,
+    sealed_ns: u64,
+}
+
+/// A write or sync that failed: final for the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct StorageFault {
+    pub(crate) what: String,
+}
+
+/// Ends of the links the agent uses, and what it works on.
+pub(crate) struct SequenceAgent {
+    machine: Sequence,
+    ring: Arc<LogRing>,
+    is_registered: bool,
+    received: Arc<Pages>,
+    receive_buffer_size: usize,
+    segments: Segments,
+    method: WriteMethod,
+    commands: rtrb::Consumer<Command>,
+    current: Option<(Command, usize)>,
+    replies: rtrb::Producer<ToIngress>,
+    pending_replies: Replies,
+    releases: rtrb::Producer<Release>,
+    pending_release: Option<Release>,
+    floor: PositionCell,
+    released: PositionCell,
+    ingress: Parking,
+    egress: Parking,
+    writes: Vec<Write>,
+    syncs_left: u32,
+    /// First segment that a sync must still cover.
+    unsynced_from: Position,
+    exported: Exported,
+    fault: Option<StorageFault>,
+    stopped: Option<CleanStop>,
+}
+
+/// What [`SequenceAgent::new`] takes.
+pub(crate) struct SequenceParts {
+    pub(crate) machine: Sequence,
+    pub(crate) ring: Arc<LogRing>,
+    pub(crate) received: Arc<Pages>,
+    pub(crate) receive_buffer_size: usize,
+    pub(crate) segments: Segments,
+    pub(crate) method: WriteMethod,
+    pub(crate) commands: rtrb::Consumer<Command>,
+    pub(crate) replies: rtrb::Producer<ToIngress>,
+    pub(crate) releases: rtrb::Producer<Release>,
+    pub(crate) floor: PositionCell,
+    pub(crate) released: PositionCell,
+    pub(crate) ingress: Parking,
+    pub(crate) egress: Parking,
+    pub(crate) write_depth: u32,
+}
+
+impl SequenceAgent {
+    pub(crate) fn new(parts: SequenceParts, counters: &mut CounterFile) -> Self {
+        let depth = parts.write_depth as usize;
+        Self {
+            unsynced_from: parts.machine.open_position(),
+            machine: parts.machine,
+            ring: parts.ring,
+            is_registered: false,
+            received: parts.received,
+            receive_buffer_size: parts.receive_buffer_size,
+            segments: parts.segments,
+            method: parts.method,
+            commands: parts.commands,
+            current: None,
+            replies: parts.replies,
+            pending_replies: VecDeque::with_capacity(4_096),
+            releases: parts.releases,
+            pending_release: None,
+            floor: parts.floor,
+            released: parts.released,
+            ingress: parts.ingress,
+            egress: parts.egress,
+            writes: vec![Write::default(); depth],
+            syncs_left: 0,
+            exported: Exported::new(counters),
+            fault: None,
+            stopped: None,
+        }
+    }
+
+    /// Registers the log's memory with the ring of the thread this agent runs on. Without it (a limit on locked memory) the
+    /// kernel pins the pages of each write anew.
+    pub(crate) fn register(&mut self, ring: &Ring) -> std::io::Result<()> {
+        let (base, length) = self.ring.whole();
+        // SAFETY: the pipeline keeps the log ring's memory until the threads, and with them the ring, are gone.
+        unsafe { ring.register_memory(base, length) }?;
+        self.is_registered = true;
+        Ok(())
+    }
+
+    /// One turn; returns how much was done.
+    pub(crate) fn turn(&mut self, ring: &mut Ring, now: Now) -> usize {
+        self.machine.on_prepared(self.segments.end());
+        let start = self.machine.open_position();
+        let end = self.floor.read().plus(self.ring.size());
+        // SAFETY: this agent alone writes to the log. Everything from the open block on is unsealed, so no kernel write points
+        // at it; up to the fan-out's floor plus one ring's length nobody reads what is overwritten.
+        let log = Arc::clone(&self.ring);
+        let mut window = unsafe { log.window(start, end) };
+        let (mut work, is_stalled) = self.take_commands(&mut window, now);
+        self.machine.seal_if_due(now, &mut window);
+        self.machine.note_held(is_stalled, &window);
+        self.exported.stalls.add(u64::from(is_stalled));
+        work += self.drain(ring, now);
+        work
+    }
+
+    fn take_commands(&mut self, window: &mut LogWindow<'_>, now: Now) -> (usize, bool) {
+        let mut work = 0;
+        loop {
+            if self.current.is_none() {
+                self.current = self.commands.pop().ok().map(|command| (command, 0));
+            }
+            let Some((command, taken)) = self.current else {
+                return (work, false);
+            };
+            let range = match command.command {
+                ToSequence::Records { offset, length, .. }
+                | ToSequence::TopicRequest { offset, length, .. } => Some((offset, length)),
+                _ => None,
+            };
+            let buffer = command.buffer as usize * self.receive_buffer_size;
+            // SAFETY: ingress leaves the bytes a command names alone until it is told that they were taken.
+            let bytes = range.map_or(&[][..], |(offset, length)| unsafe {
+                let from = buffer + offset as usize + taken;
+                self.received.slice(from, length as usize - taken)
+            });
+            let progress = self.machine.on_command(command.command, bytes, now, window);
+            if !progress.is_done {
+                self.current = Some((command, taken + progress.taken));
+                return (work, true);
+            }
+            self.current = None;
+            work += 1;
+            if let Some((offset, length)) = range {
+                let waited = now.mono_ns.saturating_sub(command.passed_ns);
+                self.exported.received_to_sequenced.record(waited, 1);
+                if let ToSequence::Records { conn, .. } | ToSequence::TopicRequest { conn, .. } =
+                    command.command
+                {
+                    let through = offset + length;
+                    self.pending_replies.push_back(ToIngress::Taken { conn, through });
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, ring: &mut Ring, now: Now) -> usize {
+        let mut work = 0;
+        while let Some(effect) = self.machine.poll_effect() {
+            work += 1;
+            match effect {
+                SequenceEffect::Write { number, position, length } => {
+                    self.write(ring, number, position, length, now);
+                }
+                SequenceEffect::Sync => self.sync(ring),
+                SequenceEffect::Reply(reply) => self.pending_replies.push_back(reply),
+                SequenceEffect::Released(point) => {
+                    self.released.publish(point.position);
+                    self.pending_release = Some(Release { point, released_ns: now.mono_ns });
+                    self.export();
+                }
+                SequenceEffect::Stopped(stop) => self.stopped = Some(stop),
+            }
+        }
+        if let Some(release) = self.pending_release.take() {
+            match self.releases.push(release) {
+                Ok(()) => self.egress.wake(),
+                Err(rtrb::PushError::Full(release)) => self.pending_release = Some(release),
+            }
+        }
+        if push_all(&mut self.replies, &mut self.pending_replies) > 0 {
+            self.ingress.wake();
+        }
+        work
+    }
+
+    fn write(&mut self, ring: &mut Ring, number: u64, position: Position, length: u32, now: Now) {
+        let (file, offset) = self.segments.place(position).expect("only prepared space is written");
+        let at = number as usize % self.writes.len();
+        self.writes[at] = Write { number, length, sealed_ns: now.mono_ns };
+        let pointer = self.ring.pointer(position);
+        let flags = match self.method {
+            WriteMethod::Dsync => libc::RWF_DSYNC,
+            WriteMethod::Covering => 0,
+        };
+        let entry = if self.is_registered {
+            opcode::WriteFixed::new(types::Fd(file), pointer, length, 0)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        } else {
+            opcode::Write::new(types::Fd(file), pointer, length)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
+        };
+        let op = Op { agent: AGENT, purpose: WRITE, index: number as u32 };
+        // SAFETY: the block is sealed: nothing changes its bytes before the fan-out's floor has passed it, which comes after
+        // release, and so after this write's completion.
+        unsafe { ring.push(entry, op) };
+        self.exported.blocks.add(1);
+        self.exported.bytes.add(length.into());
+    }
+
+    /// One data-sync for each segment written since the last.
+    fn sync(&mut self, ring: &mut Ring) {
+        let mut at = self.unsynced_from;
+        let end = self.machine.open_position();
+        self.unsynced_from = self.machine.durable().position;
+        loop {
+            let (file, offset) = self.segments.place(at).expect("only prepared space is written");
+            let entry = opcode::Fsync::new(types::Fd(file))
+                .flags(types::FsyncFlags::DATASYNC)
+                .build();
+            // SAFETY: a sync points at no memory.
+            unsafe { ring.push(entry, Op { agent: AGENT, purpose: SYNC, index: 0 }) };
+            self.syncs_left += 1;
+            at = Position(at.get() - offset).plus(self.segments.segment_size());
+            if at >= end {
+                break;
+            }
+        }
+    }
+
+    /// A write or sync of this agent's completed.
+    pub(crate) fn on_completion(&mut self, completion: Completion, now: Now) {
+        match completion.op.purpose {
+            WRITE => {
+                let write = self
+                    .writes
+                    .iter()
+                    .find(|write| write.number as u32 == completion.op.index)
+                    .copied()
+                    .expect("a write completes that was started");
+                if completion.result == write.length as i32 {
+                    let took = now.mono_ns.saturating_sub(write.sealed_ns);
+                    self.exported.sequenced_to_durable.record(took, 1);
+                    self.machine.on_written(write.number);
+                } else {
+                    let what = describe(completion.result, write.length);
+                    self.fail(format!("writing block {} {what}", write.number));
+                }
+            }
+            SYNC => {
+                self.syncs_left -= 1;
+                if completion.result < 0 {
+                    self.fail(format!("a data-sync {}", describe(completion.result, 0)));
+                } else if self.syncs_left == 0 && self.fault.is_none() {
+                    self.machine.on_synced();
+                }
+            }
+            other => unreachable!("no such purpose: {other}"),
+        }
+    }
+
+    fn fail(&mut self, what: String) {
+        self.machine.on_storage_fault();
+        self.fault.get_or_insert(StorageFault { what });
+    }
+
+    fn export(&self) {
+        let exported = &self.exported;
+        exported.records.set(self.machine.next_seq().get() - 1);
+        exported.appended.set(self.machine.open_position().get());
+        exported.durable.set(self.machine.durable().position.get());
+        exported.released.set(self.machine.released().position.get());
+        exported.next_seq.set(self.machine.released().next_seq.get());
+        exported.topics.set(self.machine.topic_count().into());
+        exported.held.set(self.machine.held().number().into());
+        exported.in_flight.set(self.machine.writes_in_flight() as u64);
+    }
+
+    /// The fault that ended the agent's work, if one did.
+    pub(crate) const fn fault(&self) -> Option<&StorageFault> {
+        self.fault.as_ref()
+    }
+
+    /// The clean stop, once everything accepted is released.
+    pub(crate) const fn stopped(&self) -> Option<CleanStop> {
+        self.stopped
+    }
+
+    /// Whether nothing waits in a link for this agent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+fn describe(result: i32, length: u32) -> String {
+    if result < 0 {
+        format!("failed: {}", std::io::Error::from_raw_os_error(-result))
+    } else {
+        format!("took only {result} of {length} bytes")
+    }
+}

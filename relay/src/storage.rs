@@ -1,0 +1,431 @@
+//! The journal's directory as the process owns it: lock, superblock, prepared segments.
+//!
+//! Segments are prepared by writing zeroes, never by allocation alone: a first write into an unwritten extent costs a
+//! metadata change at the worst moment. A segment gets its name only when all of it, and the directory entry, is on
+//! stable storage. Every error names the path, the stage and what to do.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use relay_journal::segment::{self, Geometry};
+use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
+use relay_wire::id::Position;
+
+use crate::arena::Pages;
+
+/// Most segments of a stream.
+const SEGMENTS_MAX: usize = 1 << 16;
+/// Bytes zeroed in one write.
+pub(crate) const ZERO_STEP: usize = 4 << 20;
+
+/// What went wrong with the disk, where, and what to do.
+#[derive(Debug)]
+pub(crate) enum StorageError {
+    /// A system call failed.
+    Io { stage: &'static str, path: PathBuf, source: io::Error },
+    /// Another process has the journal.
+    Locked(PathBuf),
+    /// There is a journal already.
+    Exists(PathBuf),
+    /// The directory holds no journal.
+    NotFormatted(PathBuf),
+    /// The superblock is not one to go on with.
+    Superblock(PathBuf, SuperblockError),
+    /// The filesystem has no direct I/O.
+    NoDirect(PathBuf),
+    /// Not enough room for what the configuration asks to prepare.
+    NoSpace { path: PathBuf, needed: u64, available: u64 },
+    /// The configuration and the journal disagree.
+    Mismatch(PathBuf, String),
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { stage, path, source } => {
+                write!(f, "{stage} failed on {}: {source}", path.display())
+            }
+            Self::Locked(path) => write!(
+                f,
+                "{}: another relayd has this journal open; stop it first, or give each its own \
+                 directory",
+                path.display()
+            ),
+            Self::Exists(path) => write!(
+                f,
+                "{}: there is a journal already; `relayd run` goes on with it. To begin anew, move \
+                 the directory away first",
+                path.display()
+            ),
+            Self::NotFormatted(path) => write!(
+                f,
+                "{}: no journal here; make one with `relayd format --config FILE`",
+                path.display()
+            ),
+            Self::Superblock(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::NoDirect(path) => write!(
+                f,
+                "{}: this filesystem has no direct I/O (O_DIRECT), as tmpfs and some overlays have \
+                 none; put the directory on ext4 or XFS on a block device",
+                path.display()
+            ),
+            Self::NoSpace { path, needed, available } => write!(
+                f,
+                "{}: {needed} bytes are to be prepared, {available} are available; free some, or \
+                 lower journal.prepared in the configuration",
+                path.display()
+            ),
+            Self::Mismatch(path, what) => write!(f, "{}: {what}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+fn at(stage: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    let path = path.to_owned();
+    move |source| StorageError::Io { stage, path, source }
+}
+
+/// A journal directory this process has locked.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    directory: PathBuf,
+    superblock_file: File,
+    superblock: Superblock,
+    slot: usize,
+}
+
+impl Storage {
+    /// Makes the directory and its superblock, without segments.
+    pub(crate) fn create(directory: &Path, first: &Superblock) -> Result<Self, StorageError> {
+        std::fs::create_dir_all(directory.join(segment::DIRECTORY))
+            .map_err(at("making the directory", directory))?;
+        let path = directory.join(superblock::FILE_NAME);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = match file {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StorageError::Exists(directory.to_owned()));
+            }
+            other => other.map_err(at("making the superblock", &path))?,
+        };
+        lock(&file, directory)?;
+        let mut storage = Self {
+            directory: directory.to_owned(),
+            superblock_file: file,
+            superblock: *first,
+            slot: 1,
+        };
+        storage.store(*first)?;
+        storage.store(Superblock { generation: first.generation + 1, ..*first })?;
+        sync_directory(directory)?;
+        Ok(storage)
+    }
+
+    /// Opens and locks the journal in `directory`.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StorageError> {
+        let path = directory.join(superblock::FILE_NAME);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StorageError::NotFormatted(directory.to_owned()));
+            }
+            other => other.map_err(at("opening the superblock", &path))?,
+        };
+        lock(&file, directory)?;
+        let mut both = [0; 2 * GENERATION_LENGTH];
+        let length = file.metadata().map_err(at("reading the superblock", &path))?.len();
+        let length = both.len().min(length as usize);
+        file.read_exact_at(&mut both[..length], 0).map_err(at("reading the superblock", &path))?;
+        let (a, b) = both.split_at(GENERATION_LENGTH);
+        let (superblock, slot) = superblock::newest(a, b)
+            .map_err(|error| StorageError::Superblock(directory.to_owned(), error))?;
+        Ok(Self { directory: directory.to_owned(), superblock_file: file, superblock, slot })
+    }
+
+    /// The superblock in force.
+    pub(crate) const fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Where it all lies.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes `next` the superblock in force, durably, leaving the one before intact.
+    pub(crate) fn store(&mut self, next: Superblock) -> Result<(), StorageError> {
+        let path = self.directory.join(superblock::FILE_NAME);
+        let slot = 1 - self.slot;
+        let at_byte = (slot * GENERATION_LENGTH) as u64;
+        self.superblock_file
+            .write_all_at(&next.encode(), at_byte)
+            .and_then(|()| self.superblock_file.sync_all())
+            .map_err(at("writing the superblock", &path))?;
+        self.superblock = next;
+        self.slot = slot;
+        Ok(())
+    }
+
+    /// Stores what `change` makes of the superblock, as the next generation.
+    pub(crate) fn update(
+        &mut self,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<(), StorageError> {
+        let mut next = self.superblock;
+        change(&mut next);
+        next.generation = self.superblock.generation + 1;
+        self.store(next)
+    }
+
+    /// Opens every whole segment there is, in order from the first; one missing in the middle is an error.
+    pub(crate) fn open_segments(&self) -> Result<Segments, StorageError> {
+        let geometry = self.superblock.geometry();
+        let listed = relay_journal::source::list_segments(&self.directory)
+            .map_err(at("listing the segments", &self.directory))?;
+        let segments = Segments::new(geometry);
+        for (expected, found) in listed.iter().enumerate() {
+            let path = segment_path(&self.directory, found.index);
+            if found.index != expected as u64 {
+                let missing = segment_path(&self.directory, expected as u64);
+                let what = format!("segment {} is missing; restore it", missing.display());
+                return Err(StorageError::Mismatch(self.directory.clone(), what));
+            }
+            if found.length != geometry.segment_size() {
+                let what = format!(
+                    "is {} bytes long instead of {}; restore it",
+                    found.length,
+                    geometry.segment_size()
+                );
+                return Err(StorageError::Mismatch(path, what));
+            }
+            segments.add(open_direct(&path)?, &path)?;
+        }
+        Ok(segments)
+    }
+
+    /// Overwrites `length` bytes of the log from `position` on with zeroes, durably.
+    pub(crate) fn zero(&self, position: Position, length: u64) -> Result<(), StorageError> {
+        let geometry = self.superblock.geometry();
+        let zeroes = vec![0; 64 << 10];
+        let mut at_position = position;
+        let end = position.plus(length);
+        while at_position < end {
+            let index = geometry.segment_of(at_position);
+            let path = segment_path(&self.directory, index);
+            let file = OpenOptions::new().write(true).open(&path);
+            let file = match file {
+                // Nothing is prepared there, so nothing is left over there either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(at("opening a segment", &path))?,
+            };
+            let segment_end = geometry.start_of(index + 1).min(end);
+            while at_position < segment_end {
+                let step = segment_end.since(at_position).min(zeroes.len() as u64);
+                file.write_all_at(&zeroes[..step as usize], geometry.offset_of(at_position))
+                    .map_err(at("zeroing leftovers", &path))?;
+                at_position = at_position.plus(step);
+            }
+            file.sync_all().map_err(at("zeroing leftovers", &path))?;
+        }
+        Ok(())
+    }
+}
+
+fn lock(file: &File, directory: &Path) -> Result<(), StorageError> {
+    // SAFETY: the descriptor is open for as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Err(StorageError::Locked(directory.to_owned()));
+    }
+    Err(StorageError::Io { stage: "locking", path: directory.to_owned(), source: error })
+}
+
+/// Makes names in `directory` durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), StorageError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(at("syncing the directory", directory))
+}
+
+fn segment_path(directory: &Path, index: u64) -> PathBuf {
+    directory.join(segment::DIRECTORY).join(segment::name(index))
+}
+
+/// Opens an existing file for direct reads and writes.
+pub(crate) fn open_direct(path: &Path) -> Result<File, StorageError> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
+    match file {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(StorageError::NoDirect(path.to_owned()))
+        }
+        other => other.map_err(at("opening a segment", path)),
+    }
+}
+
+/// Bytes available to this process on the filesystem of `path`.
+pub(crate) fn available_bytes(path: &Path) -> Result<u64, StorageError> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| at("looking for room", path)(io::ErrorKind::InvalidInput.into()))?;
+    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: a C string and room for the answer are passed.
+    if unsafe { libc::statvfs(name.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        return Err(at("looking for room", path)(io::Error::last_os_error()));
+    }
+    // SAFETY: the call succeeded, so it filled the structure.
+    let facts = unsafe { facts.assume_init() };
+    Ok(facts.f_bavail as u64 * facts.f_frsize as u64)
+}
+
+/// Refuses where `bytes` more don't fit, before anything is written.
+pub(crate) fn check_space(directory: &Path, bytes: u64) -> Result<(), StorageError> {
+    let available = available_bytes(directory)?;
+    if available < bytes {
+        let path = directory.to_owned();
+        return Err(StorageError::NoSpace { path, needed: bytes, available });
+    }
+    Ok(())
+}
+
+/// The open segments of a stream, from the first on. Segments are added by one thread and used by all without a lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Segments {
+    geometry: Geometry,
+    files: Arc<[OnceLock<File>]>,
+    count: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Segments {
+    fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            files: (0..SEGMENTS_MAX).map(|_| OnceLock::new()).collect(),
+            count: Arc::default(),
+        }
+    }
+
+    fn add(&self, file: File, path: &Path) -> Result<(), StorageError> {
+        let index = self.count();
+        let Some(place) = self.files.get(index) else {
+            let what = format!("a stream has at most {SEGMENTS_MAX} segments; use larger ones");
+            return Err(StorageError::Mismatch(path.to_owned(), what));
+        };
+        assert!(place.set(file).is_ok(), "one thread adds segments");
+        self.count.store(index + 1, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Bytes of each.
+    pub(crate) const fn segment_size(&self) -> u64 {
+        self.geometry.segment_size()
+    }
+
+    /// Reads from `position` on into `pages`, at most `length` bytes and not beyond the segment's end.
+    pub(crate) fn read(
+        &self,
+        position: Position,
+        pages: &mut Pages,
+        length: usize,
+    ) -> io::Result<usize> {
+        let index = self.geometry.segment_of(position) as usize;
+        let file = self.files.get(index).and_then(OnceLock::get).ok_or(io::ErrorKind::NotFound)?;
+        let length = length.min(self.geometry.left_in_segment(position) as usize);
+        // SAFETY: `pages` is borrowed exclusively, so nobody else looks at it.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(pages.pointer(0), length) };
+        file.read_at(buffer, self.geometry.offset_of(position))
+    }
+
+    /// Where the last one ends.
+    pub(crate) fn end(&self) -> Position {
+        self.geometry.start_of(self.count() as u64)
+    }
+
+    /// The descriptor and the offset in it of `position`; `None` where nothing is prepared.
+    pub(crate) fn place(&self, position: Position) -> Option<(RawFd, u64)> {
+        let index = self.geometry.segment_of(position) as usize;
+        let file = self.files.get(index)?.get()?;
+        Some((file.as_raw_fd(), self.geometry.offset_of(position)))
+    }
+}
+
+/// Prepares the next segment step by step, so that the caller sets the pace.
+#[derive(Debug)]
+pub(crate) struct Preparing {
+    file: File,
+    path: PathBuf,
+    written: u64,
+    zeroes: Pages,
+}
+
+impl Preparing {
+    /// Starts on the segment after the last of `segments`.
+    pub(crate) fn start(directory: &Path, segments: &Segments) -> Result<Self, StorageError> {
+        let final_path = segment_path(directory, segments.count() as u64);
+        let path = final_path.with_extension("preparing");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&path);
+        let file = match file {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(StorageError::NoDirect(directory.to_owned()));
+            }
+            other => other.map_err(at("making a segment", &path))?,
+        };
+        // Room first, so that a full disk shows before any time is spent; the zeroes follow.
+        let size = segments.geometry.segment_size();
+        // SAFETY: a descriptor and two lengths are passed.
+        let reserved = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size as libc::off_t) };
+        if reserved != 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
+                drop(file);
+                let _ = std::fs::remove_file(&path);
+                return Err(at("reserving a segment", &path)(error));
+            }
+        }
+        let zeroes = Pages::new(ZERO_STEP).map_err(at("getting memory for", &path))?;
+        Ok(Self { file, path, written: 0, zeroes })
+    }
+
+    /// Writes the next zeroes; true when the segment is finished and part of `segments`.
+    pub(crate) fn step(
+        &mut self,
+        directory: &Path,
+        segments: &Segments,
+    ) -> Result<bool, StorageError> {
+        let size = segments.geometry.segment_size();
+        let left = (size - self.written).min(ZERO_STEP as u64) as usize;
+        if left > 0 {
+            // SAFETY: nobody ever writes to these pages.
+            let zeroes = unsafe { self.zeroes.slice(0, left) };
+            self.file
+                .write_all_at(zeroes, self.written)
+                .map_err(at("zeroing a segment", &self.path))?;
+            self.written += left as u64;
+            return Ok(false);
+        }
+        self.file.sync_all().map_err(at("syncing a segment", &self.path))?;
+        let final_path = segment_path(directory, segments.count() as u64);
+        std::fs::rename(&self.path, &final_path).map_err(at("naming a segment", &final_path))?;
+        sync_directory(&directory.join(segment::DIRECTORY))?;
+        segments.add(open_direct(&final_path)?, &final_path)?;
+        Ok(true)
+    }
+}

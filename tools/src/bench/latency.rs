@@ -1,0 +1,296 @@
+//! `relay bench latency`: publish to subscriber at a steady rate, open loop.
+//!
+//! Message `i` is due at `start + i / rate` and its latency counts from then, whenever it was really sent; a stall shows
+//! in every message it delayed. One thread sends what is due with one flush, takes what came, and looks for
+//! acknowledgements, exactly as the client of the floor does, so that the two may be divided.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use hdrhistogram::Histogram;
+use relay_client::{OutMessage, TrySendError};
+use serde::Serialize;
+
+use super::load::{self, Clock, Measured, Receiver, Sender};
+use super::server::{Idle, Size};
+use super::{MachineReport, SettingsReport, TargetOptions, check_load, check_seconds};
+use crate::counters::{Counters, HopSummary};
+use crate::exit::{Failure, Interrupt};
+use crate::output::{json_line, line, progress, thousands};
+use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record, write_hgrm};
+
+/// Acknowledgements are looked for whenever messages came, and every so many turns besides.
+const ACK_TURNS: u64 = 8;
+/// Between the clients being ready and the first message.
+const LEAD_NS: u64 = 20_000_000;
+/// Most messages taken from one subscriber in a turn.
+const TAKE_MAX: u32 = 1024;
+/// Most messages sent in a turn.
+const SEND_MAX: usize = 256;
+/// How long to wait for the last messages; what is missing then is lost.
+const DRAIN_NS: u64 = 10_000_000_000;
+/// Journal prepared for a run unless said otherwise: a lone message takes a block of 4 KiB.
+const PREPARED: Size = Size(512 << 20);
+
+const EXAMPLES: &str = "\
+Examples:
+  relay bench latency --rate 2000 --seconds 10
+  relay bench latency --rate 10000 --size 256 --dir /mnt/journal --hgrm latency.hgrm --json
+  relay bench latency --connect --address 10.0.0.1:7400 --credential bench --secret-file bench.key";
+
+/// Options of `relay bench latency`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct LatencyOptions {
+    /// Messages per second, of all publishers together
+    #[arg(long, value_name = "N", default_value_t = 2000.0)]
+    rate: f64,
+    /// Seconds measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds of the same load before them, left out
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    warmup: f64,
+    /// Bytes of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    size: usize,
+    /// Publishers, which take turns
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    publishers: u64,
+    /// Subscribers, each of which gets every message
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    subscribers: u64,
+    /// Write the whole distribution in HdrHistogram's percentile format
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetOptions,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    latency: Percentiles,
+    offered: u64,
+    achieved: f64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    disordered: u64,
+    #[serde(flatten)]
+    acks: AckPercentiles,
+    lateness_p99_us: f64,
+    rate: f64,
+    seconds: f64,
+    size: usize,
+    publishers: u64,
+    subscribers: u64,
+    hops: BTreeMap<String, HopSummary>,
+    settings: SettingsReport,
+    machine: MachineReport,
+}
+
+/// Runs the command.
+pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
+    check_seconds("--seconds", options.seconds, 0.01)?;
+    check_seconds("--warmup", options.warmup, 0.0)?;
+    check_load(options.size, options.publishers, options.subscribers)?;
+    if !(options.rate.is_finite() && (0.1..=1e8).contains(&options.rate)) {
+        return Err(Failure::Usage(format!("--rate takes 0.1 to 1e8, not {}", options.rate)));
+    }
+    let mut target = options.target.open(options.publishers, PREPARED)?;
+    let plan = Plan::new(options, Clock::new());
+    let interrupt = Interrupt::install()?;
+    let shared = Arc::new(Shared::default());
+
+    let senders = load::senders(&target, options.publishers, None)?;
+    let receivers = load::receivers(&target, options.subscribers, &senders, plan.measured())?;
+    let plan = plan.starting_soon();
+    let mut client = Client::new(plan, senders, receivers, shared.clone());
+    let cpu = options.target.client_cpu();
+    let worker = thread::Builder::new().name("bench-client".into());
+    let worker = worker
+        .spawn(move || {
+            let result = load::pin(cpu).and_then(|()| client.run());
+            result.map(|()| client)
+        })
+        .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
+
+    let bar = progress(plan.total, "measuring");
+    let mut before = None;
+    while !worker.is_finished() {
+        thread::sleep(Duration::from_millis(100));
+        if interrupt.is_set() {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+        let sent = shared.sent.load(Ordering::Relaxed);
+        bar.set_position(sent);
+        if before.is_none() && sent >= plan.measured_from {
+            before = target.stream_directory.as_deref().and_then(|dir| Counters::read(dir).ok());
+        }
+    }
+    bar.finish_and_clear();
+    let client = worker.join().map_err(|_| Failure::Failed("the client panicked".into()))??;
+    interrupt.check()?;
+    let after = target.stream_directory.as_deref().and_then(|dir| Counters::read(dir).ok());
+    let hops = after.map(|after| after.hops(before.as_ref())).unwrap_or_default();
+    let settings = options.target.settings(&target);
+    let Client { senders, receivers, ack_latency, lateness, .. } = client;
+    let result = Outcome::of(&receivers, &plan);
+    drop((senders, receivers));
+    if let Some(server) = &mut target.server {
+        server.stop()?;
+    }
+    if let Some(path) = &options.hgrm {
+        write_hgrm(path, &result.latency)?;
+    }
+    let report = Report {
+        latency: Percentiles::of(&result.latency),
+        offered: plan.total - plan.measured_from,
+        achieved: result.achieved,
+        received: result.received,
+        lost: result.lost,
+        duplicated: result.duplicated,
+        disordered: result.disordered,
+        acks: Percentiles::of(&ack_latency).of_acks(),
+        lateness_p99_us: Percentiles::of(&lateness).p99_us,
+        rate: options.rate,
+        seconds: options.seconds,
+        size: options.size,
+        publishers: options.publishers,
+        subscribers: options.subscribers,
+        hops,
+        settings,
+        machine: MachineReport::new(),
+    };
+    report.print(options.json, &Percentiles::of(&ack_latency))?;
+    if report.lost + report.duplicated + report.disordered > 0 {
+        return Err(Failure::Damaged(format!(
+            "{} messages lost, {} duplicated, {} out of order",
+            report.lost, report.duplicated, report.disordered
+        )));
+    }
+    Ok(())
+}
+
+impl Report {
+    fn print(&self, is_json: bool, acks: &Percentiles) -> Result<(), Failure> {
+        if is_json {
+            return json_line(self);
+        }
+        let settings = &self.settings;
+        line(&self.machine.text())?;
+        line(&format!(
+            "{} msg/s of {} bytes for {} s, {} publishers, {} subscribers, idle {}, writes {}",
+            self.rate,
+            self.size,
+            self.seconds,
+            self.publishers,
+            self.subscribers,
+            settings.idle,
+            settings.write_method.as_deref().unwrap_or("unknown"),
+        ))?;
+        line(Percentiles::HEAD)?;
+        line(&self.latency.row("publish to subscriber us"))?;
+        line(&acks.row("publish to ack us"))?;
+        for (name, hop) in &self.hops {
+            line(&format!(
+                "{:<24} {:>10.1} {:>10} {:>10.1} {:>10} {:>10.1}",
+                format!("  {name} us"),
+                hop.p50_us,
+                "",
+                hop.p99_us,
+                "",
+                hop.max_us
+            ))?;
+        }
+        line(&format!(
+            "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}",
+            thousands(self.offered),
+            thousands(self.received),
+            self.achieved,
+            self.lost,
+            self.duplicated,
+            self.disordered
+        ))
+    }
+}
+
+/// When what is due.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    clock: Clock,
+    start_ns: u64,
+    interval_ns: f64,
+    /// Messages of the run, warm-up included.
+    total: u64,
+    /// Index of the first measured one.
+    measured_from: u64,
+    size: usize,
+    idle: Idle,
+}
+
+impl Plan {
+    fn new(options: &LatencyOptions, clock: Clock) -> Self {
+        let measured_from = (options.rate * options.warmup).round() as u64;
+        let measured = ((options.rate * options.seconds).round() as u64).max(1);
+        Self {
+            clock,
+            start_ns: 0,
+            interval_ns: 1e9 / options.rate,
+            total: measured_from + measured,
+            measured_from,
+            size: options.size,
+            idle: options.target.idle,
+        }
+    }
+
+    fn starting_soon(self) -> Self {
+        Self { start_ns: self.clock.now_ns() + LEAD_NS, ..self }
+    }
+
+    #[inline]
+    fn due_ns(&self, index: u64) -> u64 {
+        self.start_ns + self.offset_ns(index)
+    }
+
+    #[inline]
+    fn offset_ns(&self, index: u64) -> u64 {
+        (index as f64 * self.interval_ns) as u64
+    }
+
+    /// Placeholder window until the start is known: receivers are told in [`Client::new`].
+    fn measured(&self) -> Measured {
+        Measured { from_ns: self.due_ns(self.measured_from), to_ns: self.due_ns(self.total) }
+    }
+}
+
+/// What the two threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    sent: AtomicU64,
+    stop: AtomicBool,
+}
+
+struct Client {
+    plan: Plan,
+    senders: Vec<Sender>,
+    receivers: Vec<Receiver>,
+    shared: Arc<Shared>,
+    next: u64,
+    turns: u64,
+    payload: Vec<u8>,
+    /// Publisher sequences acknowledged since they were looked at, by publisher.
+    acked: Vec<Arc<Mutex<Vec<u64>>>>,
+    ack_latency: Histogram<u64>,
+    lateness: Histogram<u64>,
+}

@@ -1,0 +1,240 @@
+//! The clients of a measurement: publishers and subscribers of one thread, and what arrives.
+//!
+//! Each message begins with its publisher's index for it (from 0) and the time it was meant to be sent, both 8 bytes
+//! little-endian; so any subscriber can tell what is missing and how long each took. A subscriber passes over what is not
+//! of this run.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use relay_client::{Delivery, Publisher, PublisherId, Start, Subscriber, TopicId};
+
+use super::Target;
+use super::server::Idle;
+use super::tally::Tally;
+use crate::exit::Failure;
+use crate::percentiles::{new_histogram, record};
+
+/// Bytes at the front of each message.
+pub(super) const HEAD_LENGTH: usize = 16;
+/// The topic of every message.
+const TOPIC: &str = "bench.load";
+/// One clock reading serves at most so many messages that came together.
+const MESSAGES_PER_CLOCK_READING: u32 = 32;
+/// Longest sleep of a parked client.
+const PARK_MAX: Duration = Duration::from_millis(1);
+
+/// Nanoseconds since the run's own beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    #[inline]
+    pub(super) fn now_ns(&self) -> u64 {
+        let elapsed = self.0.elapsed();
+        elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+    }
+}
+
+/// Writes a message's head.
+#[inline]
+pub(super) fn write_head(payload: &mut [u8], index: u64, intended_ns: u64) {
+    payload[..8].copy_from_slice(&index.to_le_bytes());
+    payload[8..HEAD_LENGTH].copy_from_slice(&intended_ns.to_le_bytes());
+}
+
+#[inline]
+fn read_head(payload: &[u8]) -> Option<(u64, u64)> {
+    let head = payload.get(..HEAD_LENGTH)?;
+    let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+    Some((word(0), word(8)))
+}
+
+/// Pins the calling thread.
+pub(super) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
+    let Some(id) = cpu else { return Ok(()) };
+    if core_affinity::set_for_current(core_affinity::CoreId { id }) {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "CPU {id} can't be used by this process; name another with --client-cpu, or give --unpinned"
+    )))
+}
+
+/// A publisher and its numbering.
+pub(super) struct Sender {
+    pub(super) publisher: Publisher,
+    pub(super) topic: TopicId,
+    /// Index of its next message.
+    pub(super) next: u64,
+}
+
+/// Connects publishers `0..count`.
+pub(super) fn senders(
+    target: &Target,
+    count: u64,
+    window_bytes: Option<usize>,
+) -> Result<Vec<Sender>, Failure> {
+    let connect = |index| {
+        let mut config = target.publisher(index).publisher(target.first_publisher + index);
+        if let Some(bytes) = window_bytes {
+            config.window_bytes = bytes;
+        }
+        let mut publisher = Publisher::connect(config)?;
+        let topic = publisher.topic(TOPIC)?;
+        Ok(Sender { publisher, topic, next: 0 })
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Connects `count` subscribers, live.
+pub(super) fn receivers(
+    target: &Target,
+    count: u64,
+    senders: &[Sender],
+    measured: Measured,
+) -> Result<Vec<Receiver>, Failure> {
+    let incarnations: Vec<_> = senders.iter().map(|s| s.publisher.incarnation().get()).collect();
+    let connect = |_| {
+        let config = target.subscriber().subscriber(vec![TOPIC.into()], Start::Live);
+        Ok(Receiver {
+            subscriber: Subscriber::connect(config)?,
+            receipts: Receipts {
+                first_publisher: target.first_publisher,
+                incarnations: incarnations.clone(),
+                tallies: incarnations.iter().map(|_| Tally::default()).collect(),
+                measured,
+                received: 0,
+                in_time: 0,
+                last_receipt_ns: 0,
+                latency: new_histogram(),
+            },
+        })
+    };
+    (0..count).map(connect).collect()
+}
+
+/// The measured time of a run, on its clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+}
+
+/// A subscriber and what it received.
+pub(super) struct Receiver {
+    pub(super) subscriber: Subscriber,
+    pub(super) receipts: Receipts,
+}
+
+/// What one subscriber received.
+pub(super) struct Receipts {
+    first_publisher: u64,
+    incarnations: Vec<u64>,
+    tallies: Vec<Tally>,
+    measured: Measured,
+    /// Messages whose intended time is a measured one.
+    pub(super) received: u64,
+    /// Messages that arrived within the measured time.
+    pub(super) in_time: u64,
+    /// When the last of `received` arrived.
+    pub(super) last_receipt_ns: u64,
+    /// Intended send to receipt of `received`.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl Receipts {
+    #[inline]
+    fn note(&mut self, delivery: &Delivery<'_>, now_ns: u64) {
+        let PublisherId(publisher) = delivery.record.publisher();
+        let place = publisher.wrapping_sub(self.first_publisher) as usize;
+        let incarnation = delivery.record.incarnation().get();
+        if self.incarnations.get(place) != Some(&incarnation) {
+            return;
+        }
+        let Some((index, intended_ns)) = read_head(delivery.record.payload()) else { return };
+        if !self.tallies[place].note(index) {
+            return;
+        }
+        if (self.measured.from_ns..self.measured.to_ns).contains(&now_ns) {
+            self.in_time += 1;
+        }
+        if intended_ns >= self.measured.from_ns {
+            record(&mut self.latency, now_ns.saturating_sub(intended_ns));
+            self.received += 1;
+            self.last_receipt_ns = now_ns;
+        }
+    }
+
+    /// Messages of this run that arrived, each once.
+    pub(super) fn distinct(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.distinct).sum()
+    }
+
+    pub(super) fn duplicated(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.duplicated).sum()
+    }
+
+    pub(super) fn disordered(&self) -> u64 {
+        self.tallies.iter().map(|tally| tally.disordered).sum()
+    }
+}
+
+impl Receiver {
+    /// Takes what is there, at most `most` messages; how many that was.
+    #[inline]
+    pub(super) fn take(&mut self, clock: Clock, most: u32) -> Result<u32, Failure> {
+        let mut now_ns = 0;
+        for taken in 0..most {
+            let Some(delivery) = self.subscriber.poll()? else { return Ok(taken) };
+            if taken % MESSAGES_PER_CLOCK_READING == 0 {
+                now_ns = clock.now_ns();
+            }
+            self.receipts.note(&delivery, now_ns);
+        }
+        Ok(most)
+    }
+
+    /// Sleeps until a message comes, at most for `timeout`, and takes it.
+    fn park(&mut self, clock: Clock, timeout: Duration) -> Result<(), Failure> {
+        if let Some(delivery) = self.subscriber.next_within(timeout)? {
+            self.receipts.note(&delivery, clock.now_ns());
+        }
+        Ok(())
+    }
+}
+
+/// Waits as the strategy says, at most until `due_ns`.
+pub(super) fn idle(
+    strategy: Idle,
+    clock: Clock,
+    due_ns: u64,
+    receivers: &mut [Receiver],
+) -> Result<(), Failure> {
+    match strategy {
+        Idle::Spin => std::hint::spin_loop(),
+        Idle::Yield => std::thread::yield_now(),
+        Idle::Park => {
+            let left = Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()));
+            receivers[0].park(clock, left.min(PARK_MAX))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let mut payload = [0; HEAD_LENGTH];
+        write_head(&mut payload, 7, u64::MAX);
+        assert_eq!(read_head(&payload), Some((7, u64::MAX)));
+        assert_eq!(read_head(&payload[1..]), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! The command line as a whole; each command's own options stand with the command.
+
+use clap::{ColorChoice, Parser, Subcommand};
+
+use crate::bench::BenchOptions;
+use crate::demo::DemoOptions;
+use crate::exit::STATUSES;
+use crate::inspect::InspectOptions;
+use crate::publish::PublishOptions;
+use crate::status::StatusOptions;
+use crate::subscribe::SubscribeOptions;
+
+/// Sends messages through a relay, takes them out again, measures it and looks into its journal
+#[derive(Debug, Parser)]
+#[command(name = "relay", version, color = ColorChoice::Never, after_help = STATUSES)]
+#[command(arg_required_else_help = true, infer_subcommands = false)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Publish lines, files, a capture or generated messages
+    Pub(PublishOptions),
+    /// Print messages as they are released, or from any point of the past
+    Sub(SubscribeOptions),
+    /// Measure latency and throughput, and the floor beneath them
+    Bench(BenchOptions),
+    /// Look into a journal on disk, without a relay
+    Inspect(InspectOptions),
+    /// Show the counters of a relay on this machine
+    Status(StatusOptions),
+    /// Show it all: publish, kill the relay, resume, compare, verify
+    Demo(DemoOptions),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_helps_with_an_example() {
+        let mut command = Arguments::command();
+        let mut seen = 0;
+        for name in ["pub", "sub", "inspect", "status", "demo"] {
+            let sub = command.find_subcommand_mut(name).expect("it exists");
+            let help = sub.render_long_help().to_string();
+            assert!(help.contains("Example"), "{name}");
+            seen += 1;
+        }
+        let bench = command.find_subcommand_mut("bench").expect("it exists");
+        for name in ["latency", "throughput", "floor"] {
+            let sub = bench.find_subcommand_mut(name).expect("it exists");
+            assert!(sub.render_long_help().to_string().contains("Example"), "bench {name}");
+            seen += 1;
+        }
+        assert_eq!(seen, 8);
+    }
+}

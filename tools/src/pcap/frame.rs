@@ -1,0 +1,94 @@
+//! From a frame to the payload of its UDP datagram or TCP segment.
+
+/// A payload and where it was going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Transport<'a> {
+    /// Destination port.
+    pub(crate) port: u16,
+    /// At least one byte.
+    pub(crate) payload: &'a [u8],
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The payload of a frame; nothing for anything but whole UDP datagrams and TCP segments with data.
+pub(crate) fn transport(link_type: u32, frame: &[u8]) -> Option<Transport<'_>> {
+    let packet = match link_type {
+        // Ethernet.
+        1 => ethernet(frame)?,
+        // Loopback: a 4-byte family before the packet, whose version nibble says more.
+        0 | 108 => frame.get(4..)?,
+        // IP without a link.
+        12 | 14 | 101 | 228 | 229 => frame,
+        // Linux "cooked", both versions.
+        113 => frame.get(16..)?,
+        276 => frame.get(20..)?,
+        _ => return None,
+    };
+    let (protocol, segment) = match packet.first()? >> 4 {
+        4 => ipv4(packet)?,
+        6 => ipv6(packet)?,
+        _ => return None,
+    };
+    let transport = match protocol {
+        UDP => udp(segment)?,
+        TCP => tcp(segment)?,
+        _ => return None,
+    };
+    (!transport.payload.is_empty()).then_some(transport)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let pair = bytes.get(at..at + 2)?;
+    Some(u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+/// The packet in an Ethernet frame, behind any VLAN tags.
+fn ethernet(frame: &[u8]) -> Option<&[u8]> {
+    let mut at = 12;
+    loop {
+        match u16_at(frame, at)? {
+            0x8100 | 0x88a8 | 0x9100 => at += 4,
+            0x0800 | 0x86dd => return frame.get(at + 2..),
+            _ => return None,
+        }
+    }
+}
+
+fn ipv4(packet: &[u8]) -> Option<(u8, &[u8])> {
+    let header = usize::from(packet[0] & 0x0f) * 4;
+    let total = usize::from(u16_at(packet, 2)?);
+    let is_fragment = u16_at(packet, 6)? & 0x3fff != 0;
+    // A total length of 0 is left by segmentation offload: the frame's end is the packet's.
+    let end = if total == 0 { packet.len() } else { total };
+    if header < 20 || is_fragment {
+        return None;
+    }
+    Some((*packet.get(9)?, packet.get(header..end)?))
+}
+
+fn ipv6(packet: &[u8]) -> Option<(u8, &[u8])> {
+    let length = usize::from(u16_at(packet, 4)?);
+    let end = if length == 0 { packet.len() } else { 40 + length };
+    let (mut next, mut at) = (*packet.get(6)?, 40);
+    // Hop-by-hop options, routing and destination options; a fragment is none of them and ends here.
+    while matches!(next, 0 | 43 | 60) {
+        next = *packet.get(at)?;
+        at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
+    }
+    Some((next, packet.get(at..end)?))
+}
+
+fn udp(segment: &[u8]) -> Option<Transport<'_>> {
+    let length = usize::from(u16_at(segment, 4)?);
+    Some(Transport { port: u16_at(segment, 2)?, payload: segment.get(8..length)? })
+}
+
+fn tcp(segment: &[u8]) -> Option<Transport<'_>> {
+    let header = usize::from(segment.get(12)? >> 4) * 4;
+    if header < 20 {
+        return None;
+    }
+    Some(Transport { port: u16_at(segment, 2)?, payload: segment.get(header..)? })
+}
