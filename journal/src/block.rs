@@ -195,7 +195,7 @@ impl BlockHeader {
         if self.position.0.checked_add(self.span as u64).is_none() {
             return Err("position");
         }
-        if self.number == 0 {
+        if self.number == 0 || self.number == u64::MAX {
             return Err("block number");
         }
         if self.first_seq.0 == 0

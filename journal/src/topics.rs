@@ -141,7 +141,7 @@ impl Topics {
 /// Eight bytes at a time by multiplication, the same in every run.
 fn hash(name: &str) -> u64 {
     let mix = |hash: u64, word: u64| {
-        let product = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128;
+        let product = u128::from(hash ^ word) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
         (product >> 64) as u64 ^ product as u64
     };
     let (words, rest) = name.as_bytes().as_chunks::<8>();

@@ -87,7 +87,9 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_header_is_not_read(header in any_header(), at in 0..HEADER_LENGTH, flip in 1_u8..) {
+    fn a_changed_header_is_not_read(
+        header in any_header(), at in 0..HEADER_LENGTH, flip in 1_u8..,
+    ) {
         let (_, mut block) = sealed(&header, 3);
         block[at] ^= flip;
         let expected = if at < 8 {
@@ -269,6 +271,52 @@ fn any_superblock() -> impl Strategy<Value = Superblock> {
             }
         },
     )
+}
+
+/// Headers whose checksum fits and that say what can't be.
+#[test]
+fn an_intact_header_is_still_judged() {
+    let mut log = LogBuilder::new(superblock(SEGMENT, 512, 65_536));
+    log.begin(1, 1);
+    let good = &log.writes[1].bytes[..HEADER_LENGTH];
+    assert!(decode_header(good).is_ok());
+    for (at, bytes, error) in [
+        (8, &[2, 0][..], BlockError::Version(2)),
+        (10, &[0], BlockError::Kind(0)),
+        (10, &[4], BlockError::Kind(4)),
+        (11, &[1], BlockError::NotZero),
+        (88, &[1], BlockError::NotZero),
+        (123, &[1], BlockError::NotZero),
+        (24, &[0; 8], BlockError::Inconsistent("block number")),
+        (32, &[1], BlockError::Inconsistent("position")),
+        (32, &[0xFF; 8], BlockError::Inconsistent("position")),
+        (40, &[0; 8], BlockError::Inconsistent("first seq")),
+        (48, &[0; 8], BlockError::Inconsistent("record count")),
+        (48, &[0xFF; 4], BlockError::Inconsistent("record count")),
+        (52, &[0xFF; 4], BlockError::Inconsistent("data count")),
+        (56, &[4], BlockError::Inconsistent("body length")),
+        (
+            56,
+            &[0xF8, 0xFF, 0xFF, 0xFF],
+            BlockError::Inconsistent("span"),
+        ),
+        (60, &[0; 4], BlockError::Inconsistent("span")),
+        (60, &[0, 2, 0x80, 0], BlockError::Inconsistent("span")),
+        (
+            72,
+            &[0xFF; 8],
+            BlockError::Inconsistent("released position"),
+        ),
+        (10, &[2], BlockError::Inconsistent("body length")),
+        (10, &[3], BlockError::Inconsistent("body length")),
+    ] {
+        let mut header = good.to_vec();
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+        let checksum = crc32c(&header[..124]);
+        header[124..].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(decode_header(&header), Err(error), "byte {at}");
+    }
+    assert_eq!(decode_header(&good[..127]), Err(BlockError::Short));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 mod log;
 
 use log::{LogBuilder, Random, SECTOR, SEGMENT, Write, put, recover_image, superblock};
-use relay_journal::block::{BlockKind, HEADER_LENGTH};
+use relay_journal::block::{BlockHeader, BlockKind, HEADER_LENGTH, seal};
 use relay_journal::recovery::{Beyond, Clean, Decision, Front, Recovered, RecoveryError};
 use relay_journal::superblock::{CleanStop, Superblock};
 use relay_journal::tables::Tables;
@@ -252,6 +252,25 @@ fn every_single_byte_flip_is_found_where_it_is() {
     }
 }
 
+/// Durable and not released: only the distance of what was submitted later shows it.
+#[test]
+fn damage_more_than_a_window_back_is_rot_without_any_release() {
+    let mut log = LogBuilder::new(superblock(SEGMENT, 512, 16_384));
+    log.is_held = true;
+    log.begin(2, 2);
+    log.grow(80, 2_000, &mut Random(45));
+    let clean = log.image(prepared(&log));
+    let mut proven = 0;
+    for (index, write) in log.writes.iter().enumerate() {
+        let mut image = clean.clone();
+        image[write.position() + 125] ^= 1;
+        let what = format!("write {index}");
+        expect_damage_at(&log, &image, index, Tables::empty(log::STREAM), &what);
+        proven += usize::from(is_proven(&log, index));
+    }
+    assert!(proven > 40 && proven < log.writes.len() - 2, "{proven}");
+}
+
 #[test]
 fn a_zeroed_block_is_missed() {
     let log = built(51, 512, 100, 2_000);
@@ -443,5 +462,123 @@ fn a_block_inside_a_payload_is_not_believed() {
         log.writes
             .iter()
             .all(|write| write.header.kind != BlockKind::Filler)
+    );
+}
+
+/// Intact blocks that are not the one that is due, each put where the log goes on.
+#[test]
+fn an_intact_block_must_fit_its_place() {
+    let log = built(95, 512, 30, 1_000);
+    let tables = &log.tables;
+    let due = BlockHeader {
+        kind: BlockKind::Mark,
+        stream: tables.stream,
+        epoch: tables.epoch,
+        number: tables.next_block_number,
+        position: tables.position,
+        first_seq: tables.next_seq,
+        record_count: 0,
+        data_count: 0,
+        body_length: 0,
+        span: 512,
+        sealed_time_ns: 0,
+        released: Position(0),
+        previous_checksum: tables.previous_checksum,
+        body_checksum: 0,
+        checksum: 0,
+    };
+    let lay = |header: &BlockHeader| {
+        let mut image = log.image(prepared(&log));
+        seal(&mut image[log.tail()..log.tail() + 512], header);
+        recover_image(&image, &log.superblock, Tables::empty(log::STREAM))
+    };
+    let recovered = lay(&due).expect("it is the one that is due");
+    assert_eq!(recovered.tail, tables.position.plus(512));
+    let number = due.number;
+    let epoch = due.epoch.next();
+    let shifted = due.position.plus(512);
+    let broken = Err(Front::ChainBroken);
+    for (header, expected) in [
+        (
+            BlockHeader {
+                number: number - 1,
+                ..due
+            },
+            Ok(Front::StaleEarlier),
+        ),
+        (
+            BlockHeader {
+                epoch: Epoch(0),
+                ..due
+            },
+            Ok(Front::StaleEarlier),
+        ),
+        (
+            BlockHeader {
+                number: number + 1,
+                epoch,
+                ..due
+            },
+            Ok(Front::LaterEpoch),
+        ),
+        (
+            BlockHeader {
+                number: number + 1,
+                ..due
+            },
+            broken,
+        ),
+        (
+            BlockHeader {
+                previous_checksum: 1,
+                ..due
+            },
+            broken,
+        ),
+        (
+            BlockHeader {
+                first_seq: due.first_seq.next(),
+                ..due
+            },
+            broken,
+        ),
+        (
+            BlockHeader {
+                position: shifted,
+                ..due
+            },
+            broken,
+        ),
+        (
+            BlockHeader {
+                position: shifted,
+                epoch,
+                ..due
+            },
+            broken,
+        ),
+        (
+            BlockHeader {
+                kind: BlockKind::Filler,
+                ..due
+            },
+            broken,
+        ),
+    ] {
+        let front = match lay(&header) {
+            Ok(recovered) => {
+                assert_eq!(recovered.tail, tables.position);
+                Ok(recovered.cut.expect("something lies there").front)
+            }
+            Err(RecoveryError::Rotten(finding)) => Err(finding.evidence.front),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(front, expected, "{header:?}");
+    }
+    // A block that continues the log and breaks a rule of its content is nobody's rot.
+    let silent = lay(&BlockHeader { epoch, ..due });
+    assert!(
+        matches!(silent, Err(RecoveryError::Fold { .. })),
+        "{silent:?}"
     );
 }

@@ -17,6 +17,7 @@ use relay_core::command::Now;
 use relay_journal::superblock::CleanStop;
 use relay_wire::code::TerminateCode;
 
+use crate::allocations;
 use crate::clock::Clock;
 use crate::counters::Counter;
 use crate::idle::{Idle, IdleStrategy};
@@ -96,6 +97,7 @@ pub(crate) struct ThreadParts {
     pub(crate) clock: Clock,
     pub(crate) ending: Arc<Ending>,
     pub(crate) turn_ns_max: Counter,
+    pub(crate) allocations: Counter,
 }
 
 /// Starts the thread and waits until it has its ring.
@@ -189,6 +191,7 @@ impl HotThread {
         if self.parts.idle == IdleStrategy::Park {
             self.await_wake();
         }
+        allocations::declare_hot();
         while !self.is_over() {
             self.ring.enter();
             let now = self.parts.clock.now();
@@ -206,6 +209,7 @@ impl HotThread {
             if work > 0 {
                 let took = self.parts.clock.now().mono_ns - now.mono_ns;
                 self.parts.turn_ns_max.raise(took);
+                self.parts.allocations.set(allocations::of_this_thread());
             }
             self.attend_to_ending(now);
             let agents = &self.agents;

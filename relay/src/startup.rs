@@ -288,6 +288,7 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
             parking: parkings[at].clone(),
             clock: clock.clone(),
             ending: Arc::clone(&ending),
+            allocations: counters.counter(&format!("thread.{name}.allocations")),
             turn_ns_max: counters.counter(&format!("thread.{name}.turn_ns_max")),
         };
         threads.push(pipeline::spawn(parts, agents)?);

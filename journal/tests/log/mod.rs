@@ -83,6 +83,8 @@ pub(crate) struct LogBuilder {
     pub(crate) time_ns: u64,
     /// What the next block says was released; never past the durable end.
     pub(crate) durable: usize,
+    /// Whether blocks say nothing was released, as while a peer keeps silent.
+    pub(crate) is_held: bool,
     body: Vec<u8>,
     records: u32,
     data: u32,
@@ -99,6 +101,7 @@ impl LogBuilder {
             epoch: Epoch(0),
             time_ns: 1_000,
             durable: 0,
+            is_held: false,
             body: Vec::new(),
             records: 0,
             data: 0,
@@ -222,6 +225,9 @@ impl LogBuilder {
     }
 
     fn released(&self) -> Position {
+        if self.is_held {
+            return Position(0);
+        }
         let next = self
             .writes
             .get(self.durable)

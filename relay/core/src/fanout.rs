@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use relay_journal::block::{self, BlockHeader, HEADER_LENGTH};
 use relay_journal::position_index::{IndexEntry, PositionIndex};
-use relay_journal::tables::{Tables, Topics};
+use relay_journal::tables::Tables;
+use relay_journal::topics::Topics;
 use relay_wire::code::{From, RecordKind, TerminateCode};
 use relay_wire::id::{Epoch, Position, Seq, TopicId};
 use relay_wire::item::{self, Front, Limits};
@@ -342,8 +343,7 @@ impl Fanout {
     }
 
     fn define(&mut self, name: &str) {
-        let topic = self.topics.next_id();
-        self.topics.define(topic, name.as_bytes()).expect("the sequencer checked it");
+        let topic = self.topics.define(name.as_bytes()).expect("the sequencer checked it");
         for subscriber in self.subscribers.iter_mut().flatten() {
             if let Some(selection) = &mut subscriber.selection
                 && !selection.is_everything

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use relay_journal::block::BlockHeader;
 use relay_journal::superblock::{CleanStop, WriteMethod};
-use relay_journal::tables::{Tables, Topics};
+use relay_journal::tables::Tables;
+use relay_journal::topics::Topics;
 use relay_wire::code::{Held, Policy, RecordKind, RejectCode, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
 use relay_wire::message::Message;
@@ -513,8 +514,7 @@ impl Sequence {
                 if !is_room {
                     return Progress::STALLED;
                 }
-                let topic = self.topics.next_id();
-                self.topics.define(topic, name.as_bytes()).expect("checked above");
+                let topic = self.topics.define(name.as_bytes()).expect("checked above");
                 let fields = Fields { topic, ..Fields::default() };
                 self.append_control(RecordKind::Topic, &fields, name.as_bytes(), log);
                 self.topics_pending.push_back((self.packing.number(), topic));

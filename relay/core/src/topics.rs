@@ -1,4 +1,4 @@
-//! Sets of topics. The topics themselves are [`relay_journal::tables::Topics`]: the sequencer has one that holds every
+//! Sets of topics. The topics themselves are [`relay_journal::topics::Topics`]: the sequencer has one that holds every
 //! definition it appended, the fan-out one that holds what is released.
 
 use relay_wire::id::TopicId;

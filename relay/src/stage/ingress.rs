@@ -170,7 +170,7 @@ impl IngressAgent {
         if work > 0 {
             self.egress.wake();
         }
-        for conn in std::mem::take(&mut self.sends) {
+        while let Some(conn) = self.sends.pop() {
             work += 1;
             self.send(ring, conn);
         }

@@ -429,3 +429,4 @@ pub fn defined(topic: u32, seq: u64, name: &str) -> Vec<u8> {
 pub fn checksum(record: &[u8]) -> u32 {
     Record::parse(record).unwrap().checksum()
 }
+impl Session { pub fn into_socket(self) -> TcpStream { self.socket } }

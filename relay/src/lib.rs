@@ -1,0 +1,181 @@
+//! `relayd`: the appliance. `format` makes journals, `run` serves, `check` looks at a configuration.
+//!
+//! The program is [`main`]; the rest of the crate is its own. The way of a message through it: `stage/ingress` receives,
+//! `stage/sequence` orders and writes, `stage/egress` forwards, each driving a machine of `relay-core`; `pipeline` runs
+//! them on threads, `startup` builds them from a `config`.
+//!
+//! Exit status: 0 all went well (for `run`: a clean stop), 1 it did not (the reason is the last line on standard error),
+//! 2 the command line is wrong.
+
+mod allocations;
+mod arena;
+mod clock;
+mod config;
+mod counters;
+mod format;
+mod housekeeping;
+mod idle;
+mod link;
+mod parking_flag;
+mod pipeline;
+mod ring;
+mod stage;
+mod startup;
+mod storage;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::startup::StartError;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
+
+#[derive(Parser)]
+#[command(
+    name = "relayd",
+    version,
+    about = "A relay for trading messages that is durable before it forwards",
+    after_help = "Exit status: 0 all went well, 1 it did not (the reason is on standard error), \
+                  2 the command line is wrong.\n\nExample:\n  relayd format --config relayd.toml && \
+                  relayd run --config relayd.toml"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the journal of each stream: prepare space, find the fastest durable write
+    #[command(after_help = "Example:\n  relayd format --config /etc/relay/relayd.toml")]
+    Format(ConfigArgument),
+    /// Serve until SIGTERM or SIGINT
+    #[command(after_help = "Example:\n  relayd run --config /etc/relay/relayd.toml\n\n\
+                  Prints `ready stream=ID listen=ADDRESS` for each stream once it accepts.")]
+    Run(ConfigArgument),
+    /// Check a configuration and, where they exist, the journals' superblocks
+    #[command(after_help = "Example:\n  relayd check --config /etc/relay/relayd.toml")]
+    Check(ConfigArgument),
+}
+
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RELAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let done = match arguments.command {
+        Command::Format(argument) => format_all(&argument),
+        Command::Run(argument) => run(&argument),
+        Command::Check(argument) => check(&argument),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("relayd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Parses a configuration's text and drops the answer: what a fuzzer calls.
+///
+/// # Errors
+/// The message an operator would see.
+pub fn check_config_text(text: &str) -> Result<(), String> {
+    Config::parse(std::path::Path::new("relayd.toml"), text)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+fn format_all(argument: &ConfigArgument) -> Result<(), StartError> {
+    let config = Config::load(&argument.config)?;
+    for stream in &config.streams {
+        format::format(stream, &mut |line| println!("{line}"))?;
+    }
+    Ok(())
+}
+
+fn check(argument: &ConfigArgument) -> Result<(), StartError> {
+    let config = Config::load(&argument.config)?;
+    println!("{}: fine", argument.config.display());
+    for stream in &config.streams {
+        if stream.directory.join(relay_journal::superblock::FILE_NAME).exists() {
+            println!("{}", format::describe(&stream.directory)?);
+        } else {
+            println!("{}: no journal yet; `relayd format` makes it", stream.directory.display());
+        }
+    }
+    Ok(())
+}
+
+fn run(argument: &ConfigArgument) -> Result<(), StartError> {
+    let config = Config::load(&argument.config)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    raise_descriptor_limit();
+    let mut running = Vec::new();
+    for stream in &config.streams {
+        running.push(startup::start(stream)?);
+    }
+    let mut out = std::io::stdout().lock();
+    for stream in &running {
+        writeln!(out, "ready stream={} listen={}", stream.id, stream.address)?;
+        tracing::info!(
+            stream = stream.id,
+            address = %stream.address,
+            directory = %stream.directory().display(),
+            "accepting"
+        );
+    }
+    out.flush()?;
+    drop(out);
+    while !stop.load(Ordering::Acquire) && running.iter().all(startup::RunningStream::is_running) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for stream in &running {
+        stream.ask_to_stop();
+    }
+    let mut first_error = None;
+    for stream in running {
+        if let Err(error) = stream.finish() {
+            tracing::error!(%error, "a stream did not stop cleanly");
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// Every segment of every stream stays open, so as many descriptors as the system allows are asked for.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for one structure is passed, and then a filled one.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
