@@ -208,29 +208,31 @@ impl Storage {
         Ok(segments)
     }
 
-    /// Overwrites `length` bytes of the log from `position` on with zeroes, durably.
+    /// Overwrites `length` bytes of the log from `position` on with zeroes, durably, from the far end towards
+    /// `position`: a crash on the way must not leave an old block behind a hole, which would look like rot.
     pub(crate) fn zero(&self, position: Position, length: u64) -> Result<(), StorageError> {
         let geometry = self.superblock.geometry();
         let zeroes = vec![0; 64 << 10];
-        let mut at_position = position;
-        let end = position.plus(length);
-        while at_position < end {
-            let index = geometry.segment_of(at_position);
+        let mut end = position.plus(length);
+        while end > position {
+            let index = geometry.segment_of(Position(end.get() - 1));
+            let from = geometry.start_of(index).max(position);
             let path = segment_path(&self.directory, index);
-            let file = OpenOptions::new().write(true).open(&path);
-            let file = match file {
+            let opened = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(&path);
+            let file = match opened {
                 // Nothing is prepared there, so nothing is left over there either.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    end = from;
+                    continue;
+                }
                 other => other.map_err(at("opening a segment", &path))?,
             };
-            let segment_end = geometry.start_of(index + 1).min(end);
-            while at_position < segment_end {
-                let step = segment_end.since(at_position).min(zeroes.len() as u64);
-                file.write_all_at(&zeroes[..step as usize], geometry.offset_of(at_position))
+            while end > from {
+                let step = end.since(from).min(zeroes.len() as u64);
+                end = Position(end.get() - step);
+                file.write_all_at(&zeroes[..step as usize], geometry.offset_of(end))
                     .map_err(at("zeroing leftovers", &path))?;
-                at_position = at_position.plus(step);
             }
-            file.sync_all().map_err(at("zeroing leftovers", &path))?;
         }
         Ok(())
     }

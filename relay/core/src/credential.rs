@@ -25,7 +25,9 @@ pub struct Credential {
 
 impl core::fmt::Debug for Credential {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Credential").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -33,13 +35,17 @@ impl Credential {
     /// Whether it may publish to the topic `name`.
     #[must_use]
     pub fn may_publish(&self, name: &str) -> bool {
-        self.publish.iter().any(|pattern| topic::matches(pattern, name))
+        self.publish
+            .iter()
+            .any(|pattern| topic::matches(pattern, name))
     }
 
     /// Whether it may read all that `pattern` selects.
     #[must_use]
     pub fn may_subscribe(&self, pattern: &str) -> bool {
-        self.subscribe.iter().any(|allowed| topic::covers(allowed, pattern))
+        self.subscribe
+            .iter()
+            .any(|allowed| topic::covers(allowed, pattern))
     }
 }
 

@@ -100,8 +100,16 @@ pub enum FanoutEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Free,
-    Reading { owner: u32, start: Position, length: u32 },
-    Ready { owner: u32, start: Position, length: u32 },
+    Reading {
+        owner: u32,
+        start: Position,
+        length: u32,
+    },
+    Ready {
+        owner: u32,
+        start: Position,
+        length: u32,
+    },
 }
 
 /// The machine. See the module's description.
@@ -168,13 +176,18 @@ impl Fanout {
     /// A subscriber that logged on; `None` when there is no place.
     pub fn on_subscriber(&mut self, credential: u32, now_ns: u64) -> Option<ConnId> {
         let index = self.free.pop()?;
-        let conn = ConnId { index, generation: self.generations[index as usize] };
+        let conn = ConnId {
+            index,
+            generation: self.generations[index as usize],
+        };
         self.subscribers[index as usize] = Some(Subscriber::new(conn, credential, now_ns));
         Some(conn)
     }
 
     fn current(&mut self, conn: ConnId) -> Option<&mut Subscriber> {
-        self.subscribers[conn.index as usize].as_mut().filter(|s| s.conn == conn)
+        self.subscribers[conn.index as usize]
+            .as_mut()
+            .filter(|s| s.conn == conn)
     }
 
     /// Bytes arrived; returns how many were whole items and are done with.
@@ -188,7 +201,10 @@ impl Fanout {
             if matches!(subscriber.state, State::Closing { .. }) {
                 return bytes.len();
             }
-            let limits = Limits { record_length_max: 0, ..Limits::after_logon(0) };
+            let limits = Limits {
+                record_length_max: 0,
+                ..Limits::after_logon(0)
+            };
             match item::front(&bytes[consumed..], limits) {
                 Ok(Front::Partial { .. }) => return consumed,
                 Ok(Front::Message { length }) => {
@@ -209,7 +225,9 @@ impl Fanout {
         message: Result<Message<'_>, MessageError>,
         now_ns: u64,
     ) {
-        let is_fresh = self.current(conn).is_some_and(|s| s.state == State::AwaitSubscribe);
+        let is_fresh = self
+            .current(conn)
+            .is_some_and(|s| s.state == State::AwaitSubscribe);
         match message {
             Ok(Message::Heartbeat(_)) => {}
             Ok(Message::Terminate(_)) => self.end(conn, TerminateCode::Logout, 0, now_ns),
@@ -252,8 +270,12 @@ impl Fanout {
             return Ok(());
         };
         subscriber.begin(cursor, skip, patterns, topics_to_tell);
-        let subscribed =
-            Subscribed { start_seq, earliest_seq: Seq(1), next_seq: tail.next_seq, epoch };
+        let subscribed = Subscribed {
+            start_seq,
+            earliest_seq: Seq(1),
+            next_seq: tail.next_seq,
+            epoch,
+        };
         subscriber.say(&Message::Subscribed(subscribed), now_ns);
         self.queue(conn.index);
         Ok(())
@@ -300,7 +322,10 @@ impl Fanout {
                 if before.get() == 0 {
                     return Ok((from(Position(0)), Skip::Nothing, seq));
                 }
-                let skip = Skip::Seq { until: seq, checksum: subscribe.checksum };
+                let skip = Skip::Seq {
+                    until: seq,
+                    checksum: subscribe.checksum,
+                };
                 Ok((from(self.index.find_seq(before)), skip, seq))
             }
         }
@@ -316,7 +341,10 @@ impl Fanout {
         }
         self.tail = point;
         for index in 0..self.subscribers.len() {
-            if self.subscribers[index].as_ref().is_some_and(|s| s.is_at_tail) {
+            if self.subscribers[index]
+                .as_ref()
+                .is_some_and(|s| s.is_at_tail)
+            {
                 self.queue(index as u32);
             }
         }
@@ -343,7 +371,10 @@ impl Fanout {
     }
 
     fn define(&mut self, name: &str) {
-        let topic = self.topics.define(name.as_bytes()).expect("the sequencer checked it");
+        let topic = self
+            .topics
+            .define(name.as_bytes())
+            .expect("the sequencer checked it");
         for subscriber in self.subscribers.iter_mut().flatten() {
             if let Some(selection) = &mut subscriber.selection
                 && !selection.is_everything
@@ -399,7 +430,8 @@ impl Fanout {
             if subscriber.outgoing.wants_send() {
                 subscriber.outgoing.begin_send();
                 self.begin_send(subscriber, Sending::Messages);
-                self.effects.push_back(FanoutEffect::SendMessages(subscriber.conn));
+                self.effects
+                    .push_back(FanoutEffect::SendMessages(subscriber.conn));
                 return Ok(());
             }
         }
@@ -424,7 +456,11 @@ impl Fanout {
             let name = self.topics.name(topic).expect("ids are contiguous");
             looked_at += 1;
             if selection.selects_name(name) {
-                let message = Message::Topic(Topic { request: 0, topic, name });
+                let message = Message::Topic(Topic {
+                    request: 0,
+                    topic,
+                    name,
+                });
                 if subscriber.outgoing.push(&message).is_err() {
                     break;
                 }
@@ -454,7 +490,9 @@ impl Fanout {
             return Ok(());
         }
         // A run cut short by a full socket goes first; it lies in the block the cursor stood in before it.
-        let from = subscriber.rest.map_or(subscriber.cursor.block, |rest| rest.block);
+        let from = subscriber
+            .rest
+            .map_or(subscriber.cursor.block, |rest| rest.block);
         let is_in_ring = from >= self.floor && from >= ring.start();
         let (source, bytes) = if from >= self.tail.position {
             (Source::Ring, &[][..])
@@ -480,8 +518,13 @@ impl Fanout {
         let Some(selection) = &mut subscriber.selection else {
             return Ok(());
         };
-        let skipped = bytes.get(cursor.block.since(from) as usize..).unwrap_or(&[]);
-        let budget = Budget { runs: RUNS_MAX, bytes: STEP_BYTES };
+        let skipped = bytes
+            .get(cursor.block.since(from) as usize..)
+            .unwrap_or(&[]);
+        let budget = Budget {
+            runs: RUNS_MAX,
+            bytes: STEP_BYTES,
+        };
         let is_trusted = source == Source::Ring;
         let tail = self.tail.position;
         let walked = cursor::walk(
@@ -496,6 +539,8 @@ impl Fanout {
         subscriber.cursor = cursor;
         subscriber.is_at_tail = matches!(walked, Ok(WalkEnd::AtTail));
         subscriber.was_at_tail |= subscriber.is_at_tail;
+        // What lies before a damaged block is sent first; the walk meets the damage again after it.
+        let walked = if subscriber.runs.is_empty() { walked } else { walked.or(Ok(WalkEnd::Budget)) };
         let end = walked.map_err(|error| match error {
             WalkError::WrongHistory(seq) => (TerminateCode::WrongHistory, seq.get()),
             WalkError::Damaged(position) => {
@@ -505,7 +550,10 @@ impl Fanout {
         })?;
         if !subscriber.runs.is_empty() {
             self.begin_send(subscriber, Sending::Log);
-            self.effects.push_back(FanoutEffect::SendLog { conn: subscriber.conn, source });
+            self.effects.push_back(FanoutEffect::SendLog {
+                conn: subscriber.conn,
+                source,
+            });
         } else {
             match end {
                 WalkEnd::AtTail => self.give_up_slot(subscriber),
@@ -559,8 +607,16 @@ impl Fanout {
         let size = u64::from(self.settings.replay_slot_size);
         let length = size.min(left_in_segment).min(released) as u32;
         let owner = subscriber.conn.index;
-        self.slots[slot as usize] = Slot::Reading { owner, start: from, length };
-        self.effects.push_back(FanoutEffect::Read { slot, position: from, length });
+        self.slots[slot as usize] = Slot::Reading {
+            owner,
+            start: from,
+            length,
+        };
+        self.effects.push_back(FanoutEffect::Read {
+            slot,
+            position: from,
+            length,
+        });
     }
 
     /// A replay buffer that is free, or whose holder can't use it while its socket is full.
@@ -606,22 +662,36 @@ impl Fanout {
 
     /// A read into a replay buffer completed with `length` bytes; `None` when it failed.
     pub fn on_read(&mut self, slot: u32, length: Option<u32>, now_ns: u64) {
-        let Slot::Reading { owner, start, length: wanted } = self.slots[slot as usize] else {
+        let Slot::Reading {
+            owner,
+            start,
+            length: wanted,
+        } = self.slots[slot as usize]
+        else {
             panic!("a read completes that was asked for");
         };
-        let is_owned =
-            self.subscribers[owner as usize].as_ref().is_some_and(|s| s.slot == Some(slot));
+        let is_owned = self.subscribers[owner as usize]
+            .as_ref()
+            .is_some_and(|s| s.slot == Some(slot));
         if !is_owned {
             self.free_slot(slot);
             return;
         }
         match length {
             Some(length) if length > 0 && length <= wanted => {
-                self.slots[slot as usize] = Slot::Ready { owner, start, length };
+                self.slots[slot as usize] = Slot::Ready {
+                    owner,
+                    start,
+                    length,
+                };
                 self.queue(owner);
             }
             _ => {
-                self.slots[slot as usize] = Slot::Ready { owner, start, length: 0 };
+                self.slots[slot as usize] = Slot::Ready {
+                    owner,
+                    start,
+                    length: 0,
+                };
                 self.effects.push_back(FanoutEffect::Damaged(start));
                 let conn = self.subscribers[owner as usize].as_ref().map(|s| s.conn);
                 if let Some(conn) = conn {
@@ -714,7 +784,10 @@ impl Fanout {
                 self.end(conn, TerminateCode::Silent, 0, now_ns);
                 continue;
             }
-            let lag = self.tail.position.since(subscriber.cursor.block.min(self.tail.position));
+            let lag = self
+                .tail
+                .position
+                .since(subscriber.cursor.block.min(self.tail.position));
             let limit = self.settings.lag_limit;
             let is_stalled = subscriber.blocked_since_ns.is_some()
                 && now_ns >= subscriber.taken_ns + self.settings.stall_limit_ns;
@@ -767,7 +840,10 @@ impl Fanout {
             // In the middle of a record no message can be said; the peer sees the connection end.
             subscriber.rest = None;
         } else {
-            subscriber.say(&Message::Terminate(Terminate { code, detail, text }), now_ns);
+            subscriber.say(
+                &Message::Terminate(Terminate { code, detail, text }),
+                now_ns,
+            );
         }
         self.queue(conn.index);
     }
@@ -797,17 +873,24 @@ impl Fanout {
 
     /// The pieces a [`FanoutEffect::SendLog`] is about.
     pub fn pieces(&self, conn: ConnId) -> impl Iterator<Item = Piece> + '_ {
-        let subscriber = self.subscribers[conn.index as usize].as_ref().filter(|s| s.conn == conn);
+        let subscriber = self.subscribers[conn.index as usize]
+            .as_ref()
+            .filter(|s| s.conn == conn);
         subscriber
             .into_iter()
             .flat_map(|s| s.runs.iter())
-            .map(|run| Piece { position: run.position, length: run.length })
+            .map(|run| Piece {
+                position: run.position,
+                length: run.length,
+            })
     }
 
     /// The bytes a [`FanoutEffect::SendMessages`] is about.
     #[must_use]
     pub fn outgoing(&self, conn: ConnId) -> &[u8] {
-        self.subscribers[conn.index as usize].as_ref().map_or(&[], |s| s.outgoing.front())
+        self.subscribers[conn.index as usize]
+            .as_ref()
+            .map_or(&[], |s| s.outgoing.front())
     }
 
     /// The next thing to do.

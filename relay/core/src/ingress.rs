@@ -152,7 +152,10 @@ impl Ingress {
             return None;
         };
         let slot = &mut self.slots[index as usize];
-        let conn = ConnId { index, generation: slot.generation };
+        let conn = ConnId {
+            index,
+            generation: slot.generation,
+        };
         slot.state = State::AwaitLogon { since_ns: now_ns };
         slot.nonce = nonce;
         slot.heard_ns = now_ns;
@@ -180,7 +183,11 @@ impl Ingress {
         receive_time_ns: u64,
         now_ns: u64,
     ) -> Parsed {
-        let mut parsed = Parsed { consumed: 0, commands: 0, is_open: false };
+        let mut parsed = Parsed {
+            consumed: 0,
+            commands: 0,
+            is_open: false,
+        };
         if !self.is_current(conn) {
             return parsed;
         }
@@ -200,7 +207,13 @@ impl Ingress {
                 Ok(Front::Partial { .. }) => break,
                 Ok(Front::Record { length }) => {
                     if let Err(end) = self.check_record(conn, &rest[..length]) {
-                        self.pass_records(conn, offset, &mut run_start, &mut parsed, receive_time_ns);
+                        self.pass_records(
+                            conn,
+                            offset,
+                            &mut run_start,
+                            &mut parsed,
+                            receive_time_ns,
+                        );
                         self.end(conn, end.0, 0, end.1, now_ns);
                         break;
                     }
@@ -261,10 +274,14 @@ impl Ingress {
         bytes: &[u8],
     ) -> Result<(), (TerminateCode, &'static str)> {
         let record = record::check_published(bytes).map_err(|error| match error {
-            RecordError::Checksum { .. } => {
-                (TerminateCode::Checksum, "a record's checksum does not fit; send it again")
-            }
-            _ => (TerminateCode::Protocol, "a malformed record; see the wire format, section 2"),
+            RecordError::Checksum { .. } => (
+                TerminateCode::Checksum,
+                "a record's checksum does not fit; send it again",
+            ),
+            _ => (
+                TerminateCode::Protocol,
+                "a malformed record; see the wire format, section 2",
+            ),
         })?;
         let slot = &self.slots[conn.index as usize];
         if record.publisher() != slot.publisher || record.incarnation() != slot.incarnation {
@@ -319,11 +336,23 @@ impl Ingress {
         let nonce = self.slots[conn.index as usize].nonce;
         if logon.stream.get() != 0 && logon.stream != self.settings.stream {
             let detail = self.settings.stream.get().into();
-            self.end(conn, TerminateCode::UnknownStream, detail, STREAM_TEXT, now_ns);
+            self.end(
+                conn,
+                TerminateCode::UnknownStream,
+                detail,
+                STREAM_TEXT,
+                now_ns,
+            );
             return;
         }
         let Some(credential) = self.credentials.admit(logon, &nonce) else {
-            self.end(conn, TerminateCode::Authentication, 0, AUTHENTICATION_TEXT, now_ns);
+            self.end(
+                conn,
+                TerminateCode::Authentication,
+                0,
+                AUTHENTICATION_TEXT,
+                now_ns,
+            );
             return;
         };
         self.unauthenticated.retain(|&other| other != conn);
@@ -331,7 +360,9 @@ impl Ingress {
         slot.credential = credential;
         slot.publisher = logon.publisher;
         slot.incarnation = logon.incarnation;
-        slot.state = State::AwaitEstablished { client_nonce: logon.nonce };
+        slot.state = State::AwaitEstablished {
+            client_nonce: logon.nonce,
+        };
         match logon.role {
             Role::Publisher => self.commands.push_back(ToSequence::Logon {
                 conn,
@@ -365,14 +396,22 @@ impl Ingress {
             next_expected,
             released_through,
             next_seq: self.next_seq,
-            credit: if is_publisher { self.settings.credit } else { 0 },
+            credit: if is_publisher {
+                self.settings.credit
+            } else {
+                0
+            },
             payload_limit: self.settings.payload_limit,
             heartbeat_ms: (self.settings.heartbeat_ns / 1_000_000) as u32,
             stream: self.settings.stream,
         };
         let secret = &self.credentials.get(slot.credential).secret;
         let ack = ack.with_proof(secret, &client_nonce, &slot.nonce);
-        slot.state = if is_publisher { State::Publisher } else { State::HandingOver };
+        slot.state = if is_publisher {
+            State::Publisher
+        } else {
+            State::HandingOver
+        };
         if is_publisher {
             self.effects.push_back(IngressEffect::WidenReceive(conn));
         }
@@ -382,24 +421,52 @@ impl Ingress {
     /// The sequencer's word.
     pub fn on_reply(&mut self, reply: ToIngress, now_ns: u64) {
         match reply {
-            ToIngress::Established { conn, next_expected, released_through } => {
+            ToIngress::Established {
+                conn,
+                next_expected,
+                released_through,
+            } => {
                 if self.is_current(conn) {
                     self.establish(conn, next_expected, released_through, now_ns);
                 }
             }
-            ToIngress::Ack { conn, publisher_seq, seq } => {
+            ToIngress::Ack {
+                conn,
+                publisher_seq,
+                seq,
+            } => {
                 if self.is_current(conn) {
                     self.slots[conn.index as usize].ack_pending = Some((publisher_seq, seq));
                     self.say_ack(conn, now_ns);
                 }
             }
-            ToIngress::Topic { conn, request, topic } => {
-                let topic = Topic { request, topic, name: "" };
+            ToIngress::Topic {
+                conn,
+                request,
+                topic,
+            } => {
+                let topic = Topic {
+                    request,
+                    topic,
+                    name: "",
+                };
                 self.say_if_current(conn, &Message::Topic(topic), now_ns);
             }
-            ToIngress::Reject { conn, publisher_seq, next_expected, request, code } => {
+            ToIngress::Reject {
+                conn,
+                publisher_seq,
+                next_expected,
+                request,
+                code,
+            } => {
                 let text = reject_text(code);
-                let reject = Reject { publisher_seq, next_expected, request, code, text };
+                let reject = Reject {
+                    publisher_seq,
+                    next_expected,
+                    request,
+                    code,
+                    text,
+                };
                 self.say_if_current(conn, &Message::Reject(reject), now_ns);
             }
             ToIngress::Terminate { conn, code, detail } => {
@@ -430,7 +497,11 @@ impl Ingress {
         let Some((publisher_seq, seq)) = slot.ack_pending else {
             return;
         };
-        let ack = Ack { publisher_seq, seq, epoch };
+        let ack = Ack {
+            publisher_seq,
+            seq,
+            epoch,
+        };
         // A later acknowledgement covers this one, so a full buffer only delays it.
         if slot.state == State::Publisher && slot.outgoing.push(&Message::Ack(ack)).is_ok() {
             slot.ack_pending = None;
@@ -444,14 +515,22 @@ impl Ingress {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
             if slot.state == State::Publisher {
-                let conn = ConnId { index: index as u32, generation: slot.generation };
+                let conn = ConnId {
+                    index: index as u32,
+                    generation: slot.generation,
+                };
                 self.say(conn, &Message::Heartbeat(heartbeat), now_ns);
             }
         }
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { next_seq: self.next_seq, epoch: self.epoch, checksum: 0, held: self.held }
+        Heartbeat {
+            next_seq: self.next_seq,
+            epoch: self.epoch,
+            checksum: 0,
+            held: self.held,
+        }
     }
 
     /// Queues `message`; a client that reads so little that it does not fit is let go.
@@ -498,7 +577,8 @@ impl Ingress {
             State::HandingOver => {
                 let credential = slot.credential;
                 self.release_slot(conn);
-                self.effects.push_back(IngressEffect::HandOver { conn, credential });
+                self.effects
+                    .push_back(IngressEffect::HandOver { conn, credential });
             }
             State::Closing { .. } => self.abandon(conn),
             State::Publisher if slot.outgoing.capacity() < OUTGOING_PUBLISHER => {
@@ -525,12 +605,21 @@ impl Ingress {
         let heartbeat = self.heartbeat();
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            let conn = ConnId { index: index as u32, generation: slot.generation };
+            let conn = ConnId {
+                index: index as u32,
+                generation: slot.generation,
+            };
             match slot.state {
                 State::Free => {}
                 State::AwaitLogon { since_ns } => {
                     if now_ns >= since_ns + self.settings.logon_timeout_ns {
-                        self.end(conn, TerminateCode::LogonTimeout, 0, LOGON_TIME_TEXT, now_ns);
+                        self.end(
+                            conn,
+                            TerminateCode::LogonTimeout,
+                            0,
+                            LOGON_TIME_TEXT,
+                            now_ns,
+                        );
                     }
                 }
                 State::Closing { since_ns } => {
@@ -557,7 +646,10 @@ impl Ingress {
         self.is_stopping = true;
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
-            let conn = ConnId { index: index as u32, generation: slot.generation };
+            let conn = ConnId {
+                index: index as u32,
+                generation: slot.generation,
+            };
             if slot.state != State::Free {
                 self.end(conn, code, 0, terminate_text(code), now_ns);
             }
@@ -609,7 +701,10 @@ impl Ingress {
     fn release_slot(&mut self, conn: ConnId) {
         let slot = &mut self.slots[conn.index as usize];
         let generation = slot.generation.wrapping_add(1);
-        *slot = Slot { generation, ..Slot::new() };
+        *slot = Slot {
+            generation,
+            ..Slot::new()
+        };
         self.free.push(conn.index);
     }
 
@@ -671,12 +766,16 @@ const SILENT_TEXT: &str = "nothing was heard for five heartbeat intervals";
 
 fn item_error(error: ItemError) -> (TerminateCode, u64, &'static str) {
     match error {
-        ItemError::TooLong { length, .. } => {
-            (TerminateCode::TooLong, length.into(), "an item longer than allowed here")
-        }
-        ItemError::TooShort { .. } => {
-            (TerminateCode::Protocol, 0, "an item shorter than its header")
-        }
+        ItemError::TooLong { length, .. } => (
+            TerminateCode::TooLong,
+            length.into(),
+            "an item longer than allowed here",
+        ),
+        ItemError::TooShort { .. } => (
+            TerminateCode::Protocol,
+            0,
+            "an item shorter than its header",
+        ),
         ItemError::KindZero => (TerminateCode::Protocol, 0, "an item of kind 0"),
         ItemError::Padding => (TerminateCode::Protocol, 0, "padding that is not zero"),
     }

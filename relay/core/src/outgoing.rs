@@ -20,7 +20,12 @@ pub(crate) struct Full;
 
 impl Outgoing {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, is_sending: false }
+        Self {
+            bytes: vec![0; capacity].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            is_sending: false,
+        }
     }
 
     /// Makes the buffer larger, keeping what is in it. Not while a send is under way.

@@ -93,7 +93,11 @@ impl Packing {
         let used = HEADER_LENGTH as u64 + u64::from(self.body_length);
         let with_it = used + stride as u64;
         if with_it > self.left_in_segment() {
-            return if self.record_count == 0 { Fit::AfterFiller } else { Fit::AfterSeal };
+            return if self.record_count == 0 {
+                Fit::AfterFiller
+            } else {
+                Fit::AfterSeal
+            };
         }
         if self.record_count > 0 && with_it > u64::from(self.length_max) {
             return Fit::AfterSeal;
@@ -113,7 +117,9 @@ impl Packing {
         bytes: &[u8],
         is_data: bool,
     ) -> &'w mut [u8] {
-        let at = self.position.plus(HEADER_LENGTH as u64 + u64::from(self.body_length));
+        let at = self
+            .position
+            .plus(HEADER_LENGTH as u64 + u64::from(self.body_length));
         let place = log.slice_mut(at, bytes.len());
         place.copy_from_slice(bytes);
         self.body_length += bytes.len() as u32;
@@ -129,7 +135,11 @@ impl Packing {
         sealed_time_ns: u64,
         released: Position,
     ) -> BlockHeader {
-        let kind = if self.record_count == 0 { BlockKind::Mark } else { BlockKind::Records };
+        let kind = if self.record_count == 0 {
+            BlockKind::Mark
+        } else {
+            BlockKind::Records
+        };
         let span = block::span_for(self.body_length, self.alignment);
         self.seal_as(log, kind, span, span, sealed_time_ns, released)
     }
@@ -143,7 +153,14 @@ impl Packing {
     ) -> BlockHeader {
         assert_eq!(self.record_count, 0, "a filler holds no records");
         let span = self.left_in_segment() as u32;
-        self.seal_as(log, BlockKind::Filler, span, self.alignment, sealed_time_ns, released)
+        self.seal_as(
+            log,
+            BlockKind::Filler,
+            span,
+            self.alignment,
+            sealed_time_ns,
+            released,
+        )
     }
 
     fn seal_as(
@@ -155,7 +172,10 @@ impl Packing {
         sealed_time_ns: u64,
         released: Position,
     ) -> BlockHeader {
-        assert!(u64::from(span) <= self.left_in_segment(), "a block lies within one segment");
+        assert!(
+            u64::from(span) <= self.left_in_segment(),
+            "a block lies within one segment"
+        );
         let header = BlockHeader {
             kind,
             stream: self.stream,

@@ -59,12 +59,20 @@ impl Persist {
         if let Some(last) = self.in_flight.back() {
             assert_eq!(last.number + 1, number, "blocks are sealed in order");
         }
-        self.in_flight.push_back(InFlight { number, point, is_written: false });
+        self.in_flight.push_back(InFlight {
+            number,
+            point,
+            is_written: false,
+        });
     }
 
     /// The write of block `number` completed.
     pub(crate) fn on_written(&mut self, number: u64) {
-        let first = self.in_flight.front().expect("a write completes that was started").number;
+        let first = self
+            .in_flight
+            .front()
+            .expect("a write completes that was started")
+            .number;
         let block = &mut self.in_flight[(number - first) as usize];
         assert!(!block.is_written, "a write completes once");
         block.is_written = true;
@@ -80,7 +88,10 @@ impl Persist {
             return false;
         }
         let covers = self.written_through();
-        let is_worth = self.in_flight.front().is_some_and(|block| block.number < covers);
+        let is_worth = self
+            .in_flight
+            .front()
+            .is_some_and(|block| block.number < covers);
         if is_worth {
             self.sync_covers = Some(covers);
         }
@@ -89,7 +100,10 @@ impl Persist {
 
     /// The sync completed.
     pub(crate) fn on_synced(&mut self) {
-        let covers = self.sync_covers.take().expect("a sync completes that was started");
+        let covers = self
+            .sync_covers
+            .take()
+            .expect("a sync completes that was started");
         self.advance(covers);
     }
 
@@ -100,14 +114,27 @@ impl Persist {
 
     /// The number after the last of the contiguous written blocks.
     fn written_through(&self) -> u64 {
-        let written = self.in_flight.iter().take_while(|block| block.is_written).count();
-        self.in_flight.front().map_or(0, |first| first.number + written as u64)
+        let written = self
+            .in_flight
+            .iter()
+            .take_while(|block| block.is_written)
+            .count();
+        self.in_flight
+            .front()
+            .map_or(0, |first| first.number + written as u64)
     }
 
     fn advance(&mut self, covered: u64) {
-        while self.in_flight.front().is_some_and(|block| block.number < covered) {
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|block| block.number < covered)
+        {
             let block = self.in_flight.pop_front().expect("looked at just now");
-            assert!(block.point.position > self.durable.position, "durable only grows");
+            assert!(
+                block.point.position > self.durable.position,
+                "durable only grows"
+            );
             self.durable = block.point;
         }
     }
@@ -120,7 +147,11 @@ mod tests {
     use super::*;
 
     fn point(n: u64) -> ReleasePoint {
-        ReleasePoint { position: Position(n * 4096), next_seq: Seq(n), checksum: 0 }
+        ReleasePoint {
+            position: Position(n * 4096),
+            next_seq: Seq(n),
+            checksum: 0,
+        }
     }
 
     fn with_three(method: WriteMethod) -> Persist {

@@ -42,7 +42,9 @@ impl PublisherTable {
             limit: limit.max(tables.publishers.len() as u32),
         };
         for (&id, state) in &tables.publishers {
-            let place = table.insert(id, state.incarnation).expect("the limit was raised to fit");
+            let place = table
+                .insert(id, state.incarnation)
+                .expect("the limit was raised to fit");
             let publisher = table.get_mut(place);
             publisher.appended = state.last;
             publisher.released = (state.last, state.last_seq);

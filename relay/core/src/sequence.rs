@@ -38,8 +38,14 @@ const ACKS_MAX: usize = 1 << 16;
 /// Most topic definitions not yet released.
 const TOPIC_WAITS_MAX: usize = 4_096;
 /// Longest control record: a topic definition.
-const CONTROL_STRIDE_MAX: usize =
-    record::encoded_stride(0, if topic::NAME_LENGTH_MAX > 40 { topic::NAME_LENGTH_MAX } else { 40 });
+const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
+    0,
+    if topic::NAME_LENGTH_MAX > 40 {
+        topic::NAME_LENGTH_MAX
+    } else {
+        40
+    },
+);
 
 /// What the caller is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +79,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    const DONE: Self = Self { taken: 0, is_done: true };
-    const STALLED: Self = Self { taken: 0, is_done: false };
+    const DONE: Self = Self {
+        taken: 0,
+        is_done: true,
+    };
+    const STALLED: Self = Self {
+        taken: 0,
+        is_done: false,
+    };
 }
 
 /// A publisher's connection as the sequencer sees it.
@@ -199,7 +211,9 @@ impl Sequence {
             next_seq: tables.next_seq,
             checksum: tables.last_checksum,
         };
-        let sessions = (0..settings.connections_max).map(|_| Session::default()).collect();
+        let sessions = (0..settings.connections_max)
+            .map(|_| Session::default())
+            .collect();
         let packing = Packing::new(
             &settings,
             beginning.epoch,
@@ -290,19 +304,27 @@ impl Sequence {
         log: &mut LogWindow<'_>,
     ) -> Progress {
         if self.is_failed {
-            return Progress { taken: bytes.len(), is_done: true };
+            return Progress {
+                taken: bytes.len(),
+                is_done: true,
+            };
         }
         match command {
-            ToSequence::Records { conn, receive_time_ns, .. } => {
+            ToSequence::Records {
+                conn,
+                receive_time_ns,
+                ..
+            } => {
                 self.receive_time_ns = self.receive_time_ns.max(receive_time_ns);
                 self.on_records(conn, bytes, now, log)
             }
-            ToSequence::TopicRequest { conn, .. } => {
-                self.on_topic_request(conn, bytes, now, log)
-            }
-            ToSequence::Logon { conn, publisher, incarnation, credential } => {
-                self.on_logon(conn, publisher, incarnation, credential, now, log)
-            }
+            ToSequence::TopicRequest { conn, .. } => self.on_topic_request(conn, bytes, now, log),
+            ToSequence::Logon {
+                conn,
+                publisher,
+                incarnation,
+                credential,
+            } => self.on_logon(conn, publisher, incarnation, credential, now, log),
             ToSequence::Closed { conn } => {
                 self.on_closed(conn);
                 Progress::DONE
@@ -337,7 +359,11 @@ impl Sequence {
             return Progress::DONE;
         }
         if known.is_none() || incarnation > newest {
-            let fields = Fields { publisher: id, incarnation, ..Fields::default() };
+            let fields = Fields {
+                publisher: id,
+                incarnation,
+                ..Fields::default()
+            };
             self.append_control(RecordKind::PublisherSession, &fields, &[], log);
             let publisher = self.publishers.get_mut(place);
             publisher.incarnation = incarnation;
@@ -359,7 +385,11 @@ impl Sequence {
         session.topics.clear();
         session.is_going_back = false;
         session.bucket = Bucket::default();
-        self.reply(ToIngress::Established { conn, next_expected, released_through });
+        self.reply(ToIngress::Established {
+            conn,
+            next_expected,
+            released_through,
+        });
         Progress::DONE
     }
 
@@ -384,7 +414,10 @@ impl Sequence {
         let session = &self.sessions[conn.index as usize];
         if session.conn != Some(conn) {
             // Superseded: what it sent and was not taken is resent over the newer connection.
-            return Progress { taken: bytes.len(), is_done: true };
+            return Progress {
+                taken: bytes.len(),
+                is_done: true,
+            };
         }
         let place = session.place;
         let mut taken = 0;
@@ -404,7 +437,10 @@ impl Sequence {
             }
             if !self.make_room(stride, now, log) {
                 self.settle_acks();
-                return Progress { taken, is_done: false };
+                return Progress {
+                    taken,
+                    is_done: false,
+                };
             }
             if let Err(code) = self.admit(conn, &record, now) {
                 self.reject(conn, record.publisher_seq(), 0, code);
@@ -416,16 +452,14 @@ impl Sequence {
             taken += stride;
         }
         self.settle_acks();
-        Progress { taken, is_done: true }
+        Progress {
+            taken,
+            is_done: true,
+        }
     }
 
     /// Whether the connection may publish this record now.
-    fn admit(
-        &mut self,
-        conn: ConnId,
-        record: &Record<'_>,
-        now: Now,
-    ) -> Result<(), RejectCode> {
+    fn admit(&mut self, conn: ConnId, record: &Record<'_>, now: Now) -> Result<(), RejectCode> {
         let session = &mut self.sessions[conn.index as usize];
         if record.payload().len() > self.settings.payload_limit as usize {
             return Err(RejectCode::TooLarge);
@@ -485,7 +519,10 @@ impl Sequence {
         now: Now,
         log: &mut LogWindow<'_>,
     ) -> Progress {
-        let done = Progress { taken: bytes.len(), is_done: true };
+        let done = Progress {
+            taken: bytes.len(),
+            is_done: true,
+        };
         let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
         let Ok(Message::TopicRequest(asked)) = Message::decode(&bytes[..length]) else {
             unreachable!("ingress checked it");
@@ -499,13 +536,23 @@ impl Sequence {
         };
         let credential = self.sessions[conn.index as usize].credential;
         if !self.credentials.get(credential).may_publish(name) {
-            self.reject(conn, PublisherSeq(0), asked.request, RejectCode::NotEntitled);
+            self.reject(
+                conn,
+                PublisherSeq(0),
+                asked.request,
+                RejectCode::NotEntitled,
+            );
             return done;
         }
         let topic = match self.topics.id(name) {
             Some(topic) => topic,
             None if self.topics.len() as u32 >= self.settings.topics_max => {
-                self.reject(conn, PublisherSeq(0), asked.request, RejectCode::TooManyTopics);
+                self.reject(
+                    conn,
+                    PublisherSeq(0),
+                    asked.request,
+                    RejectCode::TooManyTopics,
+                );
                 return done;
             }
             None => {
@@ -515,18 +562,31 @@ impl Sequence {
                     return Progress::STALLED;
                 }
                 let topic = self.topics.define(name.as_bytes()).expect("checked above");
-                let fields = Fields { topic, ..Fields::default() };
+                let fields = Fields {
+                    topic,
+                    ..Fields::default()
+                };
                 self.append_control(RecordKind::Topic, &fields, name.as_bytes(), log);
-                self.topics_pending.push_back((self.packing.number(), topic));
+                self.topics_pending
+                    .push_back((self.packing.number(), topic));
                 topic
             }
         };
-        let pending = self.topics_pending.iter().find(|(_, id)| *id == topic).map(|(b, _)| *b);
+        let pending = self
+            .topics_pending
+            .iter()
+            .find(|(_, id)| *id == topic)
+            .map(|(b, _)| *b);
         match pending {
             None => self.tell_topic(conn, asked.request, topic),
             Some(_) if self.topic_waits.len() >= TOPIC_WAITS_MAX => return Progress::STALLED,
             Some(block) => {
-                let wait = TopicWait { block, conn, request: asked.request, topic };
+                let wait = TopicWait {
+                    block,
+                    conn,
+                    request: asked.request,
+                    topic,
+                };
                 self.topic_waits.push_back(wait);
             }
         }
@@ -537,7 +597,11 @@ impl Sequence {
         let session = &mut self.sessions[conn.index as usize];
         if session.conn == Some(conn) {
             session.topics.insert(topic);
-            self.reply(ToIngress::Topic { conn, request, topic });
+            self.reply(ToIngress::Topic {
+                conn,
+                request,
+                topic,
+            });
         }
     }
 
@@ -555,7 +619,11 @@ impl Sequence {
                 Fit::AfterSeal | Fit::AfterFiller if !self.persist.has_room() => return false,
                 Fit::AfterSeal => self.seal(log, now),
                 Fit::AfterFiller => {
-                    let header = self.packing.seal_filler(log, now.utc_ns.max(self.receive_time_ns), self.released.position);
+                    let header = self.packing.seal_filler(
+                        log,
+                        now.utc_ns.max(self.receive_time_ns),
+                        self.released.position,
+                    );
                     self.on_sealed(&header, self.settings.block_alignment);
                 }
             }
@@ -591,8 +659,8 @@ impl Sequence {
             return;
         }
         let is_idle = self.persist.in_flight() == 0;
-        let is_unmarked = self.records_end > self.released_on_disk
-            && self.released.position >= self.records_end;
+        let is_unmarked =
+            self.records_end > self.released_on_disk && self.released.position >= self.records_end;
         let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
         if is_idle && is_unmarked && (is_due || self.stop_asked) && self.has_room(log) {
             self.seal(log, now);
@@ -619,7 +687,12 @@ impl Sequence {
     fn on_sealed(&mut self, header: &BlockHeader, length: u32) {
         self.released_on_disk = header.released;
         let end = header.next_position();
-        for entry in self.acks.iter_mut().rev().take_while(|entry| entry.end.get() == u64::MAX) {
+        for entry in self
+            .acks
+            .iter_mut()
+            .rev()
+            .take_while(|entry| entry.end.get() == u64::MAX)
+        {
             entry.end = end;
         }
         let point = ReleasePoint {
@@ -667,12 +740,21 @@ impl Sequence {
         if point.position == self.released.position {
             return;
         }
-        assert!(point.position > self.released.position, "release only grows");
-        assert!(point.position <= self.packing.position(), "release never passes what is sealed");
+        assert!(
+            point.position > self.released.position,
+            "release only grows"
+        );
+        assert!(
+            point.position <= self.packing.position(),
+            "release never passes what is sealed"
+        );
         self.released = point;
         self.released_block = self.packing.number() - self.persist.in_flight() as u64;
         self.effects.push_back(SequenceEffect::Released(point));
-        self.reply(ToIngress::Progress { next_seq: point.next_seq, held: self.held });
+        self.reply(ToIngress::Progress {
+            next_seq: point.next_seq,
+            held: self.held,
+        });
         while let Some(entry) = self.acks.front().copied() {
             if entry.end > point.position {
                 break;
@@ -686,7 +768,11 @@ impl Sequence {
             }
         }
         self.settle_acks();
-        while self.topics_pending.front().is_some_and(|(block, _)| *block < self.released_block) {
+        while self
+            .topics_pending
+            .front()
+            .is_some_and(|(block, _)| *block < self.released_block)
+        {
             self.topics_pending.pop_front();
         }
         while let Some(wait) = self.topic_waits.front().copied() {
@@ -713,7 +799,11 @@ impl Sequence {
             publisher.ack_due = false;
             let (publisher_seq, seq) = publisher.released;
             if let (Some(conn), true) = (publisher.conn, publisher_seq.get() > 0) {
-                self.reply(ToIngress::Ack { conn, publisher_seq, seq });
+                self.reply(ToIngress::Ack {
+                    conn,
+                    publisher_seq,
+                    seq,
+                });
             }
         }
     }
@@ -733,7 +823,13 @@ impl Sequence {
             session.is_going_back = true;
         }
         let next_expected = self.publishers.get(session.place).appended.next();
-        self.reply(ToIngress::Reject { conn, publisher_seq, next_expected, request, code });
+        self.reply(ToIngress::Reject {
+            conn,
+            publisher_seq,
+            next_expected,
+            request,
+            code,
+        });
     }
 
     fn terminate(&mut self, conn: ConnId, code: TerminateCode, detail: u64) {

@@ -10,7 +10,10 @@ use relay_wire::id::Epoch;
 #[must_use]
 pub fn next_epoch(tables: &Tables, superblock: &Superblock) -> Epoch {
     let in_log = tables.epochs.last().map_or(Epoch(0), |entry| entry.epoch);
-    in_log.max(superblock.promised).max(superblock.committed).next()
+    in_log
+        .max(superblock.promised)
+        .max(superblock.committed)
+        .next()
 }
 
 /// Whether the log ends exactly where the clean stop before said it would.

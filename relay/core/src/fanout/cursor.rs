@@ -40,7 +40,10 @@ pub(super) struct Run {
 pub(super) enum Skip {
     Nothing,
     /// Records before `until`; the one just before it must have this checksum, if given.
-    Seq { until: Seq, checksum: Option<u32> },
+    Seq {
+        until: Seq,
+        checksum: Option<u32>,
+    },
     /// Records received before this time, ns UTC.
     Time(u64),
 }
@@ -57,7 +60,11 @@ pub(super) struct Selection {
 
 impl Selection {
     pub(super) fn selects_name(&self, name: &str) -> bool {
-        self.is_everything || self.patterns.iter().any(|pattern| topic::matches(pattern, name))
+        self.is_everything
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| topic::matches(pattern, name))
     }
 
     /// Whether whole bodies go out unlooked at.
@@ -153,7 +160,11 @@ pub(super) fn walk(
 fn take_body(cursor: &mut Cursor, header: &BlockHeader, runs: &mut Vec<Run>) {
     let from = cursor.offset.max(HEADER_LENGTH as u32);
     let length = header.body_end() as u32 - from;
-    let known = if header.data_count == 0 { cursor.checksum } else { None };
+    let known = if header.data_count == 0 {
+        cursor.checksum
+    } else {
+        None
+    };
     *cursor = Cursor {
         block: header.next_position(),
         offset: 0,
@@ -162,7 +173,12 @@ fn take_body(cursor: &mut Cursor, header: &BlockHeader, runs: &mut Vec<Run>) {
     };
     if length > 0 {
         let position = header.position.plus(from.into());
-        runs.push(Run { block: header.position, position, length, after: *cursor });
+        runs.push(Run {
+            block: header.position,
+            position,
+            length,
+            after: *cursor,
+        });
     }
 }
 
@@ -189,15 +205,22 @@ fn take_records(
         }
         offset += stride;
         let is_last = offset as usize >= header.body_end();
-        let (next_block, next_offset) =
-            if is_last { (header.next_position(), 0) } else { (block, offset) };
+        let (next_block, next_offset) = if is_last {
+            (header.next_position(), 0)
+        } else {
+            (block, offset)
+        };
         let seen = if record.is_data() {
             (record.seq().next(), Some(record.checksum()))
         } else {
             (cursor.next_seq, cursor.checksum)
         };
-        *cursor =
-            Cursor { block: next_block, offset: next_offset, next_seq: seen.0, checksum: seen.1 };
+        *cursor = Cursor {
+            block: next_block,
+            offset: next_offset,
+            next_seq: seen.0,
+            checksum: seen.1,
+        };
         match (is_wanted, is_open, runs.last_mut()) {
             (true, true, Some(run)) => {
                 run.length += stride;
@@ -205,7 +228,12 @@ fn take_records(
             }
             (true, _, _) => {
                 let position = block.plus(u64::from(offset - stride));
-                runs.push(Run { block, position, length: stride, after: *cursor });
+                runs.push(Run {
+                    block,
+                    position,
+                    length: stride,
+                    after: *cursor,
+                });
             }
             (false, _, _) => {}
         }
@@ -245,12 +273,16 @@ fn look_at(
             selection.skip = Skip::Nothing;
         }
     }
-    debug_assert!(!is_data || record.seq() >= cursor.next_seq, "a walk goes forward");
+    debug_assert!(
+        !is_data || record.seq() >= cursor.next_seq,
+        "a walk goes forward"
+    );
     Ok(match record.kind() {
         _ if selection.is_everything => true,
         Some(RecordKind::Data) => selection.topics.contains(record.topic()),
-        Some(RecordKind::Topic) => core::str::from_utf8(record.payload())
-            .is_ok_and(|name| selection.selects_name(name)),
+        Some(RecordKind::Topic) => {
+            core::str::from_utf8(record.payload()).is_ok_and(|name| selection.selects_name(name))
+        }
         _ => false,
     })
 }

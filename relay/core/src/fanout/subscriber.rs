@@ -124,7 +124,12 @@ impl Subscriber {
             return;
         }
         self.heartbeat_ns = now_ns;
-        let heartbeat = Heartbeat { next_seq, epoch, checksum, held: Held::No };
+        let heartbeat = Heartbeat {
+            next_seq,
+            epoch,
+            checksum,
+            held: Held::No,
+        };
         self.say(&Message::Heartbeat(heartbeat), now_ns);
     }
 
@@ -140,7 +145,11 @@ impl Subscriber {
             }
             // Stand where this run's bytes end up; what comes after it is walked again.
             let position = run.position.plus(left);
-            self.rest = Some(Run { position, length: run.length - left as u32, ..run });
+            self.rest = Some(Run {
+                position,
+                length: run.length - left as u32,
+                ..run
+            });
             self.cursor = run.after;
             self.is_at_tail = false;
             self.runs.clear();
