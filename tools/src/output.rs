@@ -3,7 +3,7 @@
 //! Results go to standard output, everything else to standard error. A progress bar shows only where standard error is a
 //! terminal; in a pipe there is nothing.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -39,6 +39,30 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 /// Prints one value as one line of JSON.
 pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).expect("a report has string keys only"))
+}
+
+/// Many lines of output, written through a buffer.
+pub(crate) struct Lines(BufWriter<StdoutLock<'static>>);
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+
+    /// Adds one line.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        writeln!(self.0, "{text}").map_err(|error| Failure::output(&error))
+    }
+
+    /// Adds one value as one line of JSON.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        self.text(&serde_json::to_string(value).expect("a report has string keys only"))
+    }
+
+    /// Hands on what is buffered.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        self.0.flush().map_err(|error| Failure::output(&error))
+    }
 }
 
 /// `bytes` as hexadecimal digits.

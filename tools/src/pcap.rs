@@ -13,7 +13,7 @@ use std::io::{self, Read};
 
 mod frame;
 
-pub(crate) use frame::{Transport, transport};
+pub(crate) use frame::transport;
 
 /// Longest frame: what libpcap itself allows.
 const FRAME_LENGTH_MAX: u32 = 262_144;

@@ -14,7 +14,7 @@ use crate::data_file::{DataFile, check_dir};
 use crate::error::FloorError;
 use crate::node::{Forward, NodeReport, Settings, Wiring, run_node};
 use crate::options::{Options, Policy, WriteMode};
-use crate::report::{Report, new_histogram};
+use crate::report::{Report, new_histogram, typical_ns};
 use crate::socket::connected_pair;
 use crate::worker::Worker;
 
@@ -51,7 +51,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(f64)) -> Result<Report, F
     run_once(options, mode, &files, progress)
 }
 
-/// Probes both modes in turn with the run's own load and takes the lower median.
+/// Probes both modes in turn with the run's own load and takes the better.
 fn choose_mode(options: &Options, files: &[Arc<DataFile>]) -> Result<WriteMode, FloorError> {
     let probe = Options {
         seconds: AUTO_SECONDS,
@@ -69,7 +69,7 @@ fn choose_mode(options: &Options, files: &[Arc<DataFile>]) -> Result<WriteMode, 
             found.add(&report.latency).expect("histograms of one shape");
         }
     }
-    let better = dsync.value_at_quantile(0.5) <= covering.value_at_quantile(0.5);
+    let better = typical_ns(&dsync) <= typical_ns(&covering);
     Ok(if better {
         WriteMode::Dsync
     } else {

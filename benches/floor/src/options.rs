@@ -14,7 +14,8 @@ const MESSAGES_MAX: f64 = 4e9;
 /// How a write is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
-    /// Measure both for about a second with the run's own load and take the lower median.
+    /// Measure both for about a second with the run's own load and take the better, by median and
+    /// 90th percentile.
     Auto,
     /// Each write carries `RWF_DSYNC`.
     Dsync,

@@ -16,7 +16,7 @@ use crate::clock::{Clock, nanoseconds};
 use crate::data_file::{DataFile, check_dir};
 use crate::error::FloorError;
 use crate::options::{BLOCK_BYTES, Idle, WriteMode, WriteOptions};
-use crate::report::{WriteReport, new_histogram, record};
+use crate::report::{WriteReport, new_histogram, record, typical_ns};
 use crate::ring::{Completion, Ring};
 use crate::worker::Worker;
 
@@ -57,7 +57,7 @@ fn choose_mode(options: &WriteOptions, file: &Arc<DataFile>) -> Result<WriteMode
         dsync += measure(&probe, WriteMode::Dsync, file)?;
         covering += measure(&probe, WriteMode::Covering, file)?;
     }
-    let better = dsync.value_at_quantile(0.5) <= covering.value_at_quantile(0.5);
+    let better = typical_ns(&dsync) <= typical_ns(&covering);
     Ok(if better {
         WriteMode::Dsync
     } else {

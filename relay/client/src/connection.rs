@@ -78,7 +78,11 @@ pub(crate) enum Inbound {
     Challenge(Challenge),
     LogonAck(LogonAck),
     Heartbeat(Heartbeat),
-    Topic { request: u32, topic: TopicId, name: String },
+    Topic {
+        request: u32,
+        topic: TopicId,
+        name: String,
+    },
     Ack(Ack),
     Reject(Rejection),
     Subscribed(Subscribed),
@@ -101,11 +105,23 @@ pub(crate) enum Item {
 }
 
 enum State {
-    Waiting { until: Instant },
-    Connecting { deadline: Instant },
-    Connected { deadline: Instant },
-    LogonSent { deadline: Instant, relay: Nonce, client: Nonce },
-    Up { since: Instant },
+    Waiting {
+        until: Instant,
+    },
+    Connecting {
+        deadline: Instant,
+    },
+    Connected {
+        deadline: Instant,
+    },
+    LogonSent {
+        deadline: Instant,
+        relay: Nonce,
+        client: Nonce,
+    },
+    Up {
+        since: Instant,
+    },
 }
 
 /// See the module's head.
@@ -204,7 +220,11 @@ impl Link {
     ///
     /// # Errors
     /// [`ClientError::GaveUp`] when the time for trying is over.
-    pub(crate) fn lost(&mut self, reason: DisconnectReason, now: Instant) -> Result<(), ClientError> {
+    pub(crate) fn lost(
+        &mut self,
+        reason: DisconnectReason,
+        now: Instant,
+    ) -> Result<(), ClientError> {
         self.let_go();
         if let State::Up { since } = self.state {
             self.down_since = now;
@@ -281,16 +301,19 @@ impl Link {
 
     fn begin_connect(&mut self, now: Instant) -> Result<(), Failure> {
         let target = self.targets[self.target];
-        let connecting = |error: &io::Error| {
-            DisconnectReason::io(&format!("connecting to {target}"), error)
-        };
-        let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))
-            .and_then(|socket| {
-                socket.set_nonblocking(true)?;
-                socket.set_tcp_nodelay(true)?;
-                Ok(socket)
-            })
-            .map_err(|error| connecting(&error))?;
+        let connecting =
+            |error: &io::Error| DisconnectReason::io(&format!("connecting to {target}"), error);
+        let socket = Socket::new(
+            Domain::for_address(target),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )
+        .and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.set_tcp_nodelay(true)?;
+            Ok(socket)
+        })
+        .map_err(|error| connecting(&error))?;
         match socket.connect(&target.into()) {
             Ok(()) => {}
             Err(error)
@@ -311,7 +334,10 @@ impl Link {
     /// Whether the connection that was begun is there.
     fn is_connected(&self) -> Result<bool, DisconnectReason> {
         let target = self.targets[self.target];
-        let socket = self.socket.as_ref().expect("a connecting link has a socket");
+        let socket = self
+            .socket
+            .as_ref()
+            .expect("a connecting link has a socket");
         let doing = || format!("connecting to {target}");
         match socket.take_error() {
             Ok(None) => {}
@@ -346,10 +372,7 @@ impl Link {
                 self.write((&[], &[]), false, now);
                 Ok(None)
             }
-            (
-                State::LogonSent { relay, client, .. },
-                Item::Message(Inbound::LogonAck(answer)),
-            ) => {
+            (State::LogonSent { relay, client, .. }, Item::Message(Inbound::LogonAck(answer))) => {
                 if !answer.proof_holds(&self.identity.credential.secret, client, relay) {
                     let address = self.targets[self.target].to_string();
                     self.let_go();
@@ -578,7 +601,11 @@ impl Link {
     /// Tells the relay why this connection will be closed, as far as that goes out at once.
     pub(crate) fn say(&mut self, code: TerminateCode, text: &str) {
         if self.is_up() {
-            self.queue(&Message::Terminate(Terminate { code, detail: 0, text }));
+            self.queue(&Message::Terminate(Terminate {
+                code,
+                detail: 0,
+                text,
+            }));
             self.write((&[], &[]), false, Instant::now());
         }
     }
@@ -623,7 +650,11 @@ impl Link {
                 let silent_at = self.heard_at + self.heartbeat * SILENT_INTERVALS;
                 let has_queued = self.queued_bytes() > 0;
                 let heartbeat_at = self.sent_at + self.heartbeat;
-                let due = if has_queued { silent_at } else { heartbeat_at.min(silent_at) };
+                let due = if has_queued {
+                    silent_at
+                } else {
+                    heartbeat_at.min(silent_at)
+                };
                 (due, has_records || has_queued)
             }
         };

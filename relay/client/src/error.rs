@@ -124,7 +124,9 @@ const fn advice(code: TerminateCode) -> &'static str {
         }
         TerminateCode::NotEntitled => "ask for patterns the credential may read",
         TerminateCode::Superseded => "the same publisher runs elsewhere; let only one run",
-        TerminateCode::OldIncarnation => "take a higher incarnation (is this machine's clock right?)",
+        TerminateCode::OldIncarnation => {
+            "take a higher incarnation (is this machine's clock right?)"
+        }
         TerminateCode::SequenceLost => {
             "messages may be lost; an operator decides how to go on, with a new incarnation"
         }
@@ -161,13 +163,21 @@ impl fmt::Display for ClientError {
                 code.number(),
                 advice(*code)
             ),
-            Self::SequenceLost { next_expected, kept_from, sent_to } => write!(
+            Self::SequenceLost {
+                next_expected,
+                kept_from,
+                sent_to,
+            } => write!(
                 f,
                 "the relay expects publisher sequence {next_expected}, this publisher can send from \
                  {kept_from} on and sent up to {sent_to}; messages may be lost: an operator decides how \
                  to go on, with a new incarnation"
             ),
-            Self::WrongHistory { expected, found, what } => write!(
+            Self::WrongHistory {
+                expected,
+                found,
+                what,
+            } => write!(
                 f,
                 "alarm: {what} (seq {found} where {expected} was due); stop and have an operator \
                  compare the nodes' journals"
@@ -194,7 +204,10 @@ impl fmt::Display for ClientError {
                  and a record must fit into window and credit"
             ),
             Self::UnknownTopic => {
-                write!(f, "the topic id is not one this publisher resolved; call topic() first")
+                write!(
+                    f,
+                    "the topic id is not one this publisher resolved; call topic() first"
+                )
             }
             Self::Extension => write!(f, "the extension area is not laid out as FORMAT.md says"),
         }
@@ -221,8 +234,14 @@ pub enum TrySendError {
 impl fmt::Display for TrySendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => write!(f, "the window is full of unreleased records; poll, then try again"),
-            Self::TooLarge => write!(f, "the message is larger than payload limit, window or credit"),
+            Self::Full => write!(
+                f,
+                "the window is full of unreleased records; poll, then try again"
+            ),
+            Self::TooLarge => write!(
+                f,
+                "the message is larger than payload limit, window or credit"
+            ),
             Self::UnknownTopic => ClientError::UnknownTopic.fmt(f),
             Self::Extension => ClientError::Extension.fmt(f),
             Self::Closed(error) => error.fmt(f),

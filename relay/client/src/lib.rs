@@ -59,7 +59,5 @@ pub use error::{ClientError, DisconnectReason, TrySendError};
 pub use publisher::{Publisher, PublisherEvent};
 pub use relay_wire as wire;
 pub use relay_wire::code::{Held, RejectCode, TerminateCode};
-pub use relay_wire::id::{
-    Epoch, Incarnation, PublisherId, PublisherSeq, Seq, StreamId, TopicId,
-};
+pub use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq, StreamId, TopicId};
 pub use subscriber::{Delivery, Message, ResumePoint, Subscriber, SubscriberEvent};

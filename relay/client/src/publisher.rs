@@ -297,7 +297,8 @@ impl Publisher {
         };
         let is_lost_here = matches!(error, ClientError::SequenceLost { .. });
         if is_lost_here && !self.window.is_within_record() {
-            self.link.say(TerminateCode::SequenceLost, "what is expected is not kept");
+            self.link
+                .say(TerminateCode::SequenceLost, "what is expected is not kept");
         }
         self.link.let_go();
         self.phase = Phase::Down;
@@ -422,7 +423,10 @@ impl Publisher {
 
     /// Blocks until there may be something to do, at most for `limit`.
     fn wait(&self, limit: Duration) {
-        let pause_end = [self.paused_until, self.asking_paused_until].into_iter().flatten().min();
+        let pause_end = [self.paused_until, self.asking_paused_until]
+            .into_iter()
+            .flatten()
+            .min();
         let limit = match pause_end {
             Some(until) => until.saturating_duration_since(Instant::now()).min(limit),
             None => limit,
@@ -536,7 +540,11 @@ impl Publisher {
         let kept_from = self.window.first();
         let sent_to = self.window.sent_to();
         if next_expected < kept_from || next_expected > sent_to {
-            return Err(ClientError::SequenceLost { next_expected, kept_from, sent_to });
+            return Err(ClientError::SequenceLost {
+                next_expected,
+                kept_from,
+                sent_to,
+            });
         }
         Ok(())
     }
@@ -553,7 +561,11 @@ impl Publisher {
                 Ok(())
             }
             Inbound::Topic { request: 0, .. } => Ok(()),
-            Inbound::Topic { request, topic, name } => {
+            Inbound::Topic {
+                request,
+                topic,
+                name,
+            } => {
                 if topic.get() == 0 {
                     return Err(DisconnectReason::malformed("a topic has id 0").into());
                 }
@@ -582,12 +594,15 @@ impl Publisher {
         }
         if let Some(callback) = &mut self.ack_callback {
             callback(publisher_seq, seq);
-        } else if let Some(PublisherEvent::Acked { publisher_seq: through, seq: last }) =
-            self.events.newest_mut()
+        } else if let Some(PublisherEvent::Acked {
+            publisher_seq: through,
+            seq: last,
+        }) = self.events.newest_mut()
         {
             (*through, *last) = (publisher_seq, seq);
         } else {
-            self.events.push(PublisherEvent::Acked { publisher_seq, seq });
+            self.events
+                .push(PublisherEvent::Acked { publisher_seq, seq });
         }
     }
 
@@ -618,22 +633,23 @@ impl Publisher {
             let next_expected = self.terms.next_expected;
             self.window.forget_sent_from(next_expected);
             let events = &mut self.events;
-            self.window.rewrite(self.window.first(), |publisher_seq, topic| {
-                match changes.get(&topic) {
-                    None => Some(topic),
-                    Some(Ok(id)) => Some(*id),
-                    // The relay has it already; its topic does not matter any more.
-                    Some(Err(_)) if publisher_seq < next_expected => Some(topic),
-                    Some(Err((code, text))) => {
-                        events.push(PublisherEvent::Rejected {
-                            publisher_seq,
-                            code: *code,
-                            text: text.clone(),
-                        });
-                        None
+            self.window
+                .rewrite(self.window.first(), |publisher_seq, topic| {
+                    match changes.get(&topic) {
+                        None => Some(topic),
+                        Some(Ok(id)) => Some(*id),
+                        // The relay has it already; its topic does not matter any more.
+                        Some(Err(_)) if publisher_seq < next_expected => Some(topic),
+                        Some(Err((code, text))) => {
+                            events.push(PublisherEvent::Rejected {
+                                publisher_seq,
+                                code: *code,
+                                text: text.clone(),
+                            });
+                            None
+                        }
                     }
-                }
-            });
+                });
         }
         self.phase = Phase::Ready;
         self.events.push(PublisherEvent::Connected {

@@ -220,8 +220,12 @@ impl Window {
             last + self.stride_of(end - 1) as u64
         };
         if from < self.lap_start && self.lap_start < to {
-            let before = self.offset(from)..self.offset(from) + (self.lap_before_end - from) as usize;
-            (&self.bytes[before], &self.bytes[..(to - self.lap_start) as usize])
+            let before =
+                self.offset(from)..self.offset(from) + (self.lap_before_end - from) as usize;
+            (
+                &self.bytes[before],
+                &self.bytes[..(to - self.lap_start) as usize],
+            )
         } else {
             let offset = self.offset(from);
             (&self.bytes[offset..offset + (to - from) as usize], &[])
@@ -299,7 +303,10 @@ impl Window {
     /// Writes again from `seq` on. Between records only: see [`Window::rest_of_record`].
     pub(crate) fn rewind(&mut self, seq: PublisherSeq) {
         let seq = seq.get();
-        assert!(seq >= self.first && seq <= self.next, "only what is kept is sent again");
+        assert!(
+            seq >= self.first && seq <= self.next,
+            "only what is kept is sent again"
+        );
         self.cursor = seq;
         self.cursor_written = 0;
     }
@@ -322,7 +329,10 @@ impl Window {
         if from >= self.next {
             return;
         }
-        assert!(self.cursor_written == 0, "no record is rewritten while half of it is on its way");
+        assert!(
+            self.cursor_written == 0,
+            "no record is rewritten while half of it is on its way"
+        );
         let end = self.next;
         let laid_end = self.laid;
         let (mut tail, mut laid) = if from == self.first {

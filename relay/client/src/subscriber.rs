@@ -149,6 +149,9 @@ pub struct Subscriber {
     topics: SubscriberTopics,
     /// `None` until the first SUBSCRIBED.
     resume: Option<ResumePoint>,
+    /// Whether that place is exact. A subscription from a time is told a seq that lies anywhere before its first record,
+    /// so it is exact only from the first record or heartbeat on.
+    is_placed: bool,
     tail_seq: Seq,
     epoch: Epoch,
     events: Events<SubscriberEvent>,
@@ -188,6 +191,7 @@ impl Subscriber {
             phase: Phase::Down,
             topics: SubscriberTopics::default(),
             resume: None,
+            is_placed: false,
             tail_seq: Seq(0),
             epoch: Epoch(0),
             events: Events::new(),
@@ -217,10 +221,7 @@ impl Subscriber {
     ///
     /// # Errors
     /// As [`Subscriber::poll`].
-    pub fn next_within(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<Option<Delivery<'_>>, ClientError> {
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Delivery<'_>>, ClientError> {
         let mut begun = None;
         loop {
             if let Some(range) = self.find()? {
@@ -266,9 +267,13 @@ impl Subscriber {
     }
 
     /// Where to go on in another process; give it as [`SubscriberConfig::start`].
+    /// After a start from a time it is exact only once a record or a heartbeat came.
     #[must_use]
     pub fn resume_point(&self) -> ResumePoint {
-        self.resume.unwrap_or(ResumePoint { seq: Seq(0), checksum: None })
+        self.resume.unwrap_or(ResumePoint {
+            seq: Seq(0),
+            checksum: None,
+        })
     }
 
     /// The newest epoch the relay told.
@@ -307,7 +312,10 @@ impl Subscriber {
 
     fn view(&self, range: Range<usize>) -> Delivery<'_> {
         let record = Record::parse(self.link.bytes(range)).expect("it was verified before");
-        let topic = self.topics.name(record.topic()).expect("it was looked up before");
+        let topic = self
+            .topics
+            .name(record.topic())
+            .expect("it was looked up before");
         Delivery { record, topic }
     }
 
@@ -417,7 +425,10 @@ impl Subscriber {
     }
 
     fn subscribe(&mut self) {
-        let start = self.resume.map_or(self.start, Start::from);
+        let start = match self.resume {
+            Some(point) if self.is_placed => point.into(),
+            _ => self.start,
+        };
         let (from, value, checksum) = match start {
             Start::Live => (SubscribeFrom::Live, 0, None),
             Start::Earliest => (SubscribeFrom::Earliest, 0, None),
@@ -473,21 +484,36 @@ impl Subscriber {
             return Err(DisconnectReason::malformed("a subscription starts at seq 0").into());
         }
         let asked = match (self.resume, self.start) {
-            (Some(point), _) => Some(point),
-            (None, Start::Seq { seq, checksum }) => Some(ResumePoint { seq: Seq(seq), checksum }),
-            (None, _) => None,
+            (Some(point), _) if self.is_placed => Some(point),
+            (None, Start::Seq { seq, checksum }) => Some(ResumePoint {
+                seq: Seq(seq),
+                checksum,
+            }),
+            _ => None,
         };
         let point = match asked {
-            None => ResumePoint { seq: start_seq, checksum: None },
+            None => ResumePoint {
+                seq: start_seq,
+                checksum: None,
+            },
             Some(point) if point.seq == start_seq => point,
             Some(ResumePoint { seq: asked, .. }) if start_seq > asked => {
-                return Err(ClientError::NotKept { asked, start: start_seq }.into());
+                return Err(ClientError::NotKept {
+                    asked,
+                    start: start_seq,
+                }
+                .into());
             }
             Some(ResumePoint { seq: expected, .. }) => {
-                return Err(wrong(expected, start_seq, "the subscription starts before what was asked"));
+                return Err(wrong(
+                    expected,
+                    start_seq,
+                    "the subscription starts before what was asked",
+                ));
             }
         };
         self.resume = Some(point);
+        self.is_placed = !matches!(self.start, Start::Time(_)) || asked.is_some();
         self.tail_seq = self.tail_seq.max(subscribed.next_seq);
         self.epoch = self.epoch.max(subscribed.epoch);
         self.phase = Phase::Flowing;
@@ -517,20 +543,23 @@ impl Subscriber {
                 }
                 _ => {}
             }
-        } else if self.is_complete {
+        } else if self.is_complete && self.is_placed {
             let what = "the relay passed over records that match";
             return Err(wrong(point.seq, heartbeat.next_seq, what));
         } else {
-            *point = ResumePoint { seq: heartbeat.next_seq, checksum: told };
+            *point = ResumePoint {
+                seq: heartbeat.next_seq,
+                checksum: told,
+            };
         }
+        self.is_placed = true;
         self.tail_seq = self.tail_seq.max(heartbeat.next_seq);
         Ok(())
     }
 
     /// Verifies a record; whether it is to be handed over.
     fn on_record(&mut self, range: Range<usize>) -> Result<bool, Failure> {
-        let record =
-            Record::parse(self.link.bytes(range)).map_err(DisconnectReason::malformed)?;
+        let record = Record::parse(self.link.bytes(range)).map_err(DisconnectReason::malformed)?;
         if let Err(error) = record.verify() {
             return Err(ClientError::Corrupt {
                 seq: record.seq(),
@@ -546,9 +575,13 @@ impl Subscriber {
             return Err(DisconnectReason::malformed("a seq that no stream reaches").into());
         }
         if seq < point.seq {
-            return Err(wrong(point.seq, seq, "a record lies before what was seen already"));
+            return Err(wrong(
+                point.seq,
+                seq,
+                "a record lies before what was seen already",
+            ));
         }
-        if self.is_complete && seq > point.seq {
+        if self.is_complete && self.is_placed && seq > point.seq {
             return Err(wrong(point.seq, seq, "records are missing in the flow"));
         }
         if record.is_data() {
@@ -559,6 +592,7 @@ impl Subscriber {
                 seq: seq.next(),
                 checksum: Some(record.checksum()),
             };
+            self.is_placed = true;
             self.tail_seq = self.tail_seq.max(seq.next());
             return Ok(true);
         }
@@ -588,7 +622,12 @@ impl LazyNow {
 }
 
 fn wrong(expected: Seq, found: Seq, what: &'static str) -> Failure {
-    ClientError::WrongHistory { expected, found, what }.into()
+    ClientError::WrongHistory {
+        expected,
+        found,
+        what,
+    }
+    .into()
 }
 
 fn check_patterns(patterns: &[String]) -> Result<(), ClientError> {

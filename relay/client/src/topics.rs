@@ -221,8 +221,15 @@ mod tests {
         assert_eq!(topics.next_to_ask(), None);
 
         topics.on_connection();
-        assert_eq!(topics.id(TopicId(handle)), Some(TopicId(7)), "until settled");
-        assert!(!topics.on_answer(handle, Some(""), Answer::Given(TopicId(9))), "not asked yet");
+        assert_eq!(
+            topics.id(TopicId(handle)),
+            Some(TopicId(7)),
+            "until settled"
+        );
+        assert!(
+            !topics.on_answer(handle, Some(""), Answer::Given(TopicId(9))),
+            "not asked yet"
+        );
         topics.next_to_ask().unwrap();
         assert!(topics.on_answer(handle, Some("a.b"), Answer::Given(TopicId(9))));
         assert!(topics.is_settled());
@@ -233,7 +240,10 @@ mod tests {
         let refusal = Answer::Refused(RejectCode::NotEntitled, "no".into());
         assert!(topics.on_answer(handle, None, refusal));
         let changes = topics.settle();
-        assert_eq!(changes[&TopicId(9)], Err((RejectCode::NotEntitled, "no".into())));
+        assert_eq!(
+            changes[&TopicId(9)],
+            Err((RejectCode::NotEntitled, "no".into()))
+        );
         assert_eq!(topics.id(TopicId(handle)), None);
         assert_eq!(topics.id(TopicId(0)), None);
         assert_eq!(topics.id(TopicId(99)), None);

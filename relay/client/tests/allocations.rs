@@ -65,13 +65,18 @@ fn the_count_works() {
 #[test]
 fn a_publisher_allocates_nothing_while_it_sends() {
     let relay = Relay::new();
-    let config = PublisherConfig { window_bytes: 1 << 16, ..relay.publisher_config() };
+    let config = PublisherConfig {
+        window_bytes: 1 << 16,
+        ..relay.publisher_config()
+    };
     let (mut publisher, mut session, topic) = relay.publisher(config, Terms::default());
     let payload = [7; 256];
     for round in 1..=100 {
         counted(|| {
             for _ in 0..100 {
-                publisher.try_send(&OutMessage::new(topic, &payload)).unwrap();
+                publisher
+                    .try_send(&OutMessage::new(topic, &payload))
+                    .unwrap();
             }
             publisher.flush().unwrap();
         });

@@ -4,48 +4,15 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use relay_client::wire::code::Role;
 use relay_client::wire::message::{Message, Reject};
 use relay_client::wire::record::HEADER_LENGTH;
 use relay_client::{
-    ClientError, DisconnectReason, Held, OutMessage, Publisher, PublisherConfig, PublisherEvent,
-    PublisherSeq, RejectCode, Seq, TerminateCode, TopicId, TrySendError,
+    ClientError, Held, OutMessage, Publisher, PublisherConfig, PublisherEvent, PublisherSeq,
+    RejectCode, Seq, TerminateCode, TopicId, TrySendError,
 };
-use support::{PATIENCE, Relay, Session, Terms, accept, until};
-
-fn payload(number: u64) -> Vec<u8> {
-    format!("message {number}").into_bytes()
-}
-
-fn queue(publisher: &mut Publisher, topic: TopicId, number: u64) -> PublisherSeq {
-    let payload = payload(number);
-    publisher.try_send(&OutMessage::new(topic, &payload)).unwrap()
-}
-
-/// What the relay receives of messages `numbers`, numbered from `seq` on.
-fn expected(
-    seq: u64,
-    id: u32,
-    numbers: impl IntoIterator<Item = u64>,
-) -> Vec<(u64, u32, Vec<u8>)> {
-    (seq..).zip(numbers).map(|(seq, number)| (seq, id, payload(number))).collect()
-}
-
-fn events(publisher: &mut Publisher) -> Vec<PublisherEvent> {
-    std::iter::from_fn(|| publisher.next_event()).collect()
-}
-
-/// Polls until the publisher ends; its error.
-fn final_error(publisher: &mut Publisher) -> ClientError {
-    let mut error = None;
-    until("an error", || {
-        error = publisher.poll().err();
-        error.is_some()
-    });
-    error.unwrap()
-}
+use support::{PATIENCE, Relay, Terms, accept, events, expected, payload, queue, until};
 
 #[test]
 fn logon_topic_send_acknowledge_log_out() {
@@ -54,8 +21,15 @@ fn logon_topic_send_acknowledge_log_out() {
         relay.publisher(relay.publisher_config(), Terms::default());
     assert!(publisher.is_connected());
     assert_eq!(publisher.payload_limit(), 65_536);
-    assert_eq!(publisher.topic("a.b").unwrap(), topic, "known without asking");
-    assert!(matches!(publisher.next_event(), Some(PublisherEvent::Connected { .. })));
+    assert_eq!(
+        publisher.topic("a.b").unwrap(),
+        topic,
+        "known without asking"
+    );
+    assert!(matches!(
+        publisher.next_event(),
+        Some(PublisherEvent::Connected { .. })
+    ));
     for number in 1..=3 {
         assert_eq!(queue(&mut publisher, topic, number).get(), number);
     }
@@ -71,7 +45,10 @@ fn logon_topic_send_acknowledge_log_out() {
     session.ack(3, 13);
     assert!(publisher.wait_released(PATIENCE).unwrap());
     assert_eq!(publisher.unacknowledged_bytes(), 0);
-    let through = PublisherEvent::Acked { publisher_seq: PublisherSeq(3), seq: Seq(13) };
+    let through = PublisherEvent::Acked {
+        publisher_seq: PublisherSeq(3),
+        seq: Seq(13),
+    };
     assert_eq!(events(&mut publisher), [through]);
     publisher.close().unwrap();
     let farewell = session.last_words(|| {}).unwrap();
@@ -112,52 +89,26 @@ fn a_relay_without_the_secret_is_refused() {
             session.last_words(|| {})
         });
         let error = Publisher::connect(relay.publisher_config()).err().unwrap();
-        assert!(matches!(error, ClientError::RelayUnproven { .. }), "{error}");
+        assert!(
+            matches!(error, ClientError::RelayUnproven { .. }),
+            "{error}"
+        );
         assert_eq!(peer.join().unwrap(), None);
     });
-}
-
-/// The connection is cut after every possible number of bytes the relay took in; afterwards it wants the first record that
-/// it does not have as a whole.
-#[test]
-fn everything_unreleased_is_sent_again_after_a_cut_at_any_byte() {
-    let relay = Relay::new();
-    let stride = (HEADER_LENGTH + payload(1).len()).next_multiple_of(8);
-    let total = 3 * stride;
-    for cut in 0..=total {
-        let (mut publisher, mut session, topic) =
-            relay.publisher(relay.publisher_config(), Terms::default());
-        for number in 1..=3 {
-            queue(&mut publisher, topic, number);
-        }
-        publisher.flush().unwrap();
-        session.bytes(total, || {});
-        let taken = cut as u64 / stride as u64;
-        drop(session);
-        let mut drive = || {
-            publisher.poll().unwrap();
-        };
-        let mut session = relay.accept(&mut drive);
-        let terms = Terms {
-            next_expected: taken + 1,
-            released_through: taken.saturating_sub(1),
-            ..Terms::default()
-        };
-        session.log_on_again(&terms, 1, &mut drive);
-        let again = 3 - taken;
-        let received = session.records(again as usize, &mut drive);
-        assert_eq!(received, expected(taken + 1, 1, taken + 1..=3));
-        session.ack(3, 3);
-        assert!(publisher.wait_released(PATIENCE).unwrap());
-    }
 }
 
 /// The client's own writes stop in the middle of records, since the relay's end reads little by little.
 #[test]
 fn partial_writes_are_continued_where_they_stopped() {
     let relay = Relay::new();
-    let config = PublisherConfig { window_bytes: 16 << 20, ..relay.publisher_config() };
-    let terms = Terms { credit: u64::MAX, ..Terms::default() };
+    let config = PublisherConfig {
+        window_bytes: 16 << 20,
+        ..relay.publisher_config()
+    };
+    let terms = Terms {
+        credit: u64::MAX,
+        ..Terms::default()
+    };
     let (mut publisher, mut session, topic) = relay.publisher(config, terms);
     let large = vec![b'x'; 60_000];
     let count = 200;
@@ -176,92 +127,12 @@ fn partial_writes_are_continued_where_they_stopped() {
 }
 
 #[test]
-fn topics_get_new_ids_and_messages_queued_meanwhile_follow() {
-    let relay = Relay::new();
-    let (mut publisher, mut session, topic) =
-        relay.publisher(relay.publisher_config(), Terms::default());
-    queue(&mut publisher, topic, 1);
-    queue(&mut publisher, topic, 2);
-    publisher.flush().unwrap();
-    session.records(2, || {});
-    drop(session);
-    until("the loss", || {
-        publisher.poll().unwrap();
-        !publisher.is_connected()
-    });
-    queue(&mut publisher, topic, 3);
-    let mut drive = || {
-        publisher.poll().unwrap();
-    };
-    let mut session = relay.accept(&mut drive);
-    let terms = Terms { next_expected: 2, ..Terms::default() };
-    session.log_on_again(&terms, 9, &mut drive);
-    assert_eq!(session.records(2, &mut drive), expected(2, 9, 2..=3));
-    queue(&mut publisher, topic, 4);
-    publisher.flush().unwrap();
-    assert_eq!(session.records(1, || {}), expected(4, 9, 4..=4));
-    let told = events(&mut publisher);
-    assert!(
-        matches!(
-            told[..],
-            [
-                PublisherEvent::Connected { .. },
-                PublisherEvent::Disconnected { reason: DisconnectReason::Closed },
-                PublisherEvent::Connected { next_expected: PublisherSeq(2), .. },
-            ]
-        ),
-        "{told:?}"
-    );
-}
-
-/// After a failover the entitlement is gone: what the relay has stays, the rest is dropped and told.
-#[test]
-fn a_topic_refused_on_reconnect_takes_its_messages_along() {
-    let relay = Relay::new();
-    let (mut publisher, mut session, first) =
-        relay.publisher(relay.publisher_config(), Terms::default());
-    let second = std::thread::scope(|scope| {
-        scope.spawn(|| session.answer_topic("c", 2, || {}));
-        publisher.topic("c").unwrap()
-    });
-    for (number, topic) in [(1, first), (2, second), (3, first), (4, second), (5, second)] {
-        queue(&mut publisher, topic, number);
-    }
-    publisher.flush().unwrap();
-    session.records(5, || {});
-    drop(session);
-    let mut drive = || {
-        publisher.poll().unwrap();
-    };
-    let mut session = relay.accept(&mut drive);
-    let terms = Terms { next_expected: 2, ..Terms::default() };
-    session.log_on(Role::Publisher, &terms, &mut drive);
-    let request = session.topic_request("a.b", &mut drive);
-    session.send(&Message::Reject(Reject {
-        publisher_seq: PublisherSeq(0),
-        next_expected: PublisherSeq(0),
-        request,
-        code: RejectCode::NotEntitled,
-        text: "no longer",
-    }));
-    session.answer_topic("c", 2, &mut drive);
-    let received = session.records(3, &mut drive);
-    let numbers: Vec<_> = received.iter().map(|(seq, _, body)| (*seq, body.clone())).collect();
-    assert_eq!(numbers, [(2, payload(2)), (3, payload(4)), (4, payload(5))]);
-    let rejected = events(&mut publisher).into_iter().find_map(|event| match event {
-        PublisherEvent::Rejected { publisher_seq, code, .. } => Some((publisher_seq, code)),
-        _ => None,
-    });
-    assert_eq!(rejected, Some((PublisherSeq(3), RejectCode::NotEntitled)));
-    let refused = publisher.try_send(&OutMessage::new(first, b"x"));
-    assert_eq!(refused, Err(TrySendError::UnknownTopic));
-    session.ack(4, 4);
-    assert!(publisher.wait_released(PATIENCE).unwrap());
-}
-
-#[test]
 fn a_rejected_message_gives_its_number_to_the_next() {
-    for code in [RejectCode::NotEntitled, RejectCode::TooLarge, RejectCode::UnknownTopic] {
+    for code in [
+        RejectCode::NotEntitled,
+        RejectCode::TooLarge,
+        RejectCode::UnknownTopic,
+    ] {
         let relay = Relay::new();
         let (mut publisher, mut session, topic) =
             relay.publisher(relay.publisher_config(), Terms::default());
@@ -281,23 +152,63 @@ fn a_rejected_message_gives_its_number_to_the_next() {
         let text = String::from("the test says so");
         assert_eq!(
             rejected,
-            PublisherEvent::Rejected { publisher_seq: PublisherSeq(3), code, text }
+            PublisherEvent::Rejected {
+                publisher_seq: PublisherSeq(3),
+                code,
+                text
+            }
         );
         session.ack(4, 4);
         assert!(publisher.wait_released(PATIENCE).unwrap());
     }
 }
 
+/// What comes after a refused message may be refused as well, and takes the same number.
+#[test]
+fn messages_refused_one_after_the_other() {
+    let relay = Relay::new();
+    let (mut publisher, mut session, topic) =
+        relay.publisher(relay.publisher_config(), Terms::default());
+    for number in 1..=4 {
+        queue(&mut publisher, topic, number);
+    }
+    publisher.flush().unwrap();
+    session.records(4, || {});
+    for left in [3, 2, 1] {
+        session.reject(1, 1, RejectCode::UnknownTopic);
+        let received = session.records(left as usize, || {
+            publisher.poll().unwrap();
+        });
+        assert_eq!(received, expected(1, 1, 5 - left..=4));
+    }
+    session.ack(1, 1);
+    assert!(publisher.wait_released(PATIENCE).unwrap());
+    let told = events(&mut publisher);
+    let count = told
+        .iter()
+        .filter(|e| matches!(e, PublisherEvent::Rejected { .. }))
+        .count();
+    assert_eq!(count, 3, "{told:?}");
+}
+
 /// The go-back comes while half of a record is on the wire: it has to be completed, and not with the new number.
 #[test]
 fn a_reject_in_the_middle_of_a_record() {
     let relay = Relay::new();
-    let config = PublisherConfig { window_bytes: 32 << 20, ..relay.publisher_config() };
-    let terms = Terms { credit: u64::MAX, ..Terms::default() };
+    let config = PublisherConfig {
+        window_bytes: 32 << 20,
+        ..relay.publisher_config()
+    };
+    let terms = Terms {
+        credit: u64::MAX,
+        ..Terms::default()
+    };
     let (mut publisher, mut session, topic) = relay.publisher(config, terms);
     let large: Vec<Vec<u8>> = (0..300).map(|i| vec![i as u8; 60_000]).collect();
     for payload in &large {
-        publisher.try_send(&OutMessage::new(topic, payload)).unwrap();
+        publisher
+            .try_send(&OutMessage::new(topic, payload))
+            .unwrap();
     }
     publisher.flush().unwrap(); // the socket takes a part only
     session.reject(1, 1, RejectCode::NotEntitled);
@@ -359,7 +270,10 @@ fn what_is_throttled_comes_again() {
 fn no_more_than_the_credit_is_on_its_way() {
     let relay = Relay::new();
     let stride = (HEADER_LENGTH + payload(1).len()).next_multiple_of(8) as u64;
-    let terms = Terms { credit: 2 * stride + 7, ..Terms::default() };
+    let terms = Terms {
+        credit: 2 * stride + 7,
+        ..Terms::default()
+    };
     let (mut publisher, mut session, topic) = relay.publisher(relay.publisher_config(), terms);
     for number in 1..=5 {
         queue(&mut publisher, topic, number);
@@ -386,11 +300,17 @@ fn no_more_than_the_credit_is_on_its_way() {
 #[test]
 fn a_full_window_holds_the_sender_back() {
     let relay = Relay::new();
-    let config = PublisherConfig { window_bytes: 4096, ..relay.publisher_config() };
+    let config = PublisherConfig {
+        window_bytes: 4096,
+        ..relay.publisher_config()
+    };
     let (mut publisher, mut session, topic) = relay.publisher(config, Terms::default());
     let body = vec![1; 1000];
     let message = OutMessage::new(topic, &body);
-    let bad = OutMessage { extension: &[1], ..message };
+    let bad = OutMessage {
+        extension: &[1],
+        ..message
+    };
     assert_eq!(publisher.try_send(&bad), Err(TrySendError::Extension));
     for _ in 0..3 {
         publisher.try_send(&message).unwrap();
@@ -409,226 +329,12 @@ fn a_full_window_holds_the_sender_back() {
     let refused = publisher.try_send(&OutMessage::new(topic, &too_large));
     assert_eq!(refused, Err(TrySendError::TooLarge));
     let larger_than_window = publisher.send(&OutMessage::new(topic, &too_large[..5000]));
-    assert!(matches!(larger_than_window, Err(ClientError::TooLarge { payload: 5000, .. })));
+    assert!(matches!(
+        larger_than_window,
+        Err(ClientError::TooLarge { payload: 5000, .. })
+    ));
     let unknown = publisher.try_send(&OutMessage::new(TopicId(77), b""));
     assert_eq!(unknown, Err(TrySendError::UnknownTopic));
-}
-
-#[test]
-fn terminate_ends_the_publisher_or_leads_to_the_next_connection() {
-    for &code in TerminateCode::ALL {
-        let relay = Relay::new();
-        let (mut publisher, session, topic) =
-            relay.publisher(relay.publisher_config(), Terms::default());
-        queue(&mut publisher, topic, 1);
-        session.terminate(code);
-        if code.is_worth_a_reconnect() {
-            let mut drive = || {
-                publisher.poll().unwrap();
-            };
-            let mut session = relay.accept(&mut drive);
-            session.log_on_again(&Terms::default(), 1, &mut drive);
-            assert_eq!(session.records(1, &mut drive), expected(1, 1, 1..=1));
-            let told = events(&mut publisher);
-            assert!(
-                told.iter().any(|event| matches!(
-                    event,
-                    PublisherEvent::Disconnected {
-                        reason: DisconnectReason::Terminated { code: told, .. }
-                    } if *told == code
-                )),
-                "{told:?}"
-            );
-        } else {
-            let error = final_error(&mut publisher);
-            assert!(
-                matches!(&error, ClientError::Terminated { code: told, detail: 3, text }
-                    if *told == code && text == "the test ends it"),
-                "{error}"
-            );
-            assert_eq!(publisher.poll(), Err(error.clone()), "and stays so");
-            let refused = publisher.try_send(&OutMessage::new(topic, b"x"));
-            assert_eq!(refused, Err(TrySendError::Closed(error)));
-        }
-    }
-}
-
-/// The words before a reset are heard even where a write meets the reset first.
-#[test]
-fn a_terminate_is_read_although_writing_fails() {
-    let relay = Relay::new();
-    let (mut publisher, session, topic) =
-        relay.publisher(relay.publisher_config(), Terms::default());
-    queue(&mut publisher, topic, 1);
-    publisher.flush().unwrap(); // stays unread there, so that the close resets the connection
-    session.terminate(TerminateCode::Superseded);
-    for number in 2..=4 {
-        queue(&mut publisher, topic, number);
-        publisher.flush().unwrap();
-    }
-    let error = final_error(&mut publisher);
-    let superseded = TerminateCode::Superseded;
-    assert!(
-        matches!(error, ClientError::Terminated { code, .. } if code == superseded),
-        "{error}"
-    );
-}
-
-/// What the relay wants next after a reconnect, against what is kept: 3 and 4 are sent and unreleased, 5 is queued.
-#[test]
-fn a_sequence_that_can_not_be_continued_is_final() {
-    for (next_expected, is_possible) in
-        [(1, false), (2, false), (3, true), (4, true), (5, true), (6, false), (100, false)]
-    {
-        let relay = Relay::new();
-        let (mut publisher, mut session, topic) =
-            relay.publisher(relay.publisher_config(), Terms::default());
-        for number in 1..=4 {
-            queue(&mut publisher, topic, number);
-        }
-        publisher.flush().unwrap();
-        session.records(4, || {});
-        session.ack(2, 2);
-        until("the acknowledgement", || {
-            publisher.poll().unwrap();
-            publisher.unacknowledged() == 2
-        });
-        drop(session);
-        until("the loss", || {
-            publisher.poll().unwrap();
-            !publisher.is_connected()
-        });
-        queue(&mut publisher, topic, 5);
-        let mut error = None;
-        let mut drive = || {
-            if error.is_none() {
-                error = publisher.poll().err();
-            }
-        };
-        let mut session = relay.accept(&mut drive);
-        let terms = Terms { next_expected, released_through: 2, ..Terms::default() };
-        let terms = Terms { released_through: terms.released_through.min(next_expected - 1), ..terms };
-        session.log_on(Role::Publisher, &terms, &mut drive);
-        if is_possible {
-            session.answer_topic("a.b", 1, &mut drive);
-            let count = 6 - next_expected;
-            let received = session.records(count as usize, &mut drive);
-            assert_eq!(received, expected(next_expected, 1, next_expected..=5));
-            continue;
-        }
-        let words = session.last_words(&mut drive).unwrap();
-        assert_eq!(words.0, TerminateCode::SequenceLost);
-        let error = error.unwrap();
-        assert!(
-            matches!(error, ClientError::SequenceLost { next_expected: told, kept_from, sent_to }
-                if told.get() == next_expected && kept_from.get() == 3 && sent_to.get() == 5),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn an_acknowledgement_of_what_was_not_sent_breaks_the_connection_only() {
-    let relay = Relay::new();
-    let (mut publisher, mut session, topic) =
-        relay.publisher(relay.publisher_config(), Terms::default());
-    queue(&mut publisher, topic, 1);
-    publisher.flush().unwrap();
-    session.records(1, || {});
-    session.ack(2, 2);
-    until("the loss", || {
-        publisher.poll().unwrap();
-        !publisher.is_connected()
-    });
-    assert!(matches!(publisher.last_failure(), Some(DisconnectReason::Malformed(_))));
-    assert_eq!(publisher.unacknowledged(), 1);
-}
-
-/// Broken items of every sort are named, and the next connection goes on.
-#[test]
-fn malformed_items_lead_to_the_next_connection() {
-    let mut wrong_checksum = support::challenge().to_vec().unwrap();
-    wrong_checksum[20] ^= 1;
-    let out_of_turn = support::challenge().to_vec().unwrap();
-    let record = support::data(1, 1);
-    let kind_zero = vec![16, 0, 0, 0, 0, 0, 0, 0];
-    let too_long = vec![255, 255, 255, 255, 132, 0, 0, 0];
-    for broken in [wrong_checksum, out_of_turn, record, kind_zero, too_long] {
-        let relay = Relay::new();
-        let (mut publisher, mut session, topic) =
-            relay.publisher(relay.publisher_config(), Terms::default());
-        queue(&mut publisher, topic, 1);
-        publisher.flush().unwrap();
-        session.records(1, || {});
-        session.send_bytes(&broken);
-        let mut drive = || {
-            publisher.poll().unwrap();
-        };
-        let mut session = relay.accept(&mut drive);
-        session.log_on_again(&Terms::default(), 1, &mut drive);
-        assert_eq!(session.records(1, &mut drive), expected(1, 1, 1..=1));
-        assert!(matches!(publisher.last_failure(), Some(DisconnectReason::Malformed(_))));
-    }
-}
-
-#[test]
-fn not_primary_leads_to_the_other_address() {
-    let first = Relay::new();
-    let second = Relay::new();
-    let config = PublisherConfig {
-        addresses: vec![first.address(), second.address()],
-        ..first.publisher_config()
-    };
-    let (mut publisher, mut session, topic) = first.publisher(config, Terms::default());
-    queue(&mut publisher, topic, 1);
-    publisher.flush().unwrap();
-    session.records(1, || {});
-    session.reject(1, 1, RejectCode::NotPrimary);
-    let mut drive = || {
-        publisher.poll().unwrap();
-    };
-    let mut session = second.accept(&mut drive);
-    session.log_on_again(&Terms::default(), 1, &mut drive);
-    assert_eq!(session.records(1, &mut drive), expected(1, 1, 1..=1));
-    assert_eq!(publisher.last_failure(), Some(&DisconnectReason::NotPrimary));
-}
-
-#[test]
-fn heartbeats_go_out_and_silence_breaks_the_connection() {
-    let relay = Relay::new();
-    let terms = Terms { heartbeat_ms: 20, ..Terms::default() };
-    let (mut publisher, mut session, _topic) = relay.publisher(relay.publisher_config(), terms);
-    let item = session.item(|| {
-        publisher.poll().unwrap();
-    });
-    assert!(matches!(Message::decode(&item).unwrap(), Message::Heartbeat(_)));
-    until("giving up", || {
-        publisher.poll().unwrap();
-        !publisher.is_connected()
-    });
-    assert_eq!(publisher.last_failure(), Some(&DisconnectReason::Silent));
-}
-
-/// Blocking calls keep the connection alive as well, without spinning.
-#[test]
-fn a_blocking_wait_sends_heartbeats() {
-    let relay = Relay::new();
-    let terms = Terms { heartbeat_ms: 100, ..Terms::default() };
-    let (mut publisher, mut session, topic) = relay.publisher(relay.publisher_config(), terms);
-    queue(&mut publisher, topic, 1);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            session.records(1, || {});
-            for _ in 0..8 {
-                let item = session.item(|| {});
-                assert!(matches!(Message::decode(&item).unwrap(), Message::Heartbeat(_)));
-                session.heartbeat(1, 0, Held::No);
-            }
-            session.ack(1, 1);
-        });
-        assert!(publisher.wait_released(PATIENCE).unwrap());
-    });
-    assert!(publisher.is_connected());
 }
 
 #[test]
@@ -646,7 +352,13 @@ fn held_is_told_once() {
         told.extend(publisher.next_event());
         told.len() == 2
     });
-    assert_eq!(told, [PublisherEvent::Held(Held::NoSpace), PublisherEvent::Held(Held::No)]);
+    assert_eq!(
+        told,
+        [
+            PublisherEvent::Held(Held::NoSpace),
+            PublisherEvent::Held(Held::No)
+        ]
+    );
 }
 
 #[test]
@@ -678,98 +390,46 @@ fn a_refused_topic_is_an_error_and_can_be_asked_again() {
         publisher.topic("secret.topic").unwrap();
     });
     let bad = publisher.topic("a b").unwrap_err();
-    assert!(matches!(bad, ClientError::TopicRefused { code: RejectCode::BadTopic, .. }));
-}
-
-#[test]
-fn giving_up_is_an_error_with_the_last_reason() {
-    let address = Relay::new().address(); // nobody listens there any more
-    let config = PublisherConfig {
-        give_up_after: Some(Duration::from_millis(50)),
-        ..PublisherConfig::new(vec![address], support::credential(), 1)
-    };
-    let error = Publisher::connect(config).err().unwrap();
-    assert!(
-        matches!(error, ClientError::GaveUp { reason: DisconnectReason::Io { .. }, .. }),
-        "{error}"
-    );
-}
-
-/// A peer that accepts and says nothing costs one time-out.
-#[test]
-fn an_attempt_ends_with_its_time() {
-    let relay = Relay::new();
-    let config = PublisherConfig {
-        connect_timeout: Duration::from_millis(20),
-        give_up_after: Some(Duration::from_millis(30)),
-        ..relay.publisher_config()
-    };
-    let error = Publisher::connect(config).err().unwrap();
-    let reason = DisconnectReason::ConnectTimeout;
-    assert!(matches!(&error, ClientError::GaveUp { reason: told, .. } if *told == reason), "{error}");
+    assert!(matches!(
+        bad,
+        ClientError::TopicRefused {
+            code: RejectCode::BadTopic,
+            ..
+        }
+    ));
 }
 
 #[test]
 fn settings_that_can_not_work_are_refused() {
     let relay = Relay::new();
     let good = relay.publisher_config();
-    let nameless = relay_client::Credential { name: String::new(), secret: vec![1] };
+    let nameless = relay_client::Credential {
+        name: String::new(),
+        secret: vec![1],
+    };
     for config in [
-        PublisherConfig { publisher: 0, ..good.clone() },
-        PublisherConfig { incarnation: Some(0), ..good.clone() },
-        PublisherConfig { addresses: vec![], ..good.clone() },
-        PublisherConfig { addresses: vec!["no port".into()], ..good.clone() },
-        PublisherConfig { credential: nameless, ..good.clone() },
+        PublisherConfig {
+            publisher: 0,
+            ..good.clone()
+        },
+        PublisherConfig {
+            incarnation: Some(0),
+            ..good.clone()
+        },
+        PublisherConfig {
+            addresses: vec![],
+            ..good.clone()
+        },
+        PublisherConfig {
+            addresses: vec!["no port".into()],
+            ..good.clone()
+        },
+        PublisherConfig {
+            credential: nameless,
+            ..good.clone()
+        },
     ] {
         let error = Publisher::connect(config).err().unwrap();
         assert!(matches!(error, ClientError::Configuration(_)), "{error}");
-    }
-}
-
-/// The relay's whole part of a session arrives byte by byte.
-#[test]
-fn what_the_relay_says_may_be_split_anywhere() {
-    let relay = Relay::new();
-    let (mut publisher, mut session, topic) =
-        relay.publisher(relay.publisher_config(), Terms::default());
-    drop_session(&mut publisher, session);
-    let mut drive = || {
-        publisher.poll().unwrap();
-    };
-    session = relay.accept(&mut drive);
-    by_bytes(&mut session, &support::challenge(), &mut drive);
-    let nonce = session.logon(Role::Publisher, &mut drive);
-    by_bytes(&mut session, &accept(&Terms::default(), &nonce, support::SECRET), &mut drive);
-    session.answer_topic("a.b", 1, &mut drive);
-    until("the connection", || {
-        publisher.poll().unwrap();
-        publisher.is_connected()
-    });
-    queue(&mut publisher, topic, 1);
-    publisher.flush().unwrap();
-    session.records(1, || {});
-    let ack = relay_client::wire::message::Ack {
-        publisher_seq: PublisherSeq(1),
-        seq: Seq(4),
-        epoch: relay_client::Epoch(1),
-    };
-    by_bytes(&mut session, &Message::Ack(ack), || {
-        publisher.poll().unwrap();
-    });
-    assert!(publisher.wait_released(PATIENCE).unwrap());
-}
-
-fn drop_session(publisher: &mut Publisher, session: Session) {
-    drop(session);
-    until("the loss", || {
-        publisher.poll().unwrap();
-        !publisher.is_connected()
-    });
-}
-
-fn by_bytes(session: &mut Session, message: &Message<'_>, mut drive: impl FnMut()) {
-    for byte in message.to_vec().unwrap() {
-        session.send_bytes(&[byte]);
-        drive();
     }
 }

@@ -13,7 +13,10 @@ use support::{Asked, PATIENCE, Relay, Session, Terms, checksum, data, defined, r
 
 /// Polls for the next record; its seq, topic and payload.
 fn next(subscriber: &mut Subscriber) -> (u64, String, Vec<u8>) {
-    let delivery = subscriber.next_within(PATIENCE).unwrap().expect("a record in time");
+    let delivery = subscriber
+        .next_within(PATIENCE)
+        .unwrap()
+        .expect("a record in time");
     (
         delivery.record.seq().get(),
         delivery.topic.to_owned(),
@@ -77,19 +80,50 @@ fn every_start_is_asked_for_as_it_was_meant() {
     for (start, from, value, known) in [
         (Start::Live, 1, 0, None),
         (Start::Earliest, 2, 0, None),
-        (Start::Seq { seq: 7, checksum: None }, 3, 7, None),
-        (Start::Seq { seq: 7, checksum: Some(0) }, 3, 7, Some(0)),
+        (
+            Start::Seq {
+                seq: 7,
+                checksum: None,
+            },
+            3,
+            7,
+            None,
+        ),
+        (
+            Start::Seq {
+                seq: 7,
+                checksum: Some(0),
+            },
+            3,
+            7,
+            Some(0),
+        ),
         (Start::Time(99), 4, 99, None),
     ] {
         let relay = Relay::new();
         let config = relay.subscriber_config("a.>", start);
         let (mut subscriber, _session, asked) = relay.subscriber(config, 7, 9);
         let patterns = vec!["a.>".into()];
-        assert_eq!(asked, Asked { from, value, checksum: known, patterns });
-        assert_eq!((subscriber.next_seq(), subscriber.tail_seq()), (Seq(7), Seq(9)));
+        assert_eq!(
+            asked,
+            Asked {
+                from,
+                value,
+                checksum: known,
+                patterns
+            }
+        );
+        assert_eq!(
+            (subscriber.next_seq(), subscriber.tail_seq()),
+            (Seq(7), Seq(9))
+        );
         assert!(matches!(
             subscriber.next_event(),
-            Some(SubscriberEvent::Connected { start_seq: Seq(7), next_seq: Seq(9), .. })
+            Some(SubscriberEvent::Connected {
+                start_seq: Seq(7),
+                next_seq: Seq(9),
+                ..
+            })
         ));
     }
 }
@@ -101,18 +135,31 @@ fn records_come_in_order_with_their_topics() {
     session.send_bytes(&defined(1, 1, "a.b"));
     session.send_bytes(&data(1, 1));
     session.send_bytes(&released(RecordKind::PublisherSession, 0, 2, b""));
-    session.send(&WireMessage::Topic(Topic { request: 0, topic: TopicId(2), name: "c" }));
+    session.send(&WireMessage::Topic(Topic {
+        request: 0,
+        topic: TopicId(2),
+        name: "c",
+    }));
     session.send_bytes(&data(2, 2));
     session.send_bytes(&data(1, 3));
     assert_eq!(next(&mut subscriber), message(1));
-    assert_eq!(next(&mut subscriber), (2, "c".into(), b"message 2".to_vec()));
+    assert_eq!(
+        next(&mut subscriber),
+        (2, "c".into(), b"message 2".to_vec())
+    );
     assert_eq!(next(&mut subscriber), message(3));
     drive(&mut subscriber);
-    assert_eq!((subscriber.next_seq(), subscriber.tail_seq()), (Seq(4), Seq(4)));
+    assert_eq!(
+        (subscriber.next_seq(), subscriber.tail_seq()),
+        (Seq(4), Seq(4))
+    );
     session.send_bytes(&data(1, 4));
     let owned = subscriber.messages().next().unwrap().unwrap();
     assert_eq!((owned.seq, owned.topic.as_str()), (Seq(4), "a.b"));
-    assert_eq!((owned.key_hash, owned.origin_time_ns, owned.receive_time_ns), (5, 6, 99));
+    assert_eq!(
+        (owned.key_hash, owned.origin_time_ns, owned.receive_time_ns),
+        (5, 6, 99)
+    );
     subscriber.close();
     assert_eq!(session.last_words(|| {}).unwrap().0, TerminateCode::Logout);
 }
@@ -133,7 +180,10 @@ fn of_kind_100(seq: u64) -> Vec<u8> {
     use relay_client::wire::checksum::{crc32c, crc32c_append};
     let mut bytes = released(RecordKind::Epoch, 0, seq, b"12345678");
     bytes[4] = 100;
-    let sum = crc32c_append(crc32c_append(crc32c(&bytes[..12]), &bytes[16..56]), &bytes[72..]);
+    let sum = crc32c_append(
+        crc32c_append(crc32c(&bytes[..12]), &bytes[16..56]),
+        &bytes[72..],
+    );
     bytes[12..16].copy_from_slice(&sum.to_le_bytes());
     bytes
 }
@@ -148,13 +198,21 @@ fn a_resumed_subscription_says_seq_and_checksum() {
     next(&mut subscriber);
     next(&mut subscriber);
     let last = checksum(&data(1, 2));
-    let resume = ResumePoint { seq: Seq(3), checksum: Some(last) };
+    let resume = ResumePoint {
+        seq: Seq(3),
+        checksum: Some(last),
+    };
     assert_eq!(subscriber.resume_point(), resume);
     drop(session);
     let (mut session, asked) = again(&relay, &mut subscriber, 3, 4);
     assert_eq!(
         asked,
-        Asked { from: 3, value: 3, checksum: Some(last), patterns: vec![">".into()] }
+        Asked {
+            from: 3,
+            value: 3,
+            checksum: Some(last),
+            patterns: vec![">".into()]
+        }
     );
     session.send_bytes(&defined(8, 3, "a.b")); // ids hold for one connection
     session.send_bytes(&data(8, 3));
@@ -165,12 +223,52 @@ fn a_resumed_subscription_says_seq_and_checksum() {
             told[..],
             [
                 SubscriberEvent::Connected { .. },
-                SubscriberEvent::Disconnected { reason: DisconnectReason::Closed },
-                SubscriberEvent::Connected { start_seq: Seq(3), next_seq: Seq(4), .. },
+                SubscriberEvent::Disconnected {
+                    reason: DisconnectReason::Closed
+                },
+                SubscriberEvent::Connected {
+                    start_seq: Seq(3),
+                    next_seq: Seq(4),
+                    ..
+                },
             ]
         ),
         "{told:?}"
     );
+}
+
+/// Where a time lies is known only once something came: until then the relay is asked for the time again.
+#[test]
+fn a_subscription_from_a_time_is_placed_by_what_comes_first() {
+    for pattern in [">", "a.*"] {
+        let relay = Relay::new();
+        let config = relay.subscriber_config(pattern, Start::Time(99));
+        let (mut subscriber, session, _) = relay.subscriber(config, 1, 800);
+        drop(session);
+        let (mut session, asked) = again(&relay, &mut subscriber, 1, 800);
+        assert_eq!((asked.from, asked.value), (4, 99));
+        session.send(&WireMessage::Topic(Topic {
+            request: 0,
+            topic: TopicId(1),
+            name: "a.b",
+        }));
+        session.send_bytes(&data(1, 500));
+        assert_eq!(next(&mut subscriber), message(500));
+        drop(session);
+        let (_session, asked) = again(&relay, &mut subscriber, 501, 800);
+        assert_eq!((asked.from, asked.value), (3, 501));
+    }
+    let relay = Relay::new();
+    let config = relay.subscriber_config(">", Start::Time(u64::MAX));
+    let (mut subscriber, mut session, _) = relay.subscriber(config, 1, 800);
+    session.heartbeat(800, 5, Held::No);
+    until("the heartbeat", || {
+        drive(&mut subscriber);
+        subscriber.next_seq() == Seq(800)
+    });
+    drop(session);
+    let (_session, asked) = again(&relay, &mut subscriber, 800, 800);
+    assert_eq!((asked.from, asked.value, asked.checksum), (3, 800, Some(5)));
 }
 
 /// Nothing was received yet, but where the subscription stood is known.
@@ -188,7 +286,11 @@ fn a_live_subscription_resumes_where_it_began() {
 fn a_heartbeat_moves_a_filtered_subscription_on() {
     let relay = Relay::new();
     let (mut subscriber, mut session) = filtered(&relay);
-    session.send(&WireMessage::Topic(Topic { request: 0, topic: TopicId(4), name: "a.b" }));
+    session.send(&WireMessage::Topic(Topic {
+        request: 0,
+        topic: TopicId(4),
+        name: "a.b",
+    }));
     session.send_bytes(&data(4, 5));
     assert_eq!(next(&mut subscriber), message(5));
     session.heartbeat(900, 77, Held::No);
@@ -200,7 +302,10 @@ fn a_heartbeat_moves_a_filtered_subscription_on() {
     session.heartbeat(800, 66, Held::No); // late, and no reason to go back
     drop(session);
     let (_session, asked) = again(&relay, &mut subscriber, 900, 1_000);
-    assert_eq!((asked.from, asked.value, asked.checksum), (3, 900, Some(77)));
+    assert_eq!(
+        (asked.from, asked.value, asked.checksum),
+        (3, 900, Some(77))
+    );
     let patterns: Vec<String> = vec!["a.*".into()];
     assert_eq!(asked.patterns, patterns);
 }
@@ -299,8 +404,14 @@ fn a_damaged_record_is_never_handed_over() {
         });
         match end.unwrap() {
             Some(error) => {
-                assert!(matches!(error, ClientError::Corrupt { seq: Seq(2), .. }), "{error}");
-                assert_eq!(session.last_words(|| {}).unwrap().0, TerminateCode::Checksum);
+                assert!(
+                    matches!(error, ClientError::Corrupt { seq: Seq(2), .. }),
+                    "{error}"
+                );
+                assert_eq!(
+                    session.last_words(|| {}).unwrap().0,
+                    TerminateCode::Checksum
+                );
                 corrupt += 1;
             }
             // Kind 0, flags and extension length don't get as far as the checksum.
@@ -397,7 +508,10 @@ fn a_long_flow_of_records_of_every_size() {
 #[test]
 fn the_receive_buffer_fits_the_payload_limit() {
     let relay = Relay::new();
-    let terms = Terms { payload_limit: 1 << 20, ..Terms::default() };
+    let terms = Terms {
+        payload_limit: 1 << 20,
+        ..Terms::default()
+    };
     let config = relay.subscriber_config(">", Start::Earliest);
     let body = vec![9; 1 << 20];
     std::thread::scope(|scope| {
@@ -445,7 +559,10 @@ fn what_came_before_the_end_is_handed_over() {
     session.terminate(TerminateCode::WrongHistory);
     assert_eq!(next(&mut subscriber), message(1));
     assert_eq!(next(&mut subscriber), message(2));
-    assert!(matches!(final_error(&mut subscriber), ClientError::Terminated { .. }));
+    assert!(matches!(
+        final_error(&mut subscriber),
+        ClientError::Terminated { .. }
+    ));
 }
 
 #[test]
@@ -459,9 +576,20 @@ fn a_journal_that_begins_too_late_is_an_error() {
             session.subscribed(100, 200);
             session.last_words(|| {})
         });
-        let start = Start::Seq { seq: 7, checksum: None };
-        let error = Subscriber::connect(relay.subscriber_config(">", start)).err().unwrap();
-        assert_eq!(error, ClientError::NotKept { asked: Seq(7), start: Seq(100) });
+        let start = Start::Seq {
+            seq: 7,
+            checksum: None,
+        };
+        let error = Subscriber::connect(relay.subscriber_config(">", start))
+            .err()
+            .unwrap();
+        assert_eq!(
+            error,
+            ClientError::NotKept {
+                asked: Seq(7),
+                start: Seq(100)
+            }
+        );
     });
 }
 
@@ -478,7 +606,10 @@ fn malformed_items_lead_to_the_next_connection() {
         session.send_bytes(&broken);
         let (_session, asked) = again(&relay, &mut subscriber, 1, 1);
         assert_eq!((asked.from, asked.value), (3, 1));
-        assert!(matches!(subscriber.last_failure(), Some(DisconnectReason::Malformed(_))));
+        assert!(matches!(
+            subscriber.last_failure(),
+            Some(DisconnectReason::Malformed(_))
+        ));
     }
 }
 
@@ -486,7 +617,10 @@ fn malformed_items_lead_to_the_next_connection() {
 fn heartbeats_go_out_and_silence_breaks_the_connection() {
     let relay = Relay::new();
     let config = relay.subscriber_config(">", Start::Live);
-    let terms = Terms { heartbeat_ms: 20, ..Terms::default() };
+    let terms = Terms {
+        heartbeat_ms: 20,
+        ..Terms::default()
+    };
     std::thread::scope(|scope| {
         let peer = scope.spawn(|| {
             let mut session = relay.accept(|| {});
@@ -511,11 +645,29 @@ fn settings_that_can_not_work_are_refused() {
     let relay = Relay::new();
     let good = relay.subscriber_config(">", Start::Live);
     for config in [
-        SubscriberConfig { patterns: vec![], ..good.clone() },
-        SubscriberConfig { patterns: vec!["a..b".into()], ..good.clone() },
-        SubscriberConfig { patterns: vec!["a".into(); 1_001], ..good.clone() },
-        SubscriberConfig { start: Start::Seq { seq: 0, checksum: None }, ..good.clone() },
-        SubscriberConfig { addresses: vec![], ..good.clone() },
+        SubscriberConfig {
+            patterns: vec![],
+            ..good.clone()
+        },
+        SubscriberConfig {
+            patterns: vec!["a..b".into()],
+            ..good.clone()
+        },
+        SubscriberConfig {
+            patterns: vec!["a".into(); 1_001],
+            ..good.clone()
+        },
+        SubscriberConfig {
+            start: Start::Seq {
+                seq: 0,
+                checksum: None,
+            },
+            ..good.clone()
+        },
+        SubscriberConfig {
+            addresses: vec![],
+            ..good.clone()
+        },
     ] {
         let error = Subscriber::connect(config).err().unwrap();
         assert!(matches!(error, ClientError::Configuration(_)), "{error}");

@@ -435,6 +435,8 @@ impl Sequence {
                 taken += stride;
                 continue;
             }
+            // The expected record has come: whatever becomes of it, the publisher is to hear of it.
+            self.sessions[conn.index as usize].is_going_back = false;
             if !self.make_room(stride, now, log) {
                 self.settle_acks();
                 return Progress {
@@ -447,7 +449,6 @@ impl Sequence {
                 taken += stride;
                 continue;
             }
-            self.sessions[conn.index as usize].is_going_back = false;
             self.append_data(place, &bytes[taken..taken + stride], &record, log);
             taken += stride;
         }

@@ -14,8 +14,7 @@ use relay_wire::message::{
     Terminate, Topic, TopicRequest,
 };
 use relay_wire::record::{
-    EpochBody, Fields, Record, encode, encoded_stride, epoch_body, stamp,
-    trading_session_body,
+    EpochBody, Fields, Record, encode, encoded_stride, epoch_body, stamp, trading_session_body,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +43,11 @@ fn thirty_two(first: u8) -> [u8; 32] {
 fn message(name: &str, message: &Message<'_>) -> Value {
     let bytes = message.to_vec().unwrap();
     let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
-    assert_eq!(Message::decode(&bytes[..length]).as_ref(), Ok(message), "{name}");
+    assert_eq!(
+        Message::decode(&bytes[..length]).as_ref(),
+        Ok(message),
+        "{name}"
+    );
     json!({
         "name": name,
         "item": "message",
@@ -152,10 +155,20 @@ fn session_messages() -> Vec<Value> {
             detail: 1 << 40,
             text: "what happened and what to do",
         };
-        vectors.push(message(&format!("terminate {code:?}"), &Message::Terminate(terminate)));
+        vectors.push(message(
+            &format!("terminate {code:?}"),
+            &Message::Terminate(terminate),
+        ));
     }
-    let silent = Terminate { code: TerminateCode::Logout, detail: 0, text: "" };
-    vectors.push(message("terminate without text", &Message::Terminate(silent)));
+    let silent = Terminate {
+        code: TerminateCode::Logout,
+        detail: 0,
+        text: "",
+    };
+    vectors.push(message(
+        "terminate without text",
+        &Message::Terminate(silent),
+    ));
     for &held in Held::ALL {
         let heartbeat = Heartbeat {
             next_seq: Seq(1_000_001),
@@ -163,7 +176,10 @@ fn session_messages() -> Vec<Value> {
             checksum: 0xE306_9283,
             held,
         };
-        vectors.push(message(&format!("heartbeat held {held:?}"), &Message::Heartbeat(heartbeat)));
+        vectors.push(message(
+            &format!("heartbeat held {held:?}"),
+            &Message::Heartbeat(heartbeat),
+        ));
     }
     let of_client = Heartbeat {
         next_seq: Seq(0),
@@ -171,18 +187,32 @@ fn session_messages() -> Vec<Value> {
         checksum: 0,
         held: Held::No,
     };
-    vectors.push(message("heartbeat of a client", &Message::Heartbeat(of_client)));
+    vectors.push(message(
+        "heartbeat of a client",
+        &Message::Heartbeat(of_client),
+    ));
     vectors.push(message(
         "topic request",
-        &Message::TopicRequest(TopicRequest { request: 9, name: b"orders.xnas.ABC" }),
+        &Message::TopicRequest(TopicRequest {
+            request: 9,
+            name: b"orders.xnas.ABC",
+        }),
     ));
     vectors.push(message(
         "topic as an answer",
-        &Message::Topic(Topic { request: 9, topic: TopicId(12), name: "" }),
+        &Message::Topic(Topic {
+            request: 9,
+            topic: TopicId(12),
+            name: "",
+        }),
     ));
     vectors.push(message(
         "topic told",
-        &Message::Topic(Topic { request: 0, topic: TopicId(12), name: "orders.xnas.\u{c4}BC" }),
+        &Message::Topic(Topic {
+            request: 0,
+            topic: TopicId(12),
+            name: "orders.xnas.\u{c4}BC",
+        }),
     ));
     let acknowledged = Ack {
         publisher_seq: PublisherSeq(4_000),
@@ -198,7 +228,10 @@ fn session_messages() -> Vec<Value> {
             code,
             text: "why",
         };
-        vectors.push(message(&format!("reject {code:?}"), &Message::Reject(reject)));
+        vectors.push(message(
+            &format!("reject {code:?}"),
+            &Message::Reject(reject),
+        ));
     }
     vectors.extend(subscriptions());
     vectors
@@ -258,7 +291,12 @@ fn subscriptions() -> Vec<Value> {
         (&From::Earliest, None, 0, vec!["orders.*.ABC", "trades.>"]),
         (&From::Seq, Some(0xE306_9283), 1_000_001, vec![">"]),
         (&From::Seq, None, 1, vec!["a"]),
-        (&From::Time, None, 1_700_000_000_123_456_789, vec!["\u{fc}ber.*"]),
+        (
+            &From::Time,
+            None,
+            1_700_000_000_123_456_789,
+            vec!["\u{fc}ber.*"],
+        ),
     ] {
         let mut laid_out = Vec::new();
         let subscribe = Subscribe {
@@ -269,7 +307,11 @@ fn subscriptions() -> Vec<Value> {
         };
         let name = format!(
             "subscribe from {from:?}{}",
-            if checksum.is_some() { " with checksum" } else { "" }
+            if checksum.is_some() {
+                " with checksum"
+            } else {
+                ""
+            }
         );
         vectors.push(message(&name, &Message::Subscribe(subscribe)));
     }
@@ -304,19 +346,34 @@ fn record(
     payload: &[u8],
 ) -> Value {
     let area: Vec<u8> = if has_extension {
-        ENTRIES.iter().flat_map(|(kind, value)| entry(*kind, value)).collect()
+        ENTRIES
+            .iter()
+            .flat_map(|(kind, value)| entry(*kind, value))
+            .collect()
     } else {
         Vec::new()
     };
     let is_of_publisher = matches!(kind, RecordKind::Data | RecordKind::PublisherSession);
     let is_data = kind == RecordKind::Data;
     let fields = Fields {
-        topic: TopicId(if is_data || kind == RecordKind::Topic { 12 } else { 0 }),
+        topic: TopicId(if is_data || kind == RecordKind::Topic {
+            12
+        } else {
+            0
+        }),
         publisher: PublisherId(if is_of_publisher { 17 } else { 0 }),
-        incarnation: Incarnation(if is_of_publisher { 1_700_000_000_123_456_789 } else { 0 }),
+        incarnation: Incarnation(if is_of_publisher {
+            1_700_000_000_123_456_789
+        } else {
+            0
+        }),
         publisher_seq: PublisherSeq(if is_data { 4_001 } else { 0 }),
         key_hash: if is_data { 0x0123_4567_89AB_CDEF } else { 0 },
-        origin_time_ns: if is_data { 1_700_000_001_000_000_001 } else { 0 },
+        origin_time_ns: if is_data {
+            1_700_000_001_000_000_001
+        } else {
+            0
+        },
     };
     let mut bytes = vec![0xEE; encoded_stride(area.len(), payload.len())];
     encode(&mut bytes, kind, &fields, &area, payload).unwrap();
@@ -325,7 +382,11 @@ fn record(
     }
     let decoded = Record::parse(&bytes).unwrap();
     decoded.verify().unwrap();
-    assert_eq!((decoded.kind(), decoded.payload()), (Some(kind), payload), "{name}");
+    assert_eq!(
+        (decoded.kind(), decoded.payload()),
+        (Some(kind), payload),
+        "{name}"
+    );
     assert_eq!(decoded.extension(), area, "{name}");
     let header = decoded.header();
     let extension = if has_extension { &ENTRIES[..] } else { &[] };
@@ -390,12 +451,28 @@ fn records() -> Vec<Value> {
         clean: 1,
         reserved_tail: [0; 15],
     };
-    let session = [&20_260_105_u64.to_le_bytes()[..], "Monday \u{2014} day".as_bytes()].concat();
+    let session = [
+        &20_260_105_u64.to_le_bytes()[..],
+        "Monday \u{2014} day".as_bytes(),
+    ]
+    .concat();
     let data = RecordKind::Data;
     let mut vectors = vec![
-        record("data as a publisher sends it", data, false, None, b"buy 100"),
+        record(
+            "data as a publisher sends it",
+            data,
+            false,
+            None,
+            b"buy 100",
+        ),
         record("data without payload", data, false, None, b""),
-        record("data of a multiple of eight", data, false, stamped, b"12345678"),
+        record(
+            "data of a multiple of eight",
+            data,
+            false,
+            stamped,
+            b"12345678",
+        ),
     ];
     for (kind, payload) in [
         (RecordKind::Data, &b"sell 200 ABC"[..]),
@@ -425,7 +502,11 @@ fn bytes_and_fields_are_the_committed_ones() {
     let committed: Value = serde_json::from_str(&text).unwrap();
     let committed = committed["vectors"].as_array().unwrap();
     for (made, committed) in made.iter().zip(committed) {
-        assert_eq!(made, committed, "{} changed; see this test's head", made["name"]);
+        assert_eq!(
+            made, committed,
+            "{} changed; see this test's head",
+            made["name"]
+        );
     }
     assert_eq!(made.len(), committed.len(), "vectors were added or removed");
 }

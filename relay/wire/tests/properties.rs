@@ -68,8 +68,16 @@ fn parts() -> impl Strategy<Value = Parts> {
         proptest::collection::vec(any::<u8>(), 0..300),
         proptest::collection::vec("\\PC{0,40}", 1..20),
     );
-    let blobs = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<bool>(), 0_u8..11);
-    let numbers = (proptest::array::uniform6(number()), proptest::array::uniform4(small()));
+    let blobs = (
+        any::<[u8; 32]>(),
+        any::<[u8; 32]>(),
+        any::<bool>(),
+        0_u8..11,
+    );
+    let numbers = (
+        proptest::array::uniform6(number()),
+        proptest::array::uniform4(small()),
+    );
     (codes, texts, blobs, numbers).prop_map(|(codes, texts, blobs, numbers)| Parts {
         which: blobs.3,
         numbers: numbers.0,

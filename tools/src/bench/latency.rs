@@ -113,7 +113,7 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
     let shared = Arc::new(Shared::default());
 
     let senders = load::senders(&target, options.publishers, None)?;
-    let receivers = load::receivers(&target, options.subscribers, &senders, plan.measured())?;
+    let receivers = load::receivers(&target, options.subscribers, &senders)?;
     let plan = plan.starting_soon();
     let mut client = Client::new(plan, senders, receivers, shared.clone());
     let cpu = options.target.client_cpu();
@@ -260,15 +260,9 @@ impl Plan {
 
     #[inline]
     fn due_ns(&self, index: u64) -> u64 {
-        self.start_ns + self.offset_ns(index)
+        self.start_ns + (index as f64 * self.interval_ns) as u64
     }
 
-    #[inline]
-    fn offset_ns(&self, index: u64) -> u64 {
-        (index as f64 * self.interval_ns) as u64
-    }
-
-    /// Placeholder window until the start is known: receivers are told in [`Client::new`].
     fn measured(&self) -> Measured {
         Measured { from_ns: self.due_ns(self.measured_from), to_ns: self.due_ns(self.total) }
     }
@@ -293,4 +287,161 @@ struct Client {
     acked: Vec<Arc<Mutex<Vec<u64>>>>,
     ack_latency: Histogram<u64>,
     lateness: Histogram<u64>,
+}
+
+impl Client {
+    fn new(
+        plan: Plan,
+        mut senders: Vec<Sender>,
+        mut receivers: Vec<Receiver>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        for receiver in &mut receivers {
+            receiver.receipts.measured = plan.measured();
+        }
+        let mut acked = Vec::new();
+        for sender in &mut senders {
+            let seen = Arc::new(Mutex::new(Vec::with_capacity(1024)));
+            acked.push(seen.clone());
+            sender.publisher.on_ack(Box::new(move |publisher_seq, _| {
+                seen.lock().expect("no holder panics").push(publisher_seq.get());
+            }));
+        }
+        Self {
+            payload: vec![0; plan.size],
+            plan,
+            senders,
+            receivers,
+            shared,
+            next: 0,
+            turns: 0,
+            acked,
+            ack_latency: new_histogram(),
+            lateness: new_histogram(),
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        let deadline_ns = self.plan.due_ns(self.plan.total) + DRAIN_NS;
+        loop {
+            let now_ns = self.plan.clock.now_ns();
+            let is_busy = self.turn(now_ns)?;
+            let is_stopped = self.shared.stop.load(Ordering::Relaxed);
+            if self.is_finished() || now_ns > deadline_ns || is_stopped {
+                return Ok(());
+            }
+            if !is_busy {
+                let is_done = self.next == self.plan.total;
+                let due_ns = if is_done { u64::MAX } else { self.plan.due_ns(self.next) };
+                load::idle(self.plan.idle, self.plan.clock, due_ns, &mut self.receivers)?;
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.next == self.plan.total
+            && self.receivers.iter().all(|r| r.receipts.distinct() >= self.plan.total)
+            && self.senders.iter().all(|sender| sender.publisher.unacknowledged() == 0)
+    }
+
+    /// Sends and receives what can be; false if nothing moved.
+    fn turn(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let is_sent = self.send(now_ns)?;
+        let mut is_received = false;
+        for receiver in &mut self.receivers {
+            is_received |= receiver.take(self.plan.clock, TAKE_MAX)? > 0;
+        }
+        self.turns += 1;
+        if is_received || self.turns.is_multiple_of(ACK_TURNS) {
+            self.take_acks()?;
+        }
+        Ok(is_sent || is_received)
+    }
+
+    fn send(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let count = self.senders.len() as u64;
+        let first = self.next;
+        for _ in 0..SEND_MAX {
+            if self.next == self.plan.total {
+                break;
+            }
+            let due_ns = self.plan.due_ns(self.next);
+            if due_ns > now_ns {
+                break;
+            }
+            let sender = &mut self.senders[(self.next % count) as usize];
+            load::write_head(&mut self.payload, sender.next, due_ns);
+            match sender.publisher.try_send(&OutMessage::new(sender.topic, &self.payload)) {
+                Ok(_) => {}
+                Err(TrySendError::Full) => break,
+                Err(error) => return Err(Failure::Failed(format!("sending: {error}"))),
+            }
+            if self.next >= self.plan.measured_from {
+                record(&mut self.lateness, now_ns - due_ns);
+            }
+            sender.next += 1;
+            self.next += 1;
+        }
+        for index in first..self.next.min(first + count) {
+            self.senders[(index % count) as usize].publisher.flush()?;
+        }
+        self.shared.sent.store(self.next, Ordering::Relaxed);
+        Ok(self.next > first)
+    }
+
+    fn take_acks(&mut self) -> Result<(), Failure> {
+        let count = self.senders.len() as u64;
+        for (place, sender) in (0..).zip(&mut self.senders) {
+            sender.publisher.poll()?;
+            let mut acked = self.acked[place as usize].lock().expect("no holder panics");
+            if acked.is_empty() {
+                continue;
+            }
+            let now_ns = self.plan.clock.now_ns();
+            for publisher_seq in acked.drain(..) {
+                let index = (publisher_seq - 1) * count + place;
+                if index >= self.plan.measured_from {
+                    let due_ns = self.plan.due_ns(index);
+                    record(&mut self.ack_latency, now_ns.saturating_sub(due_ns));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What all subscribers together saw.
+struct Outcome {
+    latency: Histogram<u64>,
+    /// Of the subscriber that received fewest.
+    received: u64,
+    achieved: f64,
+    lost: u64,
+    duplicated: u64,
+    disordered: u64,
+}
+
+impl Outcome {
+    fn of(receivers: &[Receiver], plan: &Plan) -> Self {
+        let mut outcome = Self {
+            latency: new_histogram(),
+            received: u64::MAX,
+            achieved: f64::MAX,
+            lost: 0,
+            duplicated: 0,
+            disordered: 0,
+        };
+        let first_due_ns = plan.due_ns(plan.measured_from);
+        for Receiver { receipts, .. } in receivers {
+            outcome.latency.add(&receipts.latency).expect("histograms of one shape");
+            outcome.received = outcome.received.min(receipts.received);
+            let span_ns = receipts.last_receipt_ns.saturating_sub(first_due_ns).max(1);
+            let achieved = receipts.received as f64 / (span_ns as f64 / 1e9);
+            outcome.achieved = outcome.achieved.min(achieved);
+            outcome.lost += plan.total - receipts.distinct();
+            outcome.duplicated += receipts.duplicated();
+            outcome.disordered += receipts.disordered();
+        }
+        outcome
+    }
 }

@@ -91,12 +91,11 @@ pub(super) fn senders(
     (0..count).map(connect).collect()
 }
 
-/// Connects `count` subscribers, live.
+/// Connects `count` subscribers, live. What they are to measure is told later, in [`Receipts::measured`].
 pub(super) fn receivers(
     target: &Target,
     count: u64,
     senders: &[Sender],
-    measured: Measured,
 ) -> Result<Vec<Receiver>, Failure> {
     let incarnations: Vec<_> = senders.iter().map(|s| s.publisher.incarnation().get()).collect();
     let connect = |_| {
@@ -107,7 +106,7 @@ pub(super) fn receivers(
                 first_publisher: target.first_publisher,
                 incarnations: incarnations.clone(),
                 tallies: incarnations.iter().map(|_| Tally::default()).collect(),
-                measured,
+                measured: Measured { from_ns: u64::MAX, to_ns: u64::MAX },
                 received: 0,
                 in_time: 0,
                 last_receipt_ns: 0,
@@ -136,7 +135,7 @@ pub(super) struct Receipts {
     first_publisher: u64,
     incarnations: Vec<u64>,
     tallies: Vec<Tally>,
-    measured: Measured,
+    pub(super) measured: Measured,
     /// Messages whose intended time is a measured one.
     pub(super) received: u64,
     /// Messages that arrived within the measured time.

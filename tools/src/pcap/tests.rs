@@ -1,6 +1,7 @@
 //! Goal: every capture that tcpdump and wireshark write is read, and none that is damaged makes more than an error.
 //! Method: files are laid out here byte by byte, in both byte orders, then cut at every byte and changed at every byte.
 
+use super::frame::Transport;
 use super::*;
 
 const PAYLOAD: &[u8] = b"8=FIX.4.2";

@@ -130,7 +130,10 @@ fn apply(window: &mut Window, plain: &mut Plain, step: &Step, tag: u64) {
                 Err(refusal) => {
                     assert_eq!(refusal, Refusal::Full);
                     let kept = window.kept_bytes();
-                    assert!(kept + 2 * (length + 80) + 1000 > WINDOW, "refused with {kept} kept");
+                    assert!(
+                        kept + 2 * (length + 80) + 1000 > WINDOW,
+                        "refused with {kept} kept"
+                    );
                 }
             }
         }
@@ -174,7 +177,11 @@ fn apply(window: &mut Window, plain: &mut Plain, step: &Step, tag: u64) {
             let mut expected_seq = plain.first;
             window.rewrite(window.first(), |seq, topic| {
                 assert_eq!(seq.get(), expected_seq);
-                let new = if topic == TopicId(from) { to.map(TopicId) } else { Some(topic) };
+                let new = if topic == TopicId(from) {
+                    to.map(TopicId)
+                } else {
+                    Some(topic)
+                };
                 expected_seq += u64::from(new.is_some());
                 new
             });
@@ -202,11 +209,17 @@ fn compare(window: &Window, plain: &Plain) {
     assert_eq!(window.next().get(), plain.next());
     assert_eq!(window.cursor().get(), plain.cursor);
     assert_eq!(window.len(), plain.records.len());
-    let kept: usize = (plain.first..plain.next()).map(|seq| plain.bytes_of(seq).len()).sum();
+    let kept: usize = (plain.first..plain.next())
+        .map(|seq| plain.bytes_of(seq).len())
+        .sum();
     assert_eq!(window.kept_bytes(), kept);
     assert!(window.sent_to() >= window.cursor() && window.sent_to() <= window.next());
     for credit in [0, 500, 1500, u64::MAX] {
-        assert_eq!(queued(window, credit), plain.queued(credit), "credit {credit}");
+        assert_eq!(
+            queued(window, credit),
+            plain.queued(credit),
+            "credit {credit}"
+        );
     }
 }
 
@@ -242,13 +255,19 @@ fn a_record_as_large_as_the_window_fits_and_one_larger_never_does() {
 #[test]
 fn a_malformed_extension_area_is_refused_and_leaves_nothing() {
     let mut window = Window::new(WINDOW);
-    assert_eq!(window.push(fields(1), &[0; 7], b"x"), Err(Refusal::Extension));
+    assert_eq!(
+        window.push(fields(1), &[0; 7], b"x"),
+        Err(Refusal::Extension)
+    );
     let too_long_value = [1, 0, 9, 0, 0, 0, 0, 0];
     let refused = window.push(fields(1), &too_long_value, b"x");
     assert_eq!(refused, Err(Refusal::Extension));
     assert_eq!(window.len(), 0);
     let empty_value = [1, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(window.push(fields(1), &empty_value, b"x"), Ok(PublisherSeq(1)));
+    assert_eq!(
+        window.push(fields(1), &empty_value, b"x"),
+        Ok(PublisherSeq(1))
+    );
 }
 
 /// The smallest records are as many as the window has slots for.

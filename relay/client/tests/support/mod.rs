@@ -18,8 +18,9 @@ use relay_client::wire::message::{
 use relay_client::wire::record::{self, Fields, Record};
 use relay_client::wire::{code::RecordKind, stride};
 use relay_client::{
-    Credential, Epoch, Incarnation, Publisher, PublisherConfig, PublisherId, PublisherSeq,
-    RejectCode, Seq, Start, StreamId, Subscriber, SubscriberConfig, TerminateCode, TopicId,
+    ClientError, Credential, Epoch, Incarnation, OutMessage, Publisher, PublisherConfig,
+    PublisherEvent, PublisherId, PublisherSeq, RejectCode, Seq, Start, StreamId, Subscriber,
+    SubscriberConfig, TerminateCode, TopicId,
 };
 
 pub const SECRET: &[u8] = b"a secret of the tests";
@@ -40,7 +41,10 @@ pub fn credential() -> Credential {
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{what} did not happen within {PATIENCE:?}"
+        );
         std::thread::yield_now();
     }
 }
@@ -95,7 +99,12 @@ impl Relay {
     pub fn subscriber_config(&self, pattern: &str, start: Start) -> SubscriberConfig {
         SubscriberConfig {
             connect_timeout: PATIENCE,
-            ..SubscriberConfig::new(vec![self.address()], credential(), vec![pattern.into()], start)
+            ..SubscriberConfig::new(
+                vec![self.address()],
+                credential(),
+                vec![pattern.into()],
+                start,
+            )
         }
     }
 
@@ -121,7 +130,11 @@ impl Relay {
     }
 
     /// A publisher logged on under `terms`, with topic `a.b` as id 1.
-    pub fn publisher(&self, config: PublisherConfig, terms: Terms) -> (Publisher, Session, TopicId) {
+    pub fn publisher(
+        &self,
+        config: PublisherConfig,
+        terms: Terms,
+    ) -> (Publisher, Session, TopicId) {
         std::thread::scope(|scope| {
             let relay = scope.spawn(|| {
                 let mut session = self.accept(|| {});
@@ -204,7 +217,10 @@ impl Session {
         until("an item of the client's", || {
             item = self.try_item();
             if item.is_none() {
-                assert!(!self.is_closed, "the client closed instead of sending an item");
+                assert!(
+                    !self.is_closed,
+                    "the client closed instead of sending an item"
+                );
                 drive();
             }
             item.is_some()
@@ -289,7 +305,11 @@ impl Session {
     /// Reads a TOPIC_REQUEST for `name` and gives it `id`.
     pub fn answer_topic(&mut self, name: &str, id: u32, mut drive: impl FnMut()) {
         let request = self.topic_request(name, &mut drive);
-        self.send(&Message::Topic(Topic { request, topic: TopicId(id), name: "" }));
+        self.send(&Message::Topic(Topic {
+            request,
+            topic: TopicId(id),
+            name: "",
+        }));
     }
 
     /// Reads a TOPIC_REQUEST for `name`; its number.
@@ -327,7 +347,11 @@ impl Session {
     }
 
     pub fn terminate(mut self, code: TerminateCode) {
-        self.send(&Message::Terminate(Terminate { code, detail: 3, text: "the test ends it" }));
+        self.send(&Message::Terminate(Terminate {
+            code,
+            detail: 3,
+            text: "the test ends it",
+        }));
     }
 
     /// Reads a SUBSCRIBE.
@@ -341,7 +365,9 @@ impl Session {
             from: subscribe.from.number(),
             value: subscribe.value,
             checksum: subscribe.checksum,
-            patterns: patterns.map(|p| String::from_utf8(p.into()).unwrap()).collect(),
+            patterns: patterns
+                .map(|p| String::from_utf8(p.into()).unwrap())
+                .collect(),
         }
     }
 
@@ -419,7 +445,12 @@ pub fn released(kind: RecordKind, topic: u32, seq: u64, payload: &[u8]) -> Vec<u
 }
 
 pub fn data(topic: u32, seq: u64) -> Vec<u8> {
-    released(RecordKind::Data, topic, seq, format!("message {seq}").as_bytes())
+    released(
+        RecordKind::Data,
+        topic,
+        seq,
+        format!("message {seq}").as_bytes(),
+    )
 }
 
 pub fn defined(topic: u32, seq: u64, name: &str) -> Vec<u8> {
@@ -429,4 +460,40 @@ pub fn defined(topic: u32, seq: u64, name: &str) -> Vec<u8> {
 pub fn checksum(record: &[u8]) -> u32 {
     Record::parse(record).unwrap().checksum()
 }
-impl Session { pub fn into_socket(self) -> TcpStream { self.socket } }
+
+pub fn payload(number: u64) -> Vec<u8> {
+    format!("message {number}").into_bytes()
+}
+
+pub fn queue(publisher: &mut Publisher, topic: TopicId, number: u64) -> PublisherSeq {
+    let payload = payload(number);
+    publisher
+        .try_send(&OutMessage::new(topic, &payload))
+        .unwrap()
+}
+
+/// What the relay receives of messages `numbers`, numbered from `seq` on.
+pub fn expected(
+    seq: u64,
+    id: u32,
+    numbers: impl IntoIterator<Item = u64>,
+) -> Vec<(u64, u32, Vec<u8>)> {
+    (seq..)
+        .zip(numbers)
+        .map(|(seq, number)| (seq, id, payload(number)))
+        .collect()
+}
+
+pub fn events(publisher: &mut Publisher) -> Vec<PublisherEvent> {
+    std::iter::from_fn(|| publisher.next_event()).collect()
+}
+
+/// Polls until the publisher ends; its error.
+pub fn final_error(publisher: &mut Publisher) -> ClientError {
+    let mut error = None;
+    until("an error", || {
+        error = publisher.poll().err();
+        error.is_some()
+    });
+    error.unwrap()
+}
