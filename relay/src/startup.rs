@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relay_core::credential::CredentialBook;
 use relay_core::fanout::Fanout;
@@ -118,6 +118,11 @@ fn check_fit(config: &StreamConfig, storage: &Storage) -> Result<(), StartError>
     Ok(())
 }
 
+/// How long a port may still be held by a process that was killed: the kernel ends the operations of its ring, and with
+/// them its sockets, only after the process itself is gone.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+const PORT_PAUSE: Duration = Duration::from_millis(5);
+
 fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), StartError> {
     let bind = || -> std::io::Result<(OwnedFd, SocketAddr)> {
         let domain = socket2::Domain::for_address(address);
@@ -128,20 +133,30 @@ fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), StartError> {
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
         Ok((socket.into(), bound))
     };
-    bind().map_err(|error| {
-        let hint = if error.kind() == std::io::ErrorKind::AddrInUse {
+    let begun = Instant::now();
+    loop {
+        let error = match bind() {
+            Ok(bound) => return Ok(bound),
+            Err(error) => error,
+        };
+        let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        if is_taken && begun.elapsed() < PORT_PATIENCE {
+            std::thread::sleep(PORT_PAUSE);
+            continue;
+        }
+        let hint = if is_taken {
             ": another process has it; stop that, or change `listen` in the configuration"
         } else {
             ": correct `listen` in the configuration"
         };
-        format!("listening on {address} failed ({error}){hint}").into()
-    })
+        return Err(format!("listening on {address} failed ({error}){hint}").into());
+    }
 }
 
 /// Starts a stream: recovery, machines, agents, threads.
 pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> {
-    let (listener, address) = listen(config.listen)?;
     let ready = open_journal(config)?;
+    let (listener, address) = listen(config.listen)?;
     let clock = Clock::new();
     let now = clock.now();
     let settings = &config.settings;

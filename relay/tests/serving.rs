@@ -1,0 +1,244 @@
+//! The appliance as clients see it: real process, real sockets, real disk.
+
+mod appliance;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use appliance::{Appliance, LIMIT, Shape, eventually, payload, send, take};
+use relay_client::{Start, Subscriber};
+
+const MODES: [&str; 4] = [
+    "mode = \"shared\"\nidle = \"park\"",
+    "mode = \"shared\"\nidle = \"yield\"",
+    "mode = \"split\"\nidle = \"park\"",
+    "mode = \"split\"\nidle = \"yield\"\ncpus = [0, 1, 0]",
+];
+
+/// Goal: what is published comes out, once, in order, in every threading mode, with each idle strategy and write method.
+#[test]
+fn messages_come_out_in_every_mode() {
+    for threads in MODES {
+        for method in ["dsync", "covering"] {
+            let mut shape = Shape { threads: threads.to_owned(), ..Shape::default() };
+            shape.journal = shape.journal.replace("dsync", method);
+            let mut appliance = Appliance::started(shape);
+            let mut publisher = appliance.publisher(1);
+            let topic = publisher.topic("orders.a").unwrap();
+            let mut live = appliance.subscriber(&[">"], Start::Live);
+            for number in 1..=500 {
+                send(&mut publisher, topic, &payload(1, number));
+            }
+            assert!(publisher.wait_released(LIMIT).unwrap(), "{threads} {method}");
+            let expected: Vec<_> = (1..=500).map(|number| payload(1, number)).collect();
+            assert_eq!(take(&mut live, 500), expected, "{threads} {method}");
+            let mut late = appliance.subscriber(&["orders.*"], Start::Earliest);
+            assert_eq!(take(&mut late, 500), expected, "{threads} {method}");
+            assert!(appliance.stop().success(), "{}", appliance.log());
+        }
+    }
+}
+
+/// Goal: the hot threads allocate nothing once flow is steady. Method: the process counts; publish, look, publish more,
+/// look again.
+#[test]
+fn the_hot_path_allocates_nothing_after_start() {
+    for threads in MODES {
+        let appliance = Appliance::started(Shape { threads: threads.to_owned(), ..Shape::default() });
+        let mut publisher = appliance.publisher(1);
+        let topic = publisher.topic("orders.a").unwrap();
+        let mut everything = appliance.subscriber(&[">"], Start::Live);
+        let mut filtered = appliance.subscriber(&["orders.*"], Start::Live);
+        let allocations = || -> u64 {
+            let counters = appliance.counters();
+            counters.iter().filter(|(label, _)| label.ends_with(".allocations")).map(|(_, n)| n).sum()
+        };
+        let mut flow = |from: u64| {
+            for number in from..from + 4000 {
+                send(&mut publisher, topic, &payload(1, number));
+                if number % 50 == 0 {
+                    assert!(publisher.wait_released(LIMIT).unwrap());
+                }
+            }
+            take(&mut everything, 4000);
+            take(&mut filtered, 4000);
+        };
+        flow(1);
+        let before = allocations();
+        flow(4001);
+        assert_eq!(allocations(), before, "{threads}");
+        assert!(before > 0, "the count counts: connections were made on a hot thread");
+    }
+}
+
+/// Goal: a stop on SIGTERM loses nothing and the next start knows that it was clean.
+#[test]
+fn a_clean_stop_releases_what_was_accepted() {
+    let mut appliance = Appliance::started(Shape::default());
+    let mut publisher = appliance.publisher(1);
+    let topic = publisher.topic("orders.a").unwrap();
+    for number in 1..=200 {
+        send(&mut publisher, topic, &payload(1, number));
+    }
+    assert!(appliance.stop().success(), "{}", appliance.log());
+    appliance.start();
+    assert!(appliance.log().contains("was_clean=true"), "{}", appliance.log());
+    assert!(publisher.wait_released(LIMIT).unwrap());
+    let mut all = appliance.subscriber(&[">"], Start::Earliest);
+    assert_eq!(take(&mut all, 200), (1..=200).map(|n| payload(1, n)).collect::<Vec<_>>());
+    assert_eq!(all.next_seq().get(), 201);
+}
+
+/// Reads until told to stop and everything up to `until` has come.
+fn follow(mut subscriber: Subscriber, is_over: &AtomicBool, until: &dyn Fn() -> u64) -> Vec<(u64, u64)> {
+    let mut seen = Vec::new();
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < 3 * LIMIT, "stuck after {} messages", seen.len());
+        match subscriber.next_within(Duration::from_millis(100)).unwrap() {
+            Some(delivery) => {
+                let payload = delivery.record.payload();
+                let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
+                assert_eq!(payload, appliance::payload(number(0), number(8)), "altered");
+                seen.push((number(0), number(8)));
+            }
+            None if is_over.load(Ordering::Acquire) && seen.len() as u64 >= until() => return seen,
+            None => {}
+        }
+    }
+}
+
+/// Lets the other threads end when the one that drives them fails.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Goal: 50 rounds of SIGKILL under load lose, double, alter and reorder nothing. Method: two publishers and two
+/// subscribers (all, and filtered) that resume by themselves; at the end what each publisher was told is released must
+/// have come to each subscriber exactly once and in order.
+#[test]
+fn fifty_kills_under_load_lose_nothing() {
+    let mut appliance = Appliance::started(Shape::default());
+    let is_over = Arc::new(AtomicBool::new(false));
+    // Publishers that are done (in units of 2^32) and how much they sent in all.
+    let sent = Arc::new(AtomicU64::new(0));
+    let all_sent = |sent: &AtomicU64| match sent.load(Ordering::Acquire) {
+        both if both >> 32 == 2 => both & u64::from(u32::MAX),
+        _ => u64::MAX,
+    };
+    std::thread::scope(|scope| {
+        let _ends_all = SetOnDrop(Arc::clone(&is_over));
+        let publishers: Vec<_> = (1..=2)
+            .map(|id| {
+                let mut publisher = appliance.publisher(id);
+                let (is_over, sent) = (Arc::clone(&is_over), Arc::clone(&sent));
+                scope.spawn(move || {
+                    let topic = publisher.topic(&format!("orders.{id}")).unwrap();
+                    let mut number = 0;
+                    while !is_over.load(Ordering::Acquire) {
+                        number += 1;
+                        send(&mut publisher, topic, &payload(id, number));
+                        if number % 64 == 0 {
+                            assert!(publisher.wait_released(LIMIT).unwrap());
+                        }
+                    }
+                    assert!(publisher.wait_released(LIMIT).unwrap());
+                    sent.fetch_add(number + (1 << 32), Ordering::AcqRel);
+                    number
+                })
+            })
+            .collect();
+        let followers: Vec<_> = [&[">"][..], &["orders.1", "orders.2"]]
+            .into_iter()
+            .map(|patterns| {
+                let subscriber = appliance.subscriber(patterns, Start::Earliest);
+                let (is_over, sent) = (Arc::clone(&is_over), Arc::clone(&sent));
+                scope.spawn(move || follow(subscriber, &is_over, &|| all_sent(&sent)))
+            })
+            .collect();
+        let mut least = 0;
+        for round in 0..50 {
+            eventually("some more is released", || {
+                let released = appliance.counters()["sequence.next_seq"];
+                let is_enough = released > least + 20 + round * 7 % 50;
+                least = if is_enough { released } else { least };
+                is_enough
+            });
+            appliance.kill();
+            appliance.start();
+        }
+        is_over.store(true, Ordering::Release);
+        let counts: Vec<u64> = publishers.into_iter().map(|p| p.join().unwrap()).collect();
+        for follower in followers {
+            let seen = follower.join().unwrap();
+            for (id, &count) in (1..).zip(&counts) {
+                let numbers: Vec<u64> =
+                    seen.iter().filter(|(p, _)| *p == id).map(|(_, number)| *number).collect();
+                let expected: Vec<u64> = (1..=count).collect();
+                assert_eq!(numbers.len() as u64, count, "publisher {id}");
+                assert!(numbers == expected, "publisher {id}: lost, doubled or out of order");
+            }
+        }
+        assert!(counts.iter().sum::<u64>() > 1000, "there was load: {counts:?}");
+    });
+}
+
+/// Goal: several streams in one process are apart: own order, own journal, own clients.
+#[test]
+fn streams_are_apart() {
+    let home = appliance::scratch();
+    let mut config = "node = 1\n".to_owned();
+    for id in 1..=2 {
+        config.push_str(&format!(
+            "[[stream]]\nid = {id}\nname = \"s{id}\"\nlisten = \"127.0.0.1:0\"\n\
+             directory = \"{}\"\n[stream.threads]\nidle = \"park\"\n[stream.journal]\n\
+             segment_size = \"4MiB\"\nprepared = \"8MiB\"\nwrite_method = \"dsync\"\n\
+             [stream.limits]\nring = \"8MiB\"\n[[stream.credential]]\nname = \"p1\"\n\
+             secret = \"{}\"\npublisher = 1\npublish = [\">\"]\nsubscribe = [\">\"]\n",
+            home.path().join(format!("s{id}")).display(),
+            appliance::SECRET,
+        ));
+    }
+    let path = home.path().join("relayd.toml");
+    std::fs::write(&path, config).unwrap();
+    let formatted = appliance::run(appliance::relayd().arg("format").arg("--config").arg(&path));
+    assert!(formatted.status.success(), "{}", appliance::text(&formatted));
+    let mut child = appliance::relayd()
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    for id in 1..=2_u64 {
+        let line = lines.next().unwrap().unwrap();
+        let address = line.split("listen=").nth(1).unwrap().to_owned();
+        assert!(line.contains(&format!("stream={id}")));
+        let credential = appliance::credential("p1");
+        let config =
+            relay_client::PublisherConfig::new(vec![address.clone()], credential.clone(), 1);
+        let mut publisher = relay_client::Publisher::connect(config).unwrap();
+        let topic = publisher.topic("t").unwrap();
+        send(&mut publisher, topic, &payload(id, 1));
+        assert!(publisher.wait_released(LIMIT).unwrap());
+        let config = relay_client::SubscriberConfig::new(
+            vec![address],
+            credential,
+            vec![">".to_owned()],
+            Start::Earliest,
+        );
+        let mut subscriber = Subscriber::connect(config).unwrap();
+        assert_eq!(take(&mut subscriber, 1), [payload(id, 1)]);
+        assert_eq!(subscriber.next_seq().get(), 2);
+    }
+    // SAFETY: the child was not waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    assert!(child.wait().unwrap().success());
+}
