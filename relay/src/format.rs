@@ -26,6 +26,7 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(String)) -> Resu
     let directory = &config.directory;
     std::fs::create_dir_all(directory)
         .map_err(|error| format!("{}: can't be made: {error}", directory.display()))?;
+    storage::check_filesystem(directory)?;
     let size = config.settings.segment_size;
     let count = config.prepared.div_ceil(size);
     storage::check_space(directory, count * size + SPARE_BYTES)?;

@@ -163,7 +163,11 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
     let tables = &ready.recovered.tables;
     let book = Arc::new(CredentialBook::new(config.credentials.clone()));
     let mut counters =
-        CounterFile::create(&config.directory, settings.node.get(), settings.stream.get(), now.utc_ns)?;
+        CounterFile::create(&config.directory, settings.node.get(), settings.stream.get(), now.utc_ns)
+            .map_err(|error| {
+                let directory = config.directory.display();
+                format!("{directory}: the counters file can't be made ({error}); is the disk full?")
+            })?;
     counters.counter("epoch").set(ready.epoch.get());
 
     let ring = Arc::new(LogRing::new(settings.ring_size as usize)?);

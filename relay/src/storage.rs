@@ -70,8 +70,8 @@ impl fmt::Display for StorageError {
             Self::Superblock(path, error) => write!(f, "{}: {error}", path.display()),
             Self::NoDirect(path) => write!(
                 f,
-                "{}: this filesystem has no direct I/O (O_DIRECT), as tmpfs and some overlays have \
-                 none; put the directory on ext4 or XFS on a block device",
+                "{}: this filesystem has no direct I/O (O_DIRECT) to a disk, as tmpfs and some \
+                 overlays have none; put the directory on ext4 or XFS on a block device",
                 path.display()
             ),
             Self::NoSpace { path, needed, available } => write!(
@@ -104,6 +104,7 @@ pub(crate) struct Storage {
 impl Storage {
     /// Makes the directory and its superblock, without segments.
     pub(crate) fn create(directory: &Path, first: &Superblock) -> Result<Self, StorageError> {
+        check_filesystem(directory)?;
         std::fs::create_dir_all(directory.join(segment::DIRECTORY))
             .map_err(at("making the directory", directory))?;
         let path = directory.join(superblock::FILE_NAME);
@@ -137,6 +138,7 @@ impl Storage {
             other => other.map_err(at("opening the superblock", &path))?,
         };
         lock(&file, directory)?;
+        check_filesystem(directory)?;
         let mut both = [0; 2 * GENERATION_LENGTH];
         let length = file.metadata().map_err(at("reading the superblock", &path))?.len();
         let length = both.len().min(length as usize);
@@ -286,6 +288,25 @@ pub(crate) fn available_bytes(path: &Path) -> Result<u64, StorageError> {
     // SAFETY: the call succeeded, so it filled the structure.
     let facts = unsafe { facts.assume_init() };
     Ok(facts.f_bavail as u64 * facts.f_frsize as u64)
+}
+
+/// Refuses filesystems that live in memory. Newer kernels accept O_DIRECT on them and keep nothing all the same.
+pub(crate) fn check_filesystem(directory: &Path) -> Result<(), StorageError> {
+    use std::os::unix::ffi::OsStrExt;
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    let name = std::ffi::CString::new(directory.as_os_str().as_bytes())
+        .map_err(|_| at("looking at the filesystem", directory)(io::ErrorKind::InvalidInput.into()))?;
+    let mut facts = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: a C string and room for the answer are passed.
+    if unsafe { libc::statfs(name.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        return Err(at("looking at the filesystem", directory)(io::Error::last_os_error()));
+    }
+    // SAFETY: the call succeeded, so it filled the structure.
+    let kind = unsafe { facts.assume_init() }.f_type;
+    if kind == libc::TMPFS_MAGIC || kind == RAMFS_MAGIC {
+        return Err(StorageError::NoDirect(directory.to_owned()));
+    }
+    Ok(())
 }
 
 /// Refuses where `bytes` more don't fit, before anything is written.

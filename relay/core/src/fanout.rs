@@ -331,7 +331,8 @@ impl Fanout {
         }
     }
 
-    /// Release moved on to `point`; `view` reaches at least from where the last one ended to there.
+    /// Release moved on to `point`; `view` reaches at least from where the last one ended to there. The floor moves along,
+    /// whether anybody reads or not.
     pub fn on_released(&mut self, point: ReleasePoint, view: &LogView<'_>) {
         assert!(point.position >= self.tail.position, "release only grows");
         while self.followed < point.position {
@@ -340,6 +341,11 @@ impl Fanout {
             self.follow(&header, &bytes[HEADER_LENGTH..header.body_end()]);
         }
         self.tail = point;
+        if self.sends_under_way == 0 {
+            let keep = self.settings.ring_size / 2;
+            let floor = Position(point.position.get().saturating_sub(keep));
+            self.floor = self.floor.max(floor);
+        }
         for index in 0..self.subscribers.len() {
             if self.subscribers[index]
                 .as_ref()
@@ -393,11 +399,6 @@ impl Fanout {
 
     /// Serves whoever can be served: `ring` is what may be read in memory, `replay` the replay buffers.
     pub fn serve(&mut self, ring: &LogView<'_>, replay: &[&[u8]], now_ns: u64) {
-        if self.sends_under_way == 0 {
-            let keep = self.settings.ring_size / 2;
-            let floor = Position(self.tail.position.get().saturating_sub(keep));
-            self.floor = self.floor.max(floor);
-        }
         for _ in 0..self.work.len() {
             let Some(index) = self.work.pop_front() else {
                 break;

@@ -504,3 +504,16 @@ fn a_damaged_block_is_not_forwarded() {
     );
     assert_eq!(world.damaged, [Position(damaged as u64)]);
 }
+
+/// Goal: the ring goes round although nobody subscribes. (It once did not: only serving a subscriber moved the floor.)
+#[test]
+fn without_subscribers_the_ring_goes_round() {
+    let mut world = World::new();
+    let (conn, topic) = world.publisher("one", 1, 10);
+    let mut next = 1;
+    while world.sequence.open_position().get() < 3 * RING {
+        world.publish(conn, ONE, topic, next..next + 40);
+        next += 40;
+        assert_eq!(world.acked.last().unwrap().1, PublisherSeq(next - 1));
+    }
+}

@@ -149,6 +149,7 @@ impl EgressAgent {
             // SAFETY: from the floor this agent published up to the release the sequencer passed on nobody writes.
             let view = unsafe { self.ring.view(start, release.point.position) };
             self.machine.on_released(release.point, &view);
+            self.floor.publish(self.machine.floor());
             self.released = release.point.position;
             self.released_ns = release.released_ns;
         }
@@ -174,7 +175,6 @@ impl EgressAgent {
             *slot = unsafe { pages.slice(0, self.replay_slot_size) };
         }
         self.machine.serve(&view, &replay[..self.replay.len()], now.mono_ns);
-        self.floor.publish(self.machine.floor());
     }
 
     fn welcome(&mut self, ring: &mut Ring, arrival: Arrival, now: Now) {
