@@ -107,8 +107,7 @@ impl LogRing {
         assert!(length <= self.size(), "a window is no longer than the ring");
         // SAFETY: the two copies lie side by side, so `length <= size` bytes from any offset are mapped; exclusiveness is
         // the caller's promise.
-        let bytes =
-            unsafe { std::slice::from_raw_parts_mut(self.pointer(start), length as usize) };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.pointer(start), length as usize) };
         LogWindow::new(start, bytes)
     }
 
@@ -152,8 +151,7 @@ impl Pages {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing else.
-        let base =
-            unsafe { libc::mmap(std::ptr::null_mut(), length.get(), access, flags, -1, 0) };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), length.get(), access, flags, -1, 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -183,7 +181,10 @@ impl Pages {
     /// # Safety
     /// Nobody else touches either place meanwhile.
     pub(crate) unsafe fn shift(&self, from: usize, to: usize, length: usize) {
-        assert!(from.max(to) + length <= self.length.get(), "inside the pages");
+        assert!(
+            from.max(to) + length <= self.length.get(),
+            "inside the pages"
+        );
         // SAFETY: both places lie inside the mapping; that nobody else touches them is the caller's promise.
         unsafe { std::ptr::copy(self.pointer(from), self.pointer(to), length) };
     }
@@ -221,6 +222,7 @@ mod tests {
     fn pages_start_zeroed() {
         let pages = Pages::new(10_000).unwrap();
         // SAFETY: one thread, no kernel operation.
-        assert!(unsafe { pages.slice(0, 10_000) }.iter().all(|&byte| byte == 0));
+        let bytes = unsafe { pages.slice(0, 10_000) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
     }
 }

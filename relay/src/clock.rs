@@ -12,11 +12,18 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     pub(crate) fn now(&self) -> Now {
-        let utc = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { utc_ns: utc.as_nanos() as u64, mono_ns: self.start.elapsed().as_nanos() as u64 }
+        let utc = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Now {
+            utc_ns: utc.as_nanos() as u64,
+            mono_ns: self.start.elapsed().as_nanos() as u64,
+        }
     }
 }

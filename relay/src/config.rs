@@ -54,8 +54,7 @@ impl<'de> Deserialize<'de> for Size {
                 u64::try_from(value).map(Size).map_err(|_| refused())
             }
             fn visit_str<E: de::Error>(self, value: &str) -> Result<Size, E> {
-                parse_size(value)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
+                parse_size(value).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
             }
         }
         deserializer.deserialize_any(Visitor)
@@ -63,7 +62,9 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 fn parse_size(text: &str) -> Option<Size> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let unit: u64 = match text[digits..].trim() {
         "" | "B" => 1,
@@ -343,7 +344,11 @@ impl Check<'_> {
                 break;
             }
         }
-        ConfigError { file: self.file.to_owned(), line, message: format!("{key}: {message}") }
+        ConfigError {
+            file: self.file.to_owned(),
+            line,
+            message: format!("{key}: {message}"),
+        }
     }
 
     fn within(
@@ -356,8 +361,11 @@ impl Check<'_> {
         if allowed.contains(&value) {
             return Ok(value);
         }
-        let message =
-            format!("{value} is not within {} to {}", allowed.start(), allowed.end());
+        let message = format!(
+            "{value} is not within {} to {}",
+            allowed.start(),
+            allowed.end()
+        );
         Err(self.refuse(key, at, message))
     }
 
@@ -368,7 +376,9 @@ impl Check<'_> {
         section: &StreamSection,
     ) -> Result<StreamConfig, ConfigError> {
         self.within("id", at, section.id.into(), 1..=u64::from(u32::MAX))?;
-        let StreamSection { threads, journal, .. } = section;
+        let StreamSection {
+            threads, journal, ..
+        } = section;
         if !matches!(section.policy, PolicyName::Local) {
             let message = "only \"local\" is possible for a node without a group";
             return Err(self.refuse("policy", at, message));
@@ -384,9 +394,18 @@ impl Check<'_> {
         let settings = self.settings(at, node, section)?;
         let segment_size = settings.segment_size;
         let prepared = self.within("prepared", at, journal.prepared.0, segment_size..=1 << 44)?;
-        let rate = self.within("prepare_rate", at, journal.prepare_rate.0, 1 << 20..=1 << 40)?;
-        let every =
-            self.within("checkpoint_every", at, journal.checkpoint_every.0, 1 << 20..=1 << 40)?;
+        let rate = self.within(
+            "prepare_rate",
+            at,
+            journal.prepare_rate.0,
+            1 << 20..=1 << 40,
+        )?;
+        let every = self.within(
+            "checkpoint_every",
+            at,
+            journal.checkpoint_every.0,
+            1 << 20..=1 << 40,
+        )?;
         let credentials = self.credentials(at, &section.credential)?;
         Ok(StreamConfig {
             name: section.name.clone(),
@@ -394,7 +413,10 @@ impl Check<'_> {
             directory: section.directory.clone(),
             settings,
             credentials,
-            trading_session: section.trading_session.as_ref().map(|s| (s.number, s.name.clone())),
+            trading_session: section
+                .trading_session
+                .as_ref()
+                .map(|s| (s.number, s.name.clone())),
             mode: threads.mode,
             idle: threads.idle,
             cpus: threads.cpus.clone(),
@@ -415,7 +437,9 @@ impl Check<'_> {
         node: NodeId,
         section: &StreamSection,
     ) -> Result<Settings, ConfigError> {
-        let StreamSection { journal, limits, .. } = section;
+        let StreamSection {
+            journal, limits, ..
+        } = section;
         let alignment = journal.block_alignment.0;
         if !alignment.is_power_of_two() || !(512..=65_536).contains(&alignment) {
             let message = "a power of two from 512 to 65536 bytes is needed";
@@ -424,16 +448,23 @@ impl Check<'_> {
         let payload_most = u64::from(item::PAYLOAD_LIMIT_MAX);
         let payload = self.within("payload", at, limits.payload.0, 1..=payload_most)?;
         let block = self.within("block", at, journal.block.0, alignment..=2 << 20)?;
-        let segment = self.within("segment_size", at, journal.segment_size.0, 4 << 20..=1 << 32)?;
+        let segment = self.within(
+            "segment_size",
+            at,
+            journal.segment_size.0,
+            4 << 20..=1 << 32,
+        )?;
         if !segment.is_multiple_of(65_536) || !block.is_multiple_of(alignment) {
             let message = "segment_size must be a multiple of 64KiB, block of block_alignment";
             return Err(self.refuse("segment_size", at, message));
         }
         let milliseconds = |key: &str, value: u64, least: u64| {
-            self.within(key, at, value, least..=86_400_000).map(|ms| ms * 1_000_000)
+            self.within(key, at, value, least..=86_400_000)
+                .map(|ms| ms * 1_000_000)
         };
         let counted = |key: &str, value: u32, most: u64| {
-            self.within(key, at, value.into(), 1..=most).map(|count| count as u32)
+            self.within(key, at, value.into(), 1..=most)
+                .map(|count| count as u32)
         };
         let mut settings = Settings {
             node,
@@ -450,8 +481,12 @@ impl Check<'_> {
             subscribers_max: counted("subscribers", limits.subscribers, 100_000)?,
             block_alignment: alignment as u32,
             block_length_max: block as u32,
-            seal_threshold: self.within("seal_threshold", at, journal.seal_threshold.0, 1..=block)?
-                as u32,
+            seal_threshold: self.within(
+                "seal_threshold",
+                at,
+                journal.seal_threshold.0,
+                1..=block,
+            )? as u32,
             eager_depth: counted("eager_depth", journal.eager_depth, 256)?,
             write_depth: counted("write_depth", journal.write_depth, 256)?,
             segment_size: segment,
@@ -495,16 +530,21 @@ impl Check<'_> {
             if section.publisher == Some(0) {
                 return refuse("publisher", "an id is 1 or more".to_owned());
             }
-            let is_taken = |id| credentials.iter().any(|c| c.publisher == Some(PublisherId(id)));
+            let is_taken = |id| {
+                credentials
+                    .iter()
+                    .any(|c| c.publisher == Some(PublisherId(id)))
+            };
             if section.publisher.is_some_and(is_taken) {
                 return refuse("publisher", "another credential has this id".to_owned());
             }
             if section.publisher.is_none() && !section.publish.is_empty() {
                 return refuse("publish", "needs a publisher id too".to_owned());
             }
-            for (key, patterns) in
-                [("publish", &section.publish), ("subscribe", &section.subscribe)]
-            {
+            for (key, patterns) in [
+                ("publish", &section.publish),
+                ("subscribe", &section.subscribe),
+            ] {
                 for pattern in patterns {
                     if let Err(error) = topic::check_pattern(pattern.as_bytes()) {
                         return refuse(key, format!("\"{pattern}\": {error}"));
@@ -522,7 +562,12 @@ impl Check<'_> {
                         }
                     }
                 }
-                _ => return refuse("secret", "give secret or secret_file, one of them".to_owned()),
+                _ => {
+                    return refuse(
+                        "secret",
+                        "give secret or secret_file, one of them".to_owned(),
+                    );
+                }
             };
             let Some(secret) = parse_hex(&secret).filter(|secret| secret.len() >= 16) else {
                 let message = "a secret is 32 or more hexadecimal digits; make one with \
@@ -546,7 +591,10 @@ fn parse_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -570,7 +618,9 @@ subscribe = [">"]
 "#;
 
     fn refused(text: &str) -> String {
-        Config::parse(Path::new("relayd.toml"), text).expect_err("it is wrong").to_string()
+        Config::parse(Path::new("relayd.toml"), text)
+            .expect_err("it is wrong")
+            .to_string()
     }
 
     #[test]
@@ -584,14 +634,38 @@ subscribe = [">"]
     #[test]
     fn errors_say_where_and_what() {
         for (from, to, expected) in [
-            ("id = 1\n", "id = 1\nspeed = 9\n", &["relayd.toml:4", "speed", "expected one of"][..]),
-            ("id = 1\n", "id = \"x\"\n", &["relayd.toml:3", "id = \"x\"", "u32"]),
+            (
+                "id = 1\n",
+                "id = 1\nspeed = 9\n",
+                &["relayd.toml:4", "speed", "expected one of"][..],
+            ),
+            (
+                "id = 1\n",
+                "id = \"x\"\n",
+                &["relayd.toml:3", "id = \"x\"", "u32"],
+            ),
             ("64MiB", "1MiB", &["relayd.toml:8", "ring", "is not within"]),
             ("64MiB", "64MB", &["relayd.toml:8", "64MB", "KiB"]),
-            ("\"orders.>\"", "\"orders.>.x\"", &["relayd.toml:13", "publish", "gateway"]),
-            ("000102030405060708090a0b0c0d0e0f", "zz", &["secret", "hexadecimal"]),
-            ("directory = \"/tmp/orders\"\n", "", &["missing field `directory`"]),
-            ("id = 1\n", "id = 1\npolicy = \"durable\"\n", &["relayd.toml:4", "policy", "group"]),
+            (
+                "\"orders.>\"",
+                "\"orders.>.x\"",
+                &["relayd.toml:13", "publish", "gateway"],
+            ),
+            (
+                "000102030405060708090a0b0c0d0e0f",
+                "zz",
+                &["secret", "hexadecimal"],
+            ),
+            (
+                "directory = \"/tmp/orders\"\n",
+                "",
+                &["missing field `directory`"],
+            ),
+            (
+                "id = 1\n",
+                "id = 1\npolicy = \"durable\"\n",
+                &["relayd.toml:4", "policy", "group"],
+            ),
         ] {
             let message = refused(&GOOD.replace(from, to));
             for part in expected {

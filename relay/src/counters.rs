@@ -41,7 +41,14 @@ pub(crate) struct Counter {
 impl Counter {
     fn word(&self) -> &AtomicU64 {
         // SAFETY: `offset` is a multiple of 128 inside the mapping, which is page-aligned and outlives `self`.
-        unsafe { &*self.mapping.base.as_ptr().add(self.offset).cast::<AtomicU64>() }
+        unsafe {
+            &*self
+                .mapping
+                .base
+                .as_ptr()
+                .add(self.offset)
+                .cast::<AtomicU64>()
+        }
     }
 
     pub(crate) fn set(&self, value: u64) {
@@ -91,7 +98,10 @@ impl Hop {
         if bucket == 0 {
             return 1 << HOP_FIRST_POWER;
         }
-        let (power, quarter) = ((bucket as u32 - 1) / 4 + HOP_FIRST_POWER, (bucket as u64 - 1) % 4);
+        let (power, quarter) = (
+            (bucket as u32 - 1) / 4 + HOP_FIRST_POWER,
+            (bucket as u64 - 1) % 4,
+        );
         (1 << power) + (quarter + 1) * (1 << (power - 2))
     }
 
@@ -120,8 +130,12 @@ impl CounterFile {
     ) -> io::Result<Self> {
         let length = HEADER_LENGTH + SLOTS * SLOT_LENGTH;
         let fresh = directory.join("counters.new");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&fresh)?;
         let pid = u64::from(std::process::id());
         file.write_all(&layout::header(SLOTS as u32, pid, node, stream, started_ns))?;
         file.set_len(length as u64)?;
@@ -129,7 +143,14 @@ impl CounterFile {
         // SAFETY: a shared mapping of the whole file at an address of the kernel's choice; the file keeps its length.
         let base = unsafe {
             let nowhere = std::ptr::null_mut();
-            libc::mmap(nowhere, length, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(
+                nowhere,
+                length,
+                access,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -137,19 +158,29 @@ impl CounterFile {
         std::fs::rename(&fresh, directory.join(layout::FILE_NAME))?;
         let base = NonNull::new(base.cast()).expect("mmap does not map at 0");
         let mapping = Arc::new(Mapping { base, length });
-        Ok(Self { mapping, next: HEADER_LENGTH, slots: SLOTS })
+        Ok(Self {
+            mapping,
+            next: HEADER_LENGTH,
+            slots: SLOTS,
+        })
     }
 
     /// The next slot, labelled.
     pub(crate) fn counter(&mut self, label: &str) -> Counter {
-        assert!(self.next < HEADER_LENGTH + self.slots * SLOT_LENGTH, "the file has room for all");
+        assert!(
+            self.next < HEADER_LENGTH + self.slots * SLOT_LENGTH,
+            "the file has room for all"
+        );
         let bytes = layout::slot(label);
         // SAFETY: the slot lies inside the mapping, by the assertion, and was given to nobody else.
         unsafe {
             let slot = self.mapping.base.as_ptr().add(self.next);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot, SLOT_LENGTH);
         }
-        let counter = Counter { mapping: Arc::clone(&self.mapping), offset: self.next };
+        let counter = Counter {
+            mapping: Arc::clone(&self.mapping),
+            offset: self.next,
+        };
         self.next += SLOT_LENGTH;
         counter
     }
@@ -177,7 +208,10 @@ mod tests {
             if bucket < HOP_POWERS as usize * 4 {
                 assert!(duration < Hop::bound(bucket), "{duration} in {bucket}");
             }
-            assert!(bucket == 0 || duration >= Hop::bound(bucket - 1), "{duration} in {bucket}");
+            assert!(
+                bucket == 0 || duration >= Hop::bound(bucket - 1),
+                "{duration} in {bucket}"
+            );
         }
     }
 

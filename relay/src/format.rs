@@ -55,7 +55,11 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(String)) -> Resu
     for number in 0..count {
         let mut preparing = Preparing::start(directory, &segments)?;
         while !preparing.step(directory, &segments)? {}
-        say(format!("{}: prepared {} of {count} segments", directory.display(), number + 1));
+        say(format!(
+            "{}: prepared {} of {count} segments",
+            directory.display(),
+            number + 1
+        ));
     }
     if config.write_method.is_none() {
         let (method, told) = fastest(&segments, config.settings.block_alignment)?;
@@ -89,7 +93,13 @@ fn fastest(segments: &Segments, alignment: u32) -> Result<(WriteMethod, String),
         }
     }
     let (_, method) = best.ok_or("no write method could be tried")?;
-    Ok((method, format!("durable {alignment}-byte writes: {}; {method:?} it is", told.join(", "))))
+    Ok((
+        method,
+        format!(
+            "durable {alignment}-byte writes: {}; {method:?} it is",
+            told.join(", ")
+        ),
+    ))
 }
 
 fn trial(
@@ -99,7 +109,11 @@ fn trial(
 ) -> Result<Vec<Duration>, StartError> {
     let mut ring = Ring::new(8)?;
     let block = Pages::new(alignment as usize)?;
-    let op = Op { agent: 0, purpose: 0, index: 0 };
+    let op = Op {
+        agent: 0,
+        purpose: 0,
+        index: 0,
+    };
     let mut times = Vec::new();
     let begun = Instant::now();
     let mut position = relay_wire::id::Position(0);
@@ -110,8 +124,9 @@ fn trial(
             .offset(offset)
             .rw_flags(if is_dsync { libc::RWF_DSYNC } else { 0 })
             .build();
-        let sync =
-            opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
+        let sync = opcode::Fsync::new(types::Fd(file))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build();
         let started = Instant::now();
         // SAFETY: the page outlives the wait for the completion below.
         unsafe { ring.push(write, op) };
@@ -123,7 +138,11 @@ fn trial(
         }
         times.push(started.elapsed());
         let next = position.plus(alignment.into());
-        position = if next.get() < TRIAL_BYTES { next } else { relay_wire::id::Position(0) };
+        position = if next.get() < TRIAL_BYTES {
+            next
+        } else {
+            relay_wire::id::Position(0)
+        };
     }
     Ok(times.split_off(WARM_UP))
 }
@@ -158,6 +177,10 @@ pub(crate) fn describe(directory: &Path) -> Result<String, StartError> {
         storage.open_segments()?.count(),
         superblock.segment_size,
         superblock.write_method,
-        if superblock.clean.is_some() { "stopped cleanly" } else { "not stopped cleanly" }
+        if superblock.clean.is_some() {
+            "stopped cleanly"
+        } else {
+            "not stopped cleanly"
+        }
     ))
 }

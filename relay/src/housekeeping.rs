@@ -85,7 +85,9 @@ impl Housekeeping {
             seen: (Instant::now(), released),
             parts,
         };
-        housekeeping.checkpointed.set(housekeeping.checkpoint_at.get());
+        housekeeping
+            .checkpointed
+            .set(housekeeping.checkpoint_at.get());
         Ok(housekeeping)
     }
 
@@ -152,7 +154,11 @@ impl Housekeeping {
         let elapsed = since.elapsed();
         if elapsed >= Duration::from_secs(1) {
             let per_second = released.since(from) as f64 / elapsed.as_secs_f64();
-            let left = if per_second < 1.0 { u64::MAX } else { (ahead as f64 / per_second) as u64 };
+            let left = if per_second < 1.0 {
+                u64::MAX
+            } else {
+                (ahead as f64 / per_second) as u64
+            };
             self.seconds_left.set(left);
             self.seen = (Instant::now(), released);
         }
@@ -180,12 +186,12 @@ impl Housekeeping {
             return false;
         }
         let target = self.parts.released.read();
-        if at < target {
-            if let Err(what) = self.fold_step(target) {
-                self.fold_failed = true;
-                let position = self.parts.tables.position;
-                tracing::error!(%position, what, "the journal can't be read back; no checkpoints");
-            }
+        if at < target
+            && let Err(what) = self.fold_step(target)
+        {
+            self.fold_failed = true;
+            let position = self.parts.tables.position;
+            tracing::error!(%position, what, "the journal can't be read back; no checkpoints");
         }
         if self.parts.tables.position >= target
             || self.parts.tables.position.since(self.checkpoint_at) >= self.parts.checkpoint_every
@@ -214,7 +220,11 @@ impl Housekeeping {
             let header = block::decode_header(rest).map_err(|error| error.to_string())?;
             if rest.len() < header.body_end() {
                 // It goes on beyond what was read; the next step starts with it.
-                return if offset > 0 { Ok(()) } else { Err("a block ends too early".to_owned()) };
+                return if offset > 0 {
+                    Ok(())
+                } else {
+                    Err("a block ends too early".to_owned())
+                };
             }
             let body = &rest[HEADER_LENGTH..header.body_end()];
             block::verify_body(&header, body).map_err(|error| error.to_string())?;
@@ -244,7 +254,11 @@ pub(crate) fn save_checkpoint(
 ) -> Result<(), StorageError> {
     let io = |stage, path: &std::path::Path| {
         let path = path.to_owned();
-        move |source| StorageError::Io { stage, path, source }
+        move |source| StorageError::Io {
+            stage,
+            path,
+            source,
+        }
     };
     let path = directory.join(checkpoint::name(tables.position));
     let fresh = directory.join("checkpoint.new");

@@ -34,7 +34,10 @@ pub(crate) struct Idle {
 
 impl Idle {
     pub(crate) const fn new(strategy: IdleStrategy) -> Self {
-        Self { strategy, idle_turns: 0 }
+        Self {
+            strategy,
+            idle_turns: 0,
+        }
     }
 
     /// After a turn that did `work` things. `is_idle` looks once more whether nothing waits in a link.

@@ -58,8 +58,10 @@ enum Command {
     #[command(after_help = "Example:\n  relayd format --config /etc/relay/relayd.toml")]
     Format(ConfigArgument),
     /// Serve until SIGTERM or SIGINT
-    #[command(after_help = "Example:\n  relayd run --config /etc/relay/relayd.toml\n\n\
-                  Prints `ready stream=ID listen=ADDRESS` for each stream once it accepts.")]
+    #[command(
+        after_help = "Example:\n  relayd run --config /etc/relay/relayd.toml\n\n\
+                  Prints `ready stream=ID listen=ADDRESS` for each stream once it accepts."
+    )]
     Run(ConfigArgument),
     /// Check a configuration and, where they exist, the journals' superblocks
     #[command(after_help = "Example:\n  relayd check --config /etc/relay/relayd.toml")]
@@ -120,10 +122,17 @@ fn check(argument: &ConfigArgument) -> Result<(), StartError> {
     let config = Config::load(&argument.config)?;
     println!("{}: fine", argument.config.display());
     for stream in &config.streams {
-        if stream.directory.join(relay_journal::superblock::FILE_NAME).exists() {
+        if stream
+            .directory
+            .join(relay_journal::superblock::FILE_NAME)
+            .exists()
+        {
             println!("{}", format::describe(&stream.directory)?);
         } else {
-            println!("{}: no journal yet; `relayd format` makes it", stream.directory.display());
+            println!(
+                "{}: no journal yet; `relayd format` makes it",
+                stream.directory.display()
+            );
         }
     }
     Ok(())
@@ -170,7 +179,10 @@ fn run(argument: &ConfigArgument) -> Result<(), StartError> {
 
 /// Every segment of every stream stays open, so as many descriptors as the system allows are asked for.
 fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: room for one structure is passed, and then a filled one.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {

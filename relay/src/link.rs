@@ -35,7 +35,12 @@ impl Parking {
         }
         // SAFETY: `event` was just opened and is nobody else's.
         let event = unsafe { OwnedFd::from_raw_fd(event) };
-        Ok(Self { shared: Arc::new(Shared { flag: ParkingFlag::new(), event }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                flag: ParkingFlag::new(),
+                event,
+            }),
+        })
     }
 
     /// The descriptor that becomes readable when the thread is woken.
@@ -76,7 +81,9 @@ struct Padded(AtomicU64);
 
 impl PositionCell {
     pub(crate) fn new(position: Position) -> Self {
-        Self { cell: Arc::new(Padded(AtomicU64::new(position.get()))) }
+        Self {
+            cell: Arc::new(Padded(AtomicU64::new(position.get()))),
+        }
     }
 
     /// Everything done before is visible to who reads the position.

@@ -16,7 +16,9 @@ impl ParkingFlag {
     #[must_use]
     #[allow(clippy::new_without_default)] // loom's atomics have no const or default making
     pub(crate) fn new() -> Self {
-        Self { announced: AtomicBool::new(false) }
+        Self {
+            announced: AtomicBool::new(false),
+        }
     }
 
     /// The thread will sleep; it looks at its links once more after this.

@@ -69,13 +69,20 @@ impl Ending {
 
     /// How it ended, once the threads are joined.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.outcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn settle(&self, outcome: Outcome) {
         let is_fault = matches!(outcome, Outcome::Fault(_));
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        let flag = if is_fault { &self.has_failed } else { &self.has_stopped };
+        let flag = if is_fault {
+            &self.has_failed
+        } else {
+            &self.has_stopped
+        };
         flag.store(true, Ordering::Release);
     }
 }
@@ -106,8 +113,10 @@ pub(crate) fn spawn(parts: ThreadParts, agents: Agents) -> Result<JoinHandle<()>
     let builder = std::thread::Builder::new().name(parts.name.clone());
     let handle = builder
         .spawn(move || {
+            // The crate's set holds 1,024 CPUs and panics beyond.
             if let Some(cpu) = parts.cpu
-                && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+                && (cpu >= 1024
+                    || !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }))
             {
                 let _ = ready.send(Err(SpawnError::Cpu(cpu)));
                 return;
@@ -123,7 +132,10 @@ pub(crate) fn spawn(parts: ThreadParts, agents: Agents) -> Result<JoinHandle<()>
             }
         })
         .map_err(SpawnError::Thread)?;
-    answer.recv().unwrap_or(Err(SpawnError::Died)).map(|()| handle)
+    answer
+        .recv()
+        .unwrap_or(Err(SpawnError::Died))
+        .map(|()| handle)
 }
 
 /// Why a hot thread did not start.
@@ -196,7 +208,11 @@ impl HotThread {
             self.ring.enter();
             let now = self.parts.clock.now();
             let mut work = self.reap(now);
-            let Agents { ingress, sequence, egress } = &mut self.agents;
+            let Agents {
+                ingress,
+                sequence,
+                egress,
+            } = &mut self.agents;
             if let Some(sequence) = sequence {
                 work += sequence.turn(&mut self.ring, now);
             }
@@ -213,7 +229,10 @@ impl HotThread {
             }
             self.attend_to_ending(now);
             let agents = &self.agents;
-            self.idle.after_turn(work, &mut self.ring, &self.parts.parking, || agents.is_idle());
+            self.idle
+                .after_turn(work, &mut self.ring, &self.parts.parking, || {
+                    agents.is_idle()
+                });
         }
     }
 
@@ -222,7 +241,11 @@ impl HotThread {
             let Some(completion) = self.ring.reap() else {
                 return done;
             };
-            let Agents { ingress, sequence, egress } = &mut self.agents;
+            let Agents {
+                ingress,
+                sequence,
+                egress,
+            } = &mut self.agents;
             match completion.op.agent {
                 AGENT => self.await_wake(),
                 ingress::AGENT => {
@@ -249,7 +272,16 @@ impl HotThread {
         let to = std::ptr::from_mut(&mut *self.woken).cast();
         let entry = opcode::Read::new(event, to, 8).build();
         // SAFETY: the eight bytes are boxed, live as long as this thread's loop, and are never looked at.
-        unsafe { self.ring.push(entry, Op { agent: AGENT, purpose: 0, index: 0 }) };
+        unsafe {
+            self.ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: 0,
+                    index: 0,
+                },
+            )
+        };
     }
 
     fn attend_to_ending(&mut self, now: Now) {
@@ -275,14 +307,25 @@ impl HotThread {
         }
         let since_ns = *self.ended_ns.get_or_insert(now.mono_ns);
         let is_patient = !has_failed && now.mono_ns < since_ns + CATCH_UP_NS;
-        let is_waiting = self.agents.egress.as_ref().is_some_and(|egress| !egress.is_caught_up())
-            || self.agents.ingress.as_ref().is_some_and(|ingress| !ingress.is_idle());
+        let is_waiting = self
+            .agents
+            .egress
+            .as_ref()
+            .is_some_and(|egress| !egress.is_caught_up())
+            || self
+                .agents
+                .ingress
+                .as_ref()
+                .is_some_and(|ingress| !ingress.is_idle());
         if self.is_farewell_said || (is_patient && is_waiting) {
             return;
         }
         self.is_farewell_said = true;
-        let code =
-            if has_failed { TerminateCode::StorageFault } else { TerminateCode::Stopping };
+        let code = if has_failed {
+            TerminateCode::StorageFault
+        } else {
+            TerminateCode::Stopping
+        };
         if let Some(ingress) = &mut self.agents.ingress {
             ingress.farewell(code, now);
         }
@@ -298,10 +341,17 @@ impl HotThread {
         if !self.is_farewell_said {
             return false;
         }
-        let is_empty = self.agents.ingress.as_ref().is_none_or(IngressAgent::is_empty)
-            && self.agents.egress.as_ref().is_none_or(EgressAgent::is_empty);
-        is_empty
-            || self.parts.clock.now().mono_ns > since_ns + CATCH_UP_NS + FAREWELL_NS
+        let is_empty = self
+            .agents
+            .ingress
+            .as_ref()
+            .is_none_or(IngressAgent::is_empty)
+            && self
+                .agents
+                .egress
+                .as_ref()
+                .is_none_or(EgressAgent::is_empty);
+        is_empty || self.parts.clock.now().mono_ns > since_ns + CATCH_UP_NS + FAREWELL_NS
     }
 }
 

@@ -93,7 +93,13 @@ fn open_journal(config: &StreamConfig) -> Result<Ready, StartError> {
         milliseconds = begun.elapsed().as_millis() as u64,
         "journal recovered"
     );
-    Ok(Ready { storage, segments, recovered, epoch, was_clean })
+    Ok(Ready {
+        storage,
+        segments,
+        recovered,
+        epoch,
+        was_clean,
+    })
 }
 
 /// Refuses a journal made for something else than the configuration says.
@@ -162,17 +168,23 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
     let settings = &config.settings;
     let tables = &ready.recovered.tables;
     let book = Arc::new(CredentialBook::new(config.credentials.clone()));
-    let mut counters =
-        CounterFile::create(&config.directory, settings.node.get(), settings.stream.get(), now.utc_ns)
-            .map_err(|error| {
-                let directory = config.directory.display();
-                format!("{directory}: the counters file can't be made ({error}); is the disk full?")
-            })?;
+    let mut counters = CounterFile::create(
+        &config.directory,
+        settings.node.get(),
+        settings.stream.get(),
+        now.utc_ns,
+    )
+    .map_err(|error| {
+        let directory = config.directory.display();
+        format!("{directory}: the counters file can't be made ({error}); is the disk full?")
+    })?;
     counters.counter("epoch").set(ready.epoch.get());
 
     let ring = Arc::new(LogRing::new(settings.ring_size as usize)?);
     let tail = ready.recovered.tail;
-    let write_method = config.write_method.unwrap_or(ready.storage.superblock().write_method);
+    let write_method = config
+        .write_method
+        .unwrap_or(ready.storage.superblock().write_method);
     let beginning = Beginning {
         tables,
         epoch: ready.epoch,
@@ -182,13 +194,20 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
         now,
     };
     let mut sequence = Sequence::new(settings.clone(), Arc::clone(&book), &beginning);
-    let known = tables.trading_session.as_ref().map(|session| session.number);
+    let known = tables
+        .trading_session
+        .as_ref()
+        .map(|session| session.number);
     let configured = config.trading_session.as_ref();
     let opened = configured.filter(|(number, _)| Some(*number) != known);
     {
         // SAFETY: no thread runs yet; nobody else has the ring.
         let mut window = unsafe { ring.window(tail, tail.plus(ring.size())) };
-        sequence.open_epoch(&beginning, opened.map(|(n, name)| (*n, name.as_str())), &mut window);
+        sequence.open_epoch(
+            &beginning,
+            opened.map(|(n, name)| (*n, name.as_str())),
+            &mut window,
+        );
     }
     let session_number = opened.map(|(number, _)| *number).or(known).unwrap_or(0);
     let ingress = Ingress::new(
@@ -272,9 +291,27 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
     let ending = Arc::new(Ending::default());
     let groups = if is_split {
         vec![
-            ("ingress", Agents { ingress: Some(ingress), ..Agents::default() }),
-            ("sequence", Agents { sequence: Some(sequence), ..Agents::default() }),
-            ("egress", Agents { egress: Some(egress), ..Agents::default() }),
+            (
+                "ingress",
+                Agents {
+                    ingress: Some(ingress),
+                    ..Agents::default()
+                },
+            ),
+            (
+                "sequence",
+                Agents {
+                    sequence: Some(sequence),
+                    ..Agents::default()
+                },
+            ),
+            (
+                "egress",
+                Agents {
+                    egress: Some(egress),
+                    ..Agents::default()
+                },
+            ),
         ]
     } else {
         let all = Agents {
@@ -345,10 +382,14 @@ impl RunningStream {
     /// Waits for its threads and records how it ended.
     pub(crate) fn finish(mut self) -> Result<(), StartError> {
         for thread in self.threads {
-            thread.join().map_err(|_| "a hot thread ended in a panic; see the log")?;
+            thread
+                .join()
+                .map_err(|_| "a hot thread ended in a panic; see the log")?;
         }
         self.stop_housekeeping.store(true, Ordering::Release);
-        self.housekeeping.join().map_err(|_| "housekeeping ended in a panic; see the log")?;
+        self.housekeeping
+            .join()
+            .map_err(|_| "housekeeping ended in a panic; see the log")?;
         let directory = self.storage.directory().display().to_string();
         match self.ending.outcome() {
             Some(Outcome::Clean(stop)) => {

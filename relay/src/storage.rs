@@ -27,7 +27,11 @@ pub(crate) const ZERO_STEP: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) enum StorageError {
     /// A system call failed.
-    Io { stage: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        stage: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// Another process has the journal.
     Locked(PathBuf),
     /// There is a journal already.
@@ -39,7 +43,11 @@ pub(crate) enum StorageError {
     /// The filesystem has no direct I/O.
     NoDirect(PathBuf),
     /// Not enough room for what the configuration asks to prepare.
-    NoSpace { path: PathBuf, needed: u64, available: u64 },
+    NoSpace {
+        path: PathBuf,
+        needed: u64,
+        available: u64,
+    },
     /// The configuration and the journal disagree.
     Mismatch(PathBuf, String),
 }
@@ -47,7 +55,11 @@ pub(crate) enum StorageError {
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io { stage, path, source } => {
+            Self::Io {
+                stage,
+                path,
+                source,
+            } => {
                 write!(f, "{stage} failed on {}: {source}", path.display())
             }
             Self::Locked(path) => write!(
@@ -74,7 +86,11 @@ impl fmt::Display for StorageError {
                  overlays have none; put the directory on ext4 or XFS on a block device",
                 path.display()
             ),
-            Self::NoSpace { path, needed, available } => write!(
+            Self::NoSpace {
+                path,
+                needed,
+                available,
+            } => write!(
                 f,
                 "{}: {needed} bytes are to be prepared, {available} are available; free some, or \
                  lower journal.prepared in the configuration",
@@ -89,7 +105,11 @@ impl std::error::Error for StorageError {}
 
 fn at(stage: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     let path = path.to_owned();
-    move |source| StorageError::Io { stage, path, source }
+    move |source| StorageError::Io {
+        stage,
+        path,
+        source,
+    }
 }
 
 /// A journal directory this process has locked.
@@ -108,7 +128,11 @@ impl Storage {
         std::fs::create_dir_all(directory.join(segment::DIRECTORY))
             .map_err(at("making the directory", directory))?;
         let path = directory.join(superblock::FILE_NAME);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
         let file = match file {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(StorageError::Exists(directory.to_owned()));
@@ -123,7 +147,10 @@ impl Storage {
             slot: 1,
         };
         storage.store(*first)?;
-        storage.store(Superblock { generation: first.generation + 1, ..*first })?;
+        storage.store(Superblock {
+            generation: first.generation + 1,
+            ..*first
+        })?;
         sync_directory(directory)?;
         Ok(storage)
     }
@@ -140,13 +167,22 @@ impl Storage {
         lock(&file, directory)?;
         check_filesystem(directory)?;
         let mut both = [0; 2 * GENERATION_LENGTH];
-        let length = file.metadata().map_err(at("reading the superblock", &path))?.len();
+        let length = file
+            .metadata()
+            .map_err(at("reading the superblock", &path))?
+            .len();
         let length = both.len().min(length as usize);
-        file.read_exact_at(&mut both[..length], 0).map_err(at("reading the superblock", &path))?;
+        file.read_exact_at(&mut both[..length], 0)
+            .map_err(at("reading the superblock", &path))?;
         let (a, b) = both.split_at(GENERATION_LENGTH);
         let (superblock, slot) = superblock::newest(a, b)
             .map_err(|error| StorageError::Superblock(directory.to_owned(), error))?;
-        Ok(Self { directory: directory.to_owned(), superblock_file: file, superblock, slot })
+        Ok(Self {
+            directory: directory.to_owned(),
+            superblock_file: file,
+            superblock,
+            slot,
+        })
     }
 
     /// The superblock in force.
@@ -220,7 +256,10 @@ impl Storage {
             let index = geometry.segment_of(Position(end.get() - 1));
             let from = geometry.start_of(index).max(position);
             let path = segment_path(&self.directory, index);
-            let opened = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(&path);
+            let opened = OpenOptions::new()
+                .write(true)
+                .custom_flags(libc::O_DSYNC)
+                .open(&path);
             let file = match opened {
                 // Nothing is prepared there, so nothing is left over there either.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -249,7 +288,11 @@ fn lock(file: &File, directory: &Path) -> Result<(), StorageError> {
     if error.kind() == io::ErrorKind::WouldBlock {
         return Err(StorageError::Locked(directory.to_owned()));
     }
-    Err(StorageError::Io { stage: "locking", path: directory.to_owned(), source: error })
+    Err(StorageError::Io {
+        stage: "locking",
+        path: directory.to_owned(),
+        source: error,
+    })
 }
 
 /// Makes names in `directory` durable.
@@ -260,13 +303,18 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<(), StorageError> {
 }
 
 fn segment_path(directory: &Path, index: u64) -> PathBuf {
-    directory.join(segment::DIRECTORY).join(segment::name(index))
+    directory
+        .join(segment::DIRECTORY)
+        .join(segment::name(index))
 }
 
 /// Opens an existing file for direct reads and writes.
 pub(crate) fn open_direct(path: &Path) -> Result<File, StorageError> {
-    let file =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path);
     match file {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             Err(StorageError::NoDirect(path.to_owned()))
@@ -287,19 +335,22 @@ pub(crate) fn available_bytes(path: &Path) -> Result<u64, StorageError> {
     }
     // SAFETY: the call succeeded, so it filled the structure.
     let facts = unsafe { facts.assume_init() };
-    Ok(facts.f_bavail as u64 * facts.f_frsize as u64)
+    Ok(facts.f_bavail * facts.f_frsize)
 }
 
 /// Refuses filesystems that live in memory. Newer kernels accept O_DIRECT on them and keep nothing all the same.
 pub(crate) fn check_filesystem(directory: &Path) -> Result<(), StorageError> {
     use std::os::unix::ffi::OsStrExt;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
-    let name = std::ffi::CString::new(directory.as_os_str().as_bytes())
-        .map_err(|_| at("looking at the filesystem", directory)(io::ErrorKind::InvalidInput.into()))?;
+    let name = std::ffi::CString::new(directory.as_os_str().as_bytes()).map_err(|_| {
+        at("looking at the filesystem", directory)(io::ErrorKind::InvalidInput.into())
+    })?;
     let mut facts = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: a C string and room for the answer are passed.
     if unsafe { libc::statfs(name.as_ptr(), facts.as_mut_ptr()) } != 0 {
-        return Err(at("looking at the filesystem", directory)(io::Error::last_os_error()));
+        return Err(at("looking at the filesystem", directory)(
+            io::Error::last_os_error(),
+        ));
     }
     // SAFETY: the call succeeded, so it filled the structure.
     let kind = unsafe { facts.assume_init() }.f_type;
@@ -314,7 +365,11 @@ pub(crate) fn check_space(directory: &Path, bytes: u64) -> Result<(), StorageErr
     let available = available_bytes(directory)?;
     if available < bytes {
         let path = directory.to_owned();
-        return Err(StorageError::NoSpace { path, needed: bytes, available });
+        return Err(StorageError::NoSpace {
+            path,
+            needed: bytes,
+            available,
+        });
     }
     Ok(())
 }
@@ -343,7 +398,8 @@ impl Segments {
             return Err(StorageError::Mismatch(path.to_owned(), what));
         };
         assert!(place.set(file).is_ok(), "one thread adds segments");
-        self.count.store(index + 1, std::sync::atomic::Ordering::Release);
+        self.count
+            .store(index + 1, std::sync::atomic::Ordering::Release);
         Ok(())
     }
 
@@ -365,7 +421,11 @@ impl Segments {
         length: usize,
     ) -> io::Result<usize> {
         let index = self.geometry.segment_of(position) as usize;
-        let file = self.files.get(index).and_then(OnceLock::get).ok_or(io::ErrorKind::NotFound)?;
+        let file = self
+            .files
+            .get(index)
+            .and_then(OnceLock::get)
+            .ok_or(io::ErrorKind::NotFound)?;
         let length = length.min(self.geometry.left_in_segment(position) as usize);
         // SAFETY: `pages` is borrowed exclusively, so nobody else looks at it.
         let buffer = unsafe { std::slice::from_raw_parts_mut(pages.pointer(0), length) };
@@ -424,7 +484,12 @@ impl Preparing {
             }
         }
         let zeroes = Pages::new(ZERO_STEP).map_err(at("getting memory for", &path))?;
-        Ok(Self { file, path, written: 0, zeroes })
+        Ok(Self {
+            file,
+            path,
+            written: 0,
+            zeroes,
+        })
     }
 
     /// Writes the next zeroes; true when the segment is finished and part of `segments`.
@@ -444,7 +509,9 @@ impl Preparing {
             self.written += left as u64;
             return Ok(false);
         }
-        self.file.sync_all().map_err(at("syncing a segment", &self.path))?;
+        self.file
+            .sync_all()
+            .map_err(at("syncing a segment", &self.path))?;
         let final_path = segment_path(directory, segments.count() as u64);
         std::fs::rename(&self.path, &final_path).map_err(at("naming a segment", &final_path))?;
         sync_directory(&directory.join(segment::DIRECTORY))?;

@@ -26,7 +26,10 @@ fn a_configuration_with_an_unknown_key_names_file_line_and_key() {
     let mut shape = Shape::default();
     shape.journal.push_str("\nspeed = 9");
     let mut appliance = Appliance::configured(shape, appliance::scratch());
-    refused(&mut appliance, &["relayd.toml:", "speed", "expected one of"]);
+    refused(
+        &mut appliance,
+        &["relayd.toml:", "speed", "expected one of"],
+    );
 }
 
 /// Goal: the kernel's or a container's refusal of io_uring is named with its remedies. Method: a seccomp filter that
@@ -38,7 +41,12 @@ fn io_uring_refused_names_sysctl_and_seccomp() {
     // SAFETY: between fork and exec only prctl is called, which is allowed there.
     unsafe {
         command.pre_exec(|| {
-            let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+            let step = |code, k| libc::sock_filter {
+                code,
+                jt: 0,
+                jf: 0,
+                k,
+            };
             let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
             let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
             let answer = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -51,14 +59,27 @@ fn io_uring_refused_names_sysctl_and_seccomp() {
                 step(answer, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
                 step(answer, libc::SECCOMP_RET_ALLOW),
             ];
-            let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+            let program = libc::sock_fprog {
+                len: 4,
+                filter: filter.as_mut_ptr(),
+            };
             let is_set = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0;
-            if is_set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            if is_set {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
-    let said = appliance.start_as(&mut command).expect_err("it must not start");
-    for part in ["io_uring was refused", "kernel.io_uring_disabled", "seccomp"] {
+    let said = appliance
+        .start_as(&mut command)
+        .expect_err("it must not start");
+    for part in [
+        "io_uring was refused",
+        "kernel.io_uring_disabled",
+        "seccomp",
+    ] {
         assert!(said.contains(part), "{said:?} lacks {part:?}");
     }
 }
@@ -70,7 +91,10 @@ fn a_filesystem_without_direct_io_is_refused_at_format() {
     let output = appliance.relayd("format");
     assert!(!output.status.success());
     let said = text(&output);
-    assert!(said.contains("no direct I/O") && said.contains("ext4"), "{said}");
+    assert!(
+        said.contains("no direct I/O") && said.contains("ext4"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -81,8 +105,14 @@ fn too_little_disk_is_found_at_format() {
     let output = appliance.relayd("format");
     assert!(!output.status.success());
     let said = text(&output);
-    assert!(said.contains("are to be prepared") && said.contains("journal.prepared"), "{said}");
-    assert!(!appliance.directory().join("superblock").exists(), "nothing was made");
+    assert!(
+        said.contains("are to be prepared") && said.contains("journal.prepared"),
+        "{said}"
+    );
+    assert!(
+        !appliance.directory().join("superblock").exists(),
+        "nothing was made"
+    );
 }
 
 #[test]
@@ -90,7 +120,11 @@ fn a_second_format_is_refused() {
     let appliance = Appliance::formatted(Shape::default());
     let output = appliance.relayd("format");
     assert!(!output.status.success());
-    assert!(text(&output).contains("there is a journal already"), "{}", text(&output));
+    assert!(
+        text(&output).contains("there is a journal already"),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
@@ -144,7 +178,10 @@ fn two_processes_on_one_journal_are_kept_apart() {
 fn a_port_taken_is_named() {
     let mut appliance = Appliance::formatted(Shape::default());
     let holder = std::net::TcpListener::bind(("127.0.0.1", appliance.port)).unwrap();
-    refused(&mut appliance, &["listening on", "another process has it", "`listen`"]);
+    refused(
+        &mut appliance,
+        &["listening on", "another process has it", "`listen`"],
+    );
     drop(holder);
 }
 
@@ -166,7 +203,10 @@ impl Raw {
     fn connect(appliance: &Appliance) -> Self {
         let socket = TcpStream::connect(appliance.address()).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        Self { socket, inbox: Vec::new() }
+        Self {
+            socket,
+            inbox: Vec::new(),
+        }
     }
 
     /// The next item, or `None` at the end.
@@ -214,8 +254,13 @@ impl Raw {
         };
         let secret: Vec<u8> = (0..16).collect();
         let logon = logon.with_proof(&secret, &challenge.nonce).unwrap();
-        raw.socket.write_all(&Message::Logon(logon).to_vec().unwrap()).unwrap();
-        assert!(matches!(Message::decode(&raw.next().unwrap()), Ok(Message::LogonAck(_))));
+        raw.socket
+            .write_all(&Message::Logon(logon).to_vec().unwrap())
+            .unwrap();
+        assert!(matches!(
+            Message::decode(&raw.next().unwrap()),
+            Ok(Message::LogonAck(_))
+        ));
         raw
     }
 }
@@ -250,11 +295,18 @@ fn malformed_frames_end_their_connection_alone() {
         (changed(5, 9), false, "Version"),
         (changed(20, 9), false, "Checksum"),
         (changed(20, 9), true, "Checksum"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), false, "TooLong"),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            false,
+            "TooLong",
+        ),
     ];
     for (bytes, is_logged_on, code) in cases {
-        let mut raw =
-            if is_logged_on { Raw::logon(&appliance) } else { Raw::connect(&appliance) };
+        let mut raw = if is_logged_on {
+            Raw::logon(&appliance)
+        } else {
+            Raw::connect(&appliance)
+        };
         raw.socket.write_all(&bytes).unwrap();
         let said = raw.rest();
         assert!(said.contains(&format!("code: {code}")), "{code}: {said}");
@@ -272,7 +324,10 @@ fn two_thousand_silent_clients_are_bounded() {
     let topic = publisher.topic("a").unwrap();
     let resident = || -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", appliance.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
     send(&mut publisher, topic, &payload(1, 1));
@@ -291,15 +346,22 @@ fn two_thousand_silent_clients_are_bounded() {
             assert!(publisher.wait_released(LIMIT).unwrap());
         }
     }
-    eventually("all were accepted", || appliance.counters()["ingress.accepted"] >= 2001);
+    eventually("all were accepted", || {
+        appliance.counters()["ingress.accepted"] >= 2001
+    });
     let grown = resident().saturating_sub(before);
-    assert!(grown < 16 * 1024, "{grown} KiB for clients that never logged on");
+    assert!(
+        grown < 16 * 1024,
+        "{grown} KiB for clients that never logged on"
+    );
     assert!(appliance.counters()["ingress.connections"] <= 1 + 256);
     let mut late = appliance.publisher(2);
     let topic = late.topic("b").unwrap();
     send(&mut late, topic, &payload(2, 1));
     assert!(late.wait_released(LIMIT).unwrap());
-    eventually("the silent ones are gone", || appliance.counters()["ingress.connections"] <= 2);
+    eventually("the silent ones are gone", || {
+        appliance.counters()["ingress.connections"] <= 2
+    });
 }
 
 #[test]
@@ -307,7 +369,9 @@ fn a_wrong_secret_is_final_for_the_client() {
     let appliance = Appliance::started(Shape::default());
     let mut config = appliance.publisher_config(1);
     config.credential.secret = vec![1; 16];
-    let error = Publisher::connect(config).err().expect("the secret is wrong");
+    let error = Publisher::connect(config)
+        .err()
+        .expect("the secret is wrong");
     assert!(error.to_string().contains("credential"), "{error}");
 }
 
@@ -315,7 +379,10 @@ fn a_wrong_secret_is_final_for_the_client() {
 #[test]
 fn a_subscription_beyond_the_tail_is_refused() {
     let appliance = Appliance::started(Shape::default());
-    let start = Start::Seq { seq: 1000, checksum: None };
+    let start = Start::Seq {
+        seq: 1000,
+        checksum: None,
+    };
     let error = relay_client::Subscriber::connect(appliance.subscriber_config(&[">"], start))
         .err()
         .expect("there is nothing there");
@@ -328,8 +395,11 @@ fn a_subscription_beyond_the_tail_is_refused() {
 fn a_full_disk_holds_publishers_until_there_is_room() {
     let disk = SmallDisk::new(160 << 20);
     let home = tempfile::tempdir_in(&disk.mounted).unwrap();
-    let mut shape = Shape::default();
-    shape.limits = "ring = \"8MiB\"\npublishers = 16\npayload = \"1KiB\"".to_owned();
+    let limits = "ring = \"8MiB\"\npublishers = 16\npayload = \"1KiB\"".to_owned();
+    let shape = Shape {
+        limits,
+        ..Shape::default()
+    };
     let mut appliance = Appliance::configured(shape, home);
     appliance.shape.journal =
         "segment_size = \"4MiB\"\nprepared = \"8MiB\"\nwrite_method = \"dsync\"".to_owned();
@@ -351,12 +421,24 @@ fn a_full_disk_holds_publishers_until_there_is_room() {
         }
         publisher.flush().unwrap();
         publisher.poll().unwrap();
-        assert!(sent < 1_000_000, "the journal has no end: {:?}", appliance.counters());
+        assert!(
+            sent < 1_000_000,
+            "the journal has no end: {:?}",
+            appliance.counters()
+        );
     }
     assert_eq!(appliance.counters()["journal.prepared_running_low"], 1);
-    assert!(appliance.log().contains("free some room"), "{}", appliance.log());
+    assert!(
+        appliance.log().contains("free some room"),
+        "{}",
+        appliance.log()
+    );
     std::fs::remove_file(&filler).unwrap();
-    assert!(publisher.wait_released(LIMIT).unwrap(), "{}", appliance.log());
+    assert!(
+        publisher.wait_released(LIMIT).unwrap(),
+        "{}",
+        appliance.log()
+    );
     let mut all = appliance.subscriber(&[">"], Start::Earliest);
     let expected: Vec<_> = (1..=sent).map(|number| payload(1, number)).collect();
     assert!(take(&mut all, sent as usize) == expected);
@@ -390,17 +472,25 @@ fn a_failing_disk_ends_the_node_and_loses_nothing() {
     take(&mut subscriber, 100);
     disk.fail();
     let released = publisher.acked_through().get();
-    publisher.try_send(&relay_client::OutMessage::new(topic, &payload(1, 101))).unwrap();
+    publisher
+        .try_send(&relay_client::OutMessage::new(topic, &payload(1, 101)))
+        .unwrap();
     let _ = publisher.flush();
     let status = appliance.wait();
     assert_eq!(status.code(), Some(1));
     let log = appliance.log();
     let last = log.lines().last().unwrap();
     assert!(last.contains("failed: Input/output error"), "{last}");
-    assert!(last.contains("Nothing was acknowledged that is not on disk"), "{last}");
+    assert!(
+        last.contains("Nothing was acknowledged that is not on disk"),
+        "{last}"
+    );
     let _ = publisher.poll();
     assert_eq!(publisher.acked_through().get(), released);
-    assert!(subscriber.poll().ok().flatten().is_none(), "101 was never durable");
+    assert!(
+        subscriber.poll().ok().flatten().is_none(),
+        "101 was never durable"
+    );
     drop(appliance);
 }
 
@@ -424,16 +514,33 @@ impl SmallDisk {
         let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
         let sh = |program: &str, arguments: &[&str]| {
             let output = appliance::run(std::process::Command::new(program).args(arguments));
-            assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output));
+            assert!(
+                output.status.success(),
+                "{program} {arguments:?}: {}",
+                text(&output)
+            );
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
         let device = sh("losetup", &["--find", "--show", &path]);
-        sh("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", &device]);
+        sh(
+            "mkfs.ext4",
+            &[
+                "-q",
+                "-E",
+                "lazy_itable_init=0,lazy_journal_init=0",
+                &device,
+            ],
+        );
         let home = appliance::scratch();
         let mounted = home.path().join("disk");
         std::fs::create_dir(&mounted).unwrap();
         sh("mount", &[&device, mounted.to_str().unwrap()]);
-        Self { memory, device, mounted, _home: home }
+        Self {
+            memory,
+            device,
+            mounted,
+            _home: home,
+        }
     }
 
     /// From now on the kernel refuses every write to the device, which its users see as an input/output error.
@@ -441,7 +548,11 @@ impl SmallDisk {
         use std::os::fd::AsRawFd;
         // SAFETY: plain numbers are passed.
         let sealed = unsafe {
-            libc::fcntl(self.memory.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE)
+            libc::fcntl(
+                self.memory.as_raw_fd(),
+                libc::F_ADD_SEALS,
+                libc::F_SEAL_WRITE,
+            )
         };
         assert_eq!(sealed, 0, "{}", std::io::Error::last_os_error());
     }
@@ -450,7 +561,9 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = appliance::run(
-            std::process::Command::new("umount").arg("-l").arg(&self.mounted),
+            std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.mounted),
         );
         let detach = ["-d", &self.device];
         let _ = appliance::run(std::process::Command::new("losetup").args(detach));
@@ -472,7 +585,9 @@ fn a_topic_that_breaks_the_rules_is_refused() {
     let appliance = Appliance::started(Shape::default());
     let mut publisher = appliance.publisher(1);
     for name in ["", "a..b", "a.*", &"x".repeat(256)] {
-        let error = publisher.topic(name).err().expect("the name breaks the rules");
+        let error = publisher
+            .topic(name)
+            .expect_err("the name breaks the rules");
         let is_named = matches!(error, ClientError::TopicRefused { .. });
         assert!(is_named, "{name:?}: {error}");
     }

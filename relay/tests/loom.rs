@@ -71,7 +71,10 @@ unsafe impl Sync for Link {}
 
 impl Link {
     fn new() -> Self {
-        Self { is_full: AtomicBool::new(false), place: UnsafeCell::new(0) }
+        Self {
+            is_full: AtomicBool::new(false),
+            place: UnsafeCell::new(0),
+        }
     }
 
     fn push(&self, value: u32) -> bool {
@@ -109,8 +112,11 @@ struct Thread<A> {
 /// One goes to sleep while another puts something in its link.
 fn a_sleeper_and_a_producer<A: Announcement>() {
     loom::model(|| {
-        let shared =
-            Arc::new(Thread { flag: A::new(), link: Link::new(), event: AtomicUsize::new(0) });
+        let shared = Arc::new(Thread {
+            flag: A::new(),
+            link: Link::new(),
+            event: AtomicUsize::new(0),
+        });
         let producer = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
@@ -150,7 +156,10 @@ struct Event {
 /// Parks and wakes again and again, as `Idle` does: loom reports a deadlock where a wake-up is lost.
 fn a_sleeper_takes_all<A: Announcement>() {
     loom::model(|| {
-        let event = Event { count: Mutex::new(0), is_written: Condvar::new() };
+        let event = Event {
+            count: Mutex::new(0),
+            is_written: Condvar::new(),
+        };
         let shared = Arc::new((A::new(), Link::new(), event));
         let producer = {
             let shared = Arc::clone(&shared);

@@ -21,7 +21,10 @@ const MODES: [&str; 4] = [
 fn messages_come_out_in_every_mode() {
     for threads in MODES {
         for method in ["dsync", "covering"] {
-            let mut shape = Shape { threads: threads.to_owned(), ..Shape::default() };
+            let mut shape = Shape {
+                threads: threads.to_owned(),
+                ..Shape::default()
+            };
             shape.journal = shape.journal.replace("dsync", method);
             let mut appliance = Appliance::started(shape);
             let mut publisher = appliance.publisher(1);
@@ -30,7 +33,10 @@ fn messages_come_out_in_every_mode() {
             for number in 1..=500 {
                 send(&mut publisher, topic, &payload(1, number));
             }
-            assert!(publisher.wait_released(LIMIT).unwrap(), "{threads} {method}");
+            assert!(
+                publisher.wait_released(LIMIT).unwrap(),
+                "{threads} {method}"
+            );
             let expected: Vec<_> = (1..=500).map(|number| payload(1, number)).collect();
             assert_eq!(take(&mut live, 500), expected, "{threads} {method}");
             let mut late = appliance.subscriber(&["orders.*"], Start::Earliest);
@@ -45,14 +51,21 @@ fn messages_come_out_in_every_mode() {
 #[test]
 fn the_hot_path_allocates_nothing_after_start() {
     for threads in MODES {
-        let appliance = Appliance::started(Shape { threads: threads.to_owned(), ..Shape::default() });
+        let appliance = Appliance::started(Shape {
+            threads: threads.to_owned(),
+            ..Shape::default()
+        });
         let mut publisher = appliance.publisher(1);
         let topic = publisher.topic("orders.a").unwrap();
         let mut everything = appliance.subscriber(&[">"], Start::Live);
         let mut filtered = appliance.subscriber(&["orders.*"], Start::Live);
         let allocations = || -> u64 {
             let counters = appliance.counters();
-            counters.iter().filter(|(label, _)| label.ends_with(".allocations")).map(|(_, n)| n).sum()
+            counters
+                .iter()
+                .filter(|(label, _)| label.ends_with(".allocations"))
+                .map(|(_, n)| n)
+                .sum()
         };
         let mut flow = |from: u64| {
             for number in from..from + 4000 {
@@ -68,7 +81,10 @@ fn the_hot_path_allocates_nothing_after_start() {
         let before = allocations();
         flow(4001);
         assert_eq!(allocations(), before, "{threads}");
-        assert!(before > 0, "the count counts: connections were made on a hot thread");
+        assert!(
+            before > 0,
+            "the count counts: connections were made on a hot thread"
+        );
     }
 }
 
@@ -83,23 +99,39 @@ fn a_clean_stop_releases_what_was_accepted() {
     }
     assert!(appliance.stop().success(), "{}", appliance.log());
     appliance.start();
-    assert!(appliance.log().contains("was_clean=true"), "{}", appliance.log());
+    assert!(
+        appliance.log().contains("was_clean=true"),
+        "{}",
+        appliance.log()
+    );
     assert!(publisher.wait_released(LIMIT).unwrap());
     let mut all = appliance.subscriber(&[">"], Start::Earliest);
-    assert_eq!(take(&mut all, 200), (1..=200).map(|n| payload(1, n)).collect::<Vec<_>>());
+    assert_eq!(
+        take(&mut all, 200),
+        (1..=200).map(|n| payload(1, n)).collect::<Vec<_>>()
+    );
     assert_eq!(all.next_seq().get(), 201);
 }
 
 /// Reads until told to stop and everything up to `until` has come.
-fn follow(mut subscriber: Subscriber, is_over: &AtomicBool, until: &dyn Fn() -> u64) -> Vec<(u64, u64)> {
+fn follow(
+    mut subscriber: Subscriber,
+    is_over: &AtomicBool,
+    until: &dyn Fn() -> u64,
+) -> Vec<(u64, u64)> {
     let mut seen = Vec::new();
     let begun = Instant::now();
     loop {
-        assert!(begun.elapsed() < 3 * LIMIT, "stuck after {} messages", seen.len());
+        assert!(
+            begun.elapsed() < 3 * LIMIT,
+            "stuck after {} messages",
+            seen.len()
+        );
         match subscriber.next_within(Duration::from_millis(100)).unwrap() {
             Some(delivery) => {
                 let payload = delivery.record.payload();
-                let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
+                let number =
+                    |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
                 assert_eq!(payload, appliance::payload(number(0), number(8)), "altered");
                 seen.push((number(0), number(8)));
             }
@@ -177,14 +209,23 @@ fn fifty_kills_under_load_lose_nothing() {
         for follower in followers {
             let seen = follower.join().unwrap();
             for (id, &count) in (1..).zip(&counts) {
-                let numbers: Vec<u64> =
-                    seen.iter().filter(|(p, _)| *p == id).map(|(_, number)| *number).collect();
+                let numbers: Vec<u64> = seen
+                    .iter()
+                    .filter(|(p, _)| *p == id)
+                    .map(|(_, number)| *number)
+                    .collect();
                 let expected: Vec<u64> = (1..=count).collect();
                 assert_eq!(numbers.len() as u64, count, "publisher {id}");
-                assert!(numbers == expected, "publisher {id}: lost, doubled or out of order");
+                assert!(
+                    numbers == expected,
+                    "publisher {id}: lost, doubled or out of order"
+                );
             }
         }
-        assert!(counts.iter().sum::<u64>() > 1000, "there was load: {counts:?}");
+        assert!(
+            counts.iter().sum::<u64>() > 1000,
+            "there was load: {counts:?}"
+        );
     });
 }
 
@@ -207,7 +248,11 @@ fn streams_are_apart() {
     let path = home.path().join("relayd.toml");
     std::fs::write(&path, config).unwrap();
     let formatted = appliance::run(appliance::relayd().arg("format").arg("--config").arg(&path));
-    assert!(formatted.status.success(), "{}", appliance::text(&formatted));
+    assert!(
+        formatted.status.success(),
+        "{}",
+        appliance::text(&formatted)
+    );
     let mut child = appliance::relayd()
         .arg("run")
         .arg("--config")

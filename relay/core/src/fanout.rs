@@ -9,6 +9,8 @@
 //! ring; session messages go out only between records.
 
 mod cursor;
+mod replay;
+mod start;
 mod subscriber;
 
 use std::collections::VecDeque;
@@ -18,13 +20,11 @@ use relay_journal::block::{self, BlockHeader, HEADER_LENGTH};
 use relay_journal::position_index::{IndexEntry, PositionIndex};
 use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
-use relay_wire::code::{From, RecordKind, TerminateCode};
-use relay_wire::id::{Epoch, Position, Seq, TopicId};
+use relay_wire::code::{RecordKind, TerminateCode};
+use relay_wire::id::{Epoch, Position, TopicId};
 use relay_wire::item::{self, Front, Limits};
-use relay_wire::message::{
-    Message, MessageError, SILENT_INTERVALS, Subscribe, Subscribed, Terminate, Topic,
-};
-use relay_wire::{stride, topic};
+use relay_wire::message::{Message, MessageError, SILENT_INTERVALS, Terminate, Topic};
+use relay_wire::stride;
 
 use crate::command::{ConnId, ReleasePoint};
 use crate::credential::CredentialBook;
@@ -32,7 +32,8 @@ use crate::ingress::terminate_text;
 use crate::log::LogView;
 use crate::settings::Settings;
 
-use cursor::{Budget, Cursor, Skip, WalkEnd, WalkError};
+use cursor::{Budget, WalkEnd, WalkError};
+use replay::Slot;
 use subscriber::{Sending, State, Subscriber};
 
 /// Most runs of one send.
@@ -94,22 +95,6 @@ pub enum FanoutEffect {
     Close(ConnId),
     /// What was read at this position is not what was written: raise an alarm.
     Damaged(Position),
-}
-
-/// A buffer for subscribers behind the ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Free,
-    Reading {
-        owner: u32,
-        start: Position,
-        length: u32,
-    },
-    Ready {
-        owner: u32,
-        start: Position,
-        length: u32,
-    },
 }
 
 /// The machine. See the module's description.
@@ -242,92 +227,6 @@ impl Fanout {
                 self.end(conn, TerminateCode::Version, version, now_ns);
             }
             Ok(_) | Err(_) => self.end(conn, TerminateCode::Protocol, 0, now_ns),
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        conn: ConnId,
-        subscribe: &Subscribe<'_>,
-        now_ns: u64,
-    ) -> Result<(), (TerminateCode, u64)> {
-        let credential = self.current(conn).map_or(0, |s| s.credential);
-        let credential = self.credentials.get(credential);
-        let mut patterns = Vec::with_capacity(subscribe.patterns.len());
-        for pattern in subscribe.patterns.iter() {
-            let pattern =
-                topic::check_pattern(pattern).map_err(|_| (TerminateCode::Protocol, 0))?;
-            if !credential.may_subscribe(pattern) {
-                return Err((TerminateCode::NotEntitled, 0));
-            }
-            patterns.push(Box::from(pattern));
-        }
-        let (cursor, skip, start_seq) = self.start_of(subscribe)?;
-        let tail = self.tail;
-        let epoch = self.epoch;
-        let topics_to_tell = self.topics.len() as u32;
-        let Some(subscriber) = self.current(conn) else {
-            return Ok(());
-        };
-        subscriber.begin(cursor, skip, patterns, topics_to_tell);
-        let subscribed = Subscribed {
-            start_seq,
-            earliest_seq: Seq(1),
-            next_seq: tail.next_seq,
-            epoch,
-        };
-        subscriber.say(&Message::Subscribed(subscribed), now_ns);
-        self.queue(conn.index);
-        Ok(())
-    }
-
-    /// Where a subscription starts, what it skips there, and the seq it starts from.
-    fn start_of(
-        &self,
-        subscribe: &Subscribe<'_>,
-    ) -> Result<(Cursor, Skip, Seq), (TerminateCode, u64)> {
-        let tail = self.tail;
-        let at_tail = Cursor {
-            block: tail.position,
-            offset: 0,
-            next_seq: tail.next_seq,
-            checksum: Some(tail.checksum),
-        };
-        let from = |position| Cursor {
-            block: position,
-            offset: 0,
-            next_seq: Seq(0),
-            checksum: None,
-        };
-        match subscribe.from {
-            From::Live => Ok((at_tail, Skip::Nothing, tail.next_seq)),
-            From::Earliest => Ok((from(Position(0)), Skip::Nothing, Seq(1))),
-            From::Time => {
-                let position = self.index.find_time(subscribe.value);
-                Ok((from(position), Skip::Time(subscribe.value), Seq(1)))
-            }
-            From::Seq => {
-                let seq = Seq(subscribe.value.max(1));
-                if seq > tail.next_seq {
-                    return Err((TerminateCode::BeyondTail, tail.next_seq.get()));
-                }
-                let before = Seq(seq.get() - 1);
-                if seq == tail.next_seq {
-                    let is_other = subscribe.checksum.is_some_and(|c| c != tail.checksum);
-                    if before.get() > 0 && is_other {
-                        return Err((TerminateCode::WrongHistory, before.get()));
-                    }
-                    return Ok((at_tail, Skip::Nothing, seq));
-                }
-                if before.get() == 0 {
-                    return Ok((from(Position(0)), Skip::Nothing, seq));
-                }
-                let skip = Skip::Seq {
-                    until: seq,
-                    checksum: subscribe.checksum,
-                };
-                Ok((from(self.index.find_seq(before)), skip, seq))
-            }
         }
     }
 
@@ -541,7 +440,11 @@ impl Fanout {
         subscriber.is_at_tail = matches!(walked, Ok(WalkEnd::AtTail));
         subscriber.was_at_tail |= subscriber.is_at_tail;
         // What lies before a damaged block is sent first; the walk meets the damage again after it.
-        let walked = if subscriber.runs.is_empty() { walked } else { walked.or(Ok(WalkEnd::Budget)) };
+        let walked = if subscriber.runs.is_empty() {
+            walked
+        } else {
+            walked.or(Ok(WalkEnd::Budget))
+        };
         let end = walked.map_err(|error| match error {
             WalkError::WrongHistory(seq) => (TerminateCode::WrongHistory, seq.get()),
             WalkError::Damaged(position) => {
@@ -563,143 +466,6 @@ impl Fanout {
             }
         }
         Ok(())
-    }
-
-    /// The bytes from `from` on in the subscriber's replay buffer; asks for them where they are not there.
-    fn slot_bytes<'a>(
-        &mut self,
-        subscriber: &mut Subscriber,
-        from: Position,
-        replay: &[&'a [u8]],
-    ) -> Option<(Source, &'a [u8])> {
-        if let Some(slot) = subscriber.slot {
-            match self.slots[slot as usize] {
-                Slot::Ready { start, length, .. } if start <= from => {
-                    let filled = &replay[slot as usize][..length as usize];
-                    if let Some(bytes) = filled.get(from.since(start) as usize..)
-                        && !bytes.is_empty()
-                    {
-                        return Some((Source::Replay { slot, start }, bytes));
-                    }
-                }
-                Slot::Reading { .. } => return None,
-                _ => {}
-            }
-        }
-        self.reread(subscriber, from);
-        None
-    }
-
-    /// Reads from `from` on into the subscriber's replay buffer, or has it wait for one.
-    fn reread(&mut self, subscriber: &mut Subscriber, from: Position) {
-        if subscriber.slot.is_none() {
-            subscriber.slot = self.take_slot();
-        }
-        let Some(slot) = subscriber.slot else {
-            if !subscriber.is_waiting {
-                subscriber.is_waiting = true;
-                self.waiting.push_back(subscriber.conn.index);
-            }
-            return;
-        };
-        let segment = self.settings.segment_size;
-        let left_in_segment = segment - from.get() % segment;
-        let released = self.tail.position.since(from);
-        let size = u64::from(self.settings.replay_slot_size);
-        let length = size.min(left_in_segment).min(released) as u32;
-        let owner = subscriber.conn.index;
-        self.slots[slot as usize] = Slot::Reading {
-            owner,
-            start: from,
-            length,
-        };
-        self.effects.push_back(FanoutEffect::Read {
-            slot,
-            position: from,
-            length,
-        });
-    }
-
-    /// A replay buffer that is free, or whose holder can't use it while its socket is full.
-    fn take_slot(&mut self) -> Option<u32> {
-        for (index, slot) in self.slots.iter().enumerate() {
-            match *slot {
-                Slot::Free => return Some(index as u32),
-                Slot::Reading { .. } => {}
-                Slot::Ready { owner, .. } => {
-                    if let Some(holder) = &mut self.subscribers[owner as usize]
-                        && holder.blocked_since_ns.is_some()
-                        && holder.sending == Sending::Nothing
-                    {
-                        holder.slot = None;
-                        return Some(index as u32);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    fn give_up_slot(&mut self, subscriber: &mut Subscriber) {
-        let Some(slot) = subscriber.slot.take() else {
-            return;
-        };
-        if let Slot::Reading { .. } = self.slots[slot as usize] {
-            // The kernel still writes into it: it becomes free when the read completes.
-            return;
-        }
-        self.free_slot(slot);
-    }
-
-    fn free_slot(&mut self, slot: u32) {
-        self.slots[slot as usize] = Slot::Free;
-        if let Some(next) = self.waiting.pop_front() {
-            if let Some(subscriber) = &mut self.subscribers[next as usize] {
-                subscriber.is_waiting = false;
-            }
-            self.queue(next);
-        }
-    }
-
-    /// A read into a replay buffer completed with `length` bytes; `None` when it failed.
-    pub fn on_read(&mut self, slot: u32, length: Option<u32>, now_ns: u64) {
-        let Slot::Reading {
-            owner,
-            start,
-            length: wanted,
-        } = self.slots[slot as usize]
-        else {
-            panic!("a read completes that was asked for");
-        };
-        let is_owned = self.subscribers[owner as usize]
-            .as_ref()
-            .is_some_and(|s| s.slot == Some(slot));
-        if !is_owned {
-            self.free_slot(slot);
-            return;
-        }
-        match length {
-            Some(length) if length > 0 && length <= wanted => {
-                self.slots[slot as usize] = Slot::Ready {
-                    owner,
-                    start,
-                    length,
-                };
-                self.queue(owner);
-            }
-            _ => {
-                self.slots[slot as usize] = Slot::Ready {
-                    owner,
-                    start,
-                    length: 0,
-                };
-                self.effects.push_back(FanoutEffect::Damaged(start));
-                let conn = self.subscribers[owner as usize].as_ref().map(|s| s.conn);
-                if let Some(conn) = conn {
-                    self.end(conn, TerminateCode::StorageFault, start.get(), now_ns);
-                }
-            }
-        }
     }
 
     /// A send took `length` bytes, fewer than asked (0 included) when the socket is full.

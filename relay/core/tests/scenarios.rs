@@ -226,7 +226,10 @@ fn without_prepared_space_publishers_are_held() {
     world.prepared += 1 << 20;
     world.run();
     assert_eq!(world.acked.last().unwrap().1, PublisherSeq(400));
-    assert!(world.client(conn).has("held: No }"), "it is told that it may go on");
+    assert!(
+        world.client(conn).has("held: No }"),
+        "it is told that it may go on"
+    );
 }
 
 /// Goal: the log goes on across a segment's end, and a restart reads across it.

@@ -76,7 +76,7 @@ pub(crate) struct EgressAgent {
     received: Pages,
     replay: Vec<Pages>,
     replay_slot_size: usize,
-    vectors: Vec<Box<Vectors>>,
+    vectors: Vec<Vectors>,
     vectors_used: usize,
     is_stopping: bool,
     exported: Exported,
@@ -114,7 +114,7 @@ impl EgressAgent {
             received: Pages::new(places as usize * RECEIVE_BUFFER)?,
             replay: replay.collect::<Result<_, _>>()?,
             replay_slot_size: slot_size,
-            vectors: (0..64).map(|_| Box::new(Vectors::new())).collect(),
+            vectors: (0..64).map(|_| Vectors::new()).collect(),
             vectors_used: 0,
             is_stopping: false,
             exported: Exported {
@@ -174,7 +174,8 @@ impl EgressAgent {
             // SAFETY: the machine looks only at buffers whose read has completed.
             *slot = unsafe { pages.slice(0, self.replay_slot_size) };
         }
-        self.machine.serve(&view, &replay[..self.replay.len()], now.mono_ns);
+        self.machine
+            .serve(&view, &replay[..self.replay.len()], now.mono_ns);
     }
 
     fn welcome(&mut self, ring: &mut Ring, arrival: Arrival, now: Now) {
@@ -201,7 +202,9 @@ impl EgressAgent {
     }
 
     fn connection(&mut self, place: u32) -> &mut Connection {
-        self.table[place as usize].as_mut().expect("the place is taken")
+        self.table[place as usize]
+            .as_mut()
+            .expect("the place is taken")
     }
 
     fn place_of(&self, conn: ConnId) -> Option<u32> {
@@ -220,7 +223,16 @@ impl EgressAgent {
         let socket = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::Recv::new(socket, pointer, RECEIVE_BUFFER as u32).build();
         // SAFETY: the buffer is this place's own and is looked at only after the completion.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: RECEIVE, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: RECEIVE,
+                    index: place,
+                },
+            )
+        };
     }
 
     fn consume_inbox(&mut self, place: u32, now: Now) {
@@ -273,7 +285,9 @@ impl EgressAgent {
                 let from = place as usize * RECEIVE_BUFFER;
                 // SAFETY: the receive into this buffer has completed.
                 let bytes = unsafe { self.received.slice(from, received as usize) };
-                let connection = self.table[place as usize].as_mut().expect("looked at above");
+                let connection = self.table[place as usize]
+                    .as_mut()
+                    .expect("looked at above");
                 connection.inbox.extend_from_slice(bytes);
                 self.consume_inbox(place, now);
                 self.receive(ring, place);
@@ -310,7 +324,11 @@ impl EgressAgent {
                 FanoutEffect::SendLog { conn, source } => self.send_log(ring, conn, source),
                 FanoutEffect::SendMessages(conn) => self.send_messages(ring, conn),
                 FanoutEffect::AwaitRoom(conn) => self.await_room(ring, conn),
-                FanoutEffect::Read { slot, position, length } => {
+                FanoutEffect::Read {
+                    slot,
+                    position,
+                    length,
+                } => {
                     self.read(ring, slot, position, length, now);
                 }
                 FanoutEffect::Close(conn) => self.close(conn),
@@ -342,8 +360,10 @@ impl EgressAgent {
                     self.replay[slot as usize].pointer(piece.position.since(start) as usize)
                 }
             };
-            let vector =
-                libc::iovec { iov_base: from.cast(), iov_len: piece.length as usize };
+            let vector = libc::iovec {
+                iov_base: from.cast(),
+                iov_len: piece.length as usize,
+            };
             self.vectors[at].pieces[count] = vector;
             count += 1;
         }
@@ -360,7 +380,16 @@ impl EgressAgent {
         // SAFETY: with MSG_DONTWAIT the send is over when the enter that submits it returns. Until then the headers are not
         // used again (counted above), and what they point at lies between the published floor and the release, or in a replay
         // buffer that its reader still has.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: SEND, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: SEND,
+                    index: place,
+                },
+            )
+        };
         self.exported.sends.add(1);
     }
 
@@ -377,7 +406,16 @@ impl EgressAgent {
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             .build();
         // SAFETY: the machine keeps the bytes in place until it hears of this send, which is over when the next enter returns.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: SEND, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: SEND,
+                    index: place,
+                },
+            )
+        };
     }
 
     fn await_room(&mut self, ring: &mut Ring, conn: ConnId) {
@@ -389,7 +427,16 @@ impl EgressAgent {
         let socket = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::PollAdd::new(socket, libc::POLLOUT as u32).build();
         // SAFETY: a poll points at no memory.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: ROOM, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: ROOM,
+                    index: place,
+                },
+            )
+        };
     }
 
     fn read(&mut self, ring: &mut Ring, slot: u32, position: Position, length: u32, now: Now) {
@@ -398,9 +445,20 @@ impl EgressAgent {
             return;
         };
         let pointer = self.replay[slot as usize].pointer(0);
-        let entry = opcode::Read::new(types::Fd(file), pointer, length).offset(offset).build();
+        let entry = opcode::Read::new(types::Fd(file), pointer, length)
+            .offset(offset)
+            .build();
         // SAFETY: the machine leaves the buffer alone until it hears of this read.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: READ, index: slot }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: READ,
+                    index: slot,
+                },
+            )
+        };
         self.exported.reads.add(1);
     }
 
@@ -464,9 +522,15 @@ unsafe impl Send for Vectors {}
 
 impl Vectors {
     const fn new() -> Self {
-        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let nothing = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
         // SAFETY: a message header of all zeroes has no name, no pieces, no control data.
         let message = unsafe { std::mem::zeroed() };
-        Self { message, pieces: [nothing; RUNS_MAX + 1] }
+        Self {
+            message,
+            pieces: [nothing; RUNS_MAX + 1],
+        }
     }
 }

@@ -35,7 +35,9 @@ const LINGER_NS: u64 = 1_000_000_000;
 enum Life {
     Open,
     /// Farewell said; what still comes is thrown away until the peer closes too.
-    Lingering { since_ns: u64 },
+    Lingering {
+        since_ns: u64,
+    },
     /// Waits for the kernel and the sequencer to let go.
     Closed,
 }
@@ -144,7 +146,16 @@ impl IngressAgent {
                 .flags(libc::SOCK_CLOEXEC)
                 .build();
             // SAFETY: an accept without an address buffer points at no memory.
-            unsafe { ring.push(entry, Op { agent: AGENT, purpose: ACCEPT, index: 0 }) };
+            unsafe {
+                ring.push(
+                    entry,
+                    Op {
+                        agent: AGENT,
+                        purpose: ACCEPT,
+                        index: 0,
+                    },
+                )
+            };
         }
         let mut work = 0;
         while let Ok(reply) = self.replies.pop() {
@@ -184,7 +195,9 @@ impl IngressAgent {
     }
 
     fn connection(&mut self, place: u32) -> &mut Connection {
-        self.table[place as usize].as_mut().expect("the place is taken")
+        self.table[place as usize]
+            .as_mut()
+            .expect("the place is taken")
     }
 
     /// An operation of this agent's completed.
@@ -264,7 +277,9 @@ impl IngressAgent {
     }
 
     fn buffer_of(&self, place: u32) -> (&Pages, usize, usize) {
-        let connection = self.table[place as usize].as_ref().expect("the place is taken");
+        let connection = self.table[place as usize]
+            .as_ref()
+            .expect("the place is taken");
         match connection.buffer {
             Some(buffer) => {
                 let size = self.receive_buffer_size;
@@ -307,7 +322,16 @@ impl IngressAgent {
         let pointer = pages.pointer(base + filled);
         let entry = opcode::Recv::new(types::Fd(socket), pointer, room as u32).build();
         // SAFETY: the bytes from `filled` on belong to nobody until the completion, and the pages outlive the ring.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: RECEIVE, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: RECEIVE,
+                    index: place,
+                },
+            )
+        };
     }
 
     fn on_received(&mut self, ring: &mut Ring, place: u32, result: i32, now: Now) {
@@ -335,14 +359,21 @@ impl IngressAgent {
             return;
         }
         let (_, base, _) = self.buffer_of(place);
-        let connection = self.table[place as usize].as_ref().expect("the place is taken");
+        let connection = self.table[place as usize]
+            .as_ref()
+            .expect("the place is taken");
         let (conn, parsed, filled) = (connection.conn, connection.parsed, connection.filled);
         let buffer = connection.buffer;
-        let pages = if buffer.is_some() { &*self.received } else { &self.small };
+        let pages = if buffer.is_some() {
+            &*self.received
+        } else {
+            &self.small
+        };
         // SAFETY: the kernel has filled these bytes and no receive points at them now; the sequencer only reads them.
         let bytes = unsafe { pages.slice(base + parsed, filled - parsed) };
-        let done =
-            self.machine.on_bytes(conn, bytes, parsed as u32, now.utc_ns, now.mono_ns);
+        let done = self
+            .machine
+            .on_bytes(conn, bytes, parsed as u32, now.utc_ns, now.mono_ns);
         let connection = self.connection(place);
         connection.parsed += done.consumed;
         connection.outstanding += done.commands;
@@ -357,7 +388,11 @@ impl IngressAgent {
     fn collect_commands(&mut self, buffer: u32, now: Now) {
         while let Some(command) = self.machine.poll_command() {
             let passed_ns = now.mono_ns;
-            self.pending_commands.push_back(Command { command, buffer, passed_ns });
+            self.pending_commands.push_back(Command {
+                command,
+                buffer,
+                passed_ns,
+            });
         }
         if push_all(&mut self.commands, &mut self.pending_commands) > 0 {
             self.sequence.wake();
@@ -419,7 +454,10 @@ impl IngressAgent {
             return;
         };
         let connection = self.connection(place);
-        assert!(!connection.is_receiving, "nothing is received between logon and answer");
+        assert!(
+            !connection.is_receiving,
+            "nothing is received between logon and answer"
+        );
         let (parsed, filled) = (connection.parsed, connection.filled);
         connection.buffer = Some(buffer);
         connection.filled = filled - parsed;
@@ -429,18 +467,28 @@ impl IngressAgent {
         // SAFETY: neither buffer has an operation under way; the new one is nobody else's.
         unsafe {
             let early = self.small.slice(small + parsed, filled - parsed);
-            let to = self.received.pointer(buffer as usize * self.receive_buffer_size);
+            let to = self
+                .received
+                .pointer(buffer as usize * self.receive_buffer_size);
             std::ptr::copy_nonoverlapping(early.as_ptr(), to, early.len());
         }
         self.parse(ring, place, now);
     }
 
     fn hand_over(&mut self, place: u32, credential: u32) {
-        let connection = self.table[place as usize].take().expect("the place is taken");
-        assert!(!connection.is_receiving && !connection.is_sending, "the kernel let go of it");
+        let connection = self.table[place as usize]
+            .take()
+            .expect("the place is taken");
+        assert!(
+            !connection.is_receiving && !connection.is_sending,
+            "the kernel let go of it"
+        );
         let from = place as usize * SMALL_BUFFER + connection.parsed;
         // SAFETY: no receive is under way.
-        let early = unsafe { self.small.slice(from, connection.filled - connection.parsed) };
+        let early = unsafe {
+            self.small
+                .slice(from, connection.filled - connection.parsed)
+        };
         self.pending_arrivals.push_back(Arrival {
             early: early.to_vec(),
             socket: connection.socket,
@@ -463,7 +511,16 @@ impl IngressAgent {
             .build();
         // SAFETY: the machine keeps the bytes in place until it hears of this send, and with MSG_DONTWAIT the send is over
         // when the enter that follows this turn returns, before anything can close the connection.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: SEND, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: SEND,
+                    index: place,
+                },
+            )
+        };
     }
 
     fn await_room(&mut self, ring: &mut Ring, place: u32) {
@@ -472,7 +529,16 @@ impl IngressAgent {
         let socket = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::PollAdd::new(socket, libc::POLLOUT as u32).build();
         // SAFETY: a poll points at no memory.
-        unsafe { ring.push(entry, Op { agent: AGENT, purpose: ROOM, index: place }) };
+        unsafe {
+            ring.push(
+                entry,
+                Op {
+                    agent: AGENT,
+                    purpose: ROOM,
+                    index: place,
+                },
+            )
+        };
     }
 
     /// The machine is done with the connection: no more is sent, what still comes is thrown away until the peer has read
@@ -480,7 +546,9 @@ impl IngressAgent {
     fn close(&mut self, ring: &mut Ring, place: u32, now: Now) {
         let connection = self.connection(place);
         let index = connection.conn.index as usize;
-        connection.life = Life::Lingering { since_ns: now.mono_ns };
+        connection.life = Life::Lingering {
+            since_ns: now.mono_ns,
+        };
         connection.wants_more = false;
         shut_down(&connection.socket, libc::SHUT_WR);
         self.by_conn[index] = u32::MAX;
@@ -526,7 +594,11 @@ impl IngressAgent {
     /// Takes nothing more in and tells the sequencer so.
     pub(crate) fn begin_stop(&mut self, now: Now) {
         self.is_stopping = true;
-        let stop = Command { command: ToSequence::Stop, buffer: 0, passed_ns: now.mono_ns };
+        let stop = Command {
+            command: ToSequence::Stop,
+            buffer: 0,
+            passed_ns: now.mono_ns,
+        };
         self.pending_commands.push_back(stop);
         self.collect_commands(0, now);
     }

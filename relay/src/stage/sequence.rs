@@ -165,9 +165,9 @@ impl SequenceAgent {
         self.machine.on_prepared(self.segments.end());
         let start = self.machine.open_position();
         let end = self.floor.read().plus(self.ring.size());
-        // SAFETY: this agent alone writes to the log. Everything from the open block on is unsealed, so no kernel write points
-        // at it; up to the fan-out's floor plus one ring's length nobody reads what is overwritten.
         let log = Arc::clone(&self.ring);
+        // SAFETY: this agent alone writes to the log. Everything from the open block on is unsealed, so no kernel write
+        // points at it; up to the fan-out's floor plus one ring's length nobody reads what is overwritten.
         let mut window = unsafe { log.window(start, end) };
         let (mut work, is_stalled) = self.take_commands(&mut window, now);
         self.machine.seal_if_due(now, &mut window);
@@ -211,7 +211,8 @@ impl SequenceAgent {
                     command.command
                 {
                     let through = offset + length;
-                    self.pending_replies.push_back(ToIngress::Taken { conn, through });
+                    self.pending_replies
+                        .push_back(ToIngress::Taken { conn, through });
                 }
             }
         }
@@ -222,14 +223,21 @@ impl SequenceAgent {
         while let Some(effect) = self.machine.poll_effect() {
             work += 1;
             match effect {
-                SequenceEffect::Write { number, position, length } => {
+                SequenceEffect::Write {
+                    number,
+                    position,
+                    length,
+                } => {
                     self.write(ring, number, position, length, now);
                 }
                 SequenceEffect::Sync => self.sync(ring),
                 SequenceEffect::Reply(reply) => self.pending_replies.push_back(reply),
                 SequenceEffect::Released(point) => {
                     self.released.publish(point.position);
-                    self.pending_release = Some(Release { point, released_ns: now.mono_ns });
+                    self.pending_release = Some(Release {
+                        point,
+                        released_ns: now.mono_ns,
+                    });
                     self.export();
                 }
                 SequenceEffect::Stopped(stop) => self.stopped = Some(stop),
@@ -248,9 +256,16 @@ impl SequenceAgent {
     }
 
     fn write(&mut self, ring: &mut Ring, number: u64, position: Position, length: u32, now: Now) {
-        let (file, offset) = self.segments.place(position).expect("only prepared space is written");
+        let (file, offset) = self
+            .segments
+            .place(position)
+            .expect("only prepared space is written");
         let at = number as usize % self.writes.len();
-        self.writes[at] = Write { number, length, sealed_ns: now.mono_ns };
+        self.writes[at] = Write {
+            number,
+            length,
+            sealed_ns: now.mono_ns,
+        };
         let pointer = self.ring.pointer(position);
         let flags = match self.method {
             WriteMethod::Dsync => libc::RWF_DSYNC,
@@ -267,7 +282,11 @@ impl SequenceAgent {
                 .rw_flags(flags)
                 .build()
         };
-        let op = Op { agent: AGENT, purpose: WRITE, index: number as u32 };
+        let op = Op {
+            agent: AGENT,
+            purpose: WRITE,
+            index: number as u32,
+        };
         // SAFETY: the block is sealed: nothing changes its bytes before the fan-out's floor has passed it, which comes after
         // release, and so after this write's completion.
         unsafe { ring.push(entry, op) };
@@ -281,12 +300,24 @@ impl SequenceAgent {
         let end = self.machine.open_position();
         self.unsynced_from = self.machine.durable().position;
         loop {
-            let (file, offset) = self.segments.place(at).expect("only prepared space is written");
+            let (file, offset) = self
+                .segments
+                .place(at)
+                .expect("only prepared space is written");
             let entry = opcode::Fsync::new(types::Fd(file))
                 .flags(types::FsyncFlags::DATASYNC)
                 .build();
             // SAFETY: a sync points at no memory.
-            unsafe { ring.push(entry, Op { agent: AGENT, purpose: SYNC, index: 0 }) };
+            unsafe {
+                ring.push(
+                    entry,
+                    Op {
+                        agent: AGENT,
+                        purpose: SYNC,
+                        index: 0,
+                    },
+                )
+            };
             self.syncs_left += 1;
             at = Position(at.get() - offset).plus(self.segments.segment_size());
             if at >= end {
@@ -336,11 +367,17 @@ impl SequenceAgent {
         exported.records.set(self.machine.next_seq().get() - 1);
         exported.appended.set(self.machine.open_position().get());
         exported.durable.set(self.machine.durable().position.get());
-        exported.released.set(self.machine.released().position.get());
-        exported.next_seq.set(self.machine.released().next_seq.get());
+        exported
+            .released
+            .set(self.machine.released().position.get());
+        exported
+            .next_seq
+            .set(self.machine.released().next_seq.get());
         exported.topics.set(self.machine.topic_count().into());
         exported.held.set(self.machine.held().number().into());
-        exported.in_flight.set(self.machine.writes_in_flight() as u64);
+        exported
+            .in_flight
+            .set(self.machine.writes_in_flight() as u64);
     }
 
     /// The fault that ended the agent's work, if one did.

@@ -70,8 +70,17 @@ impl Appliance {
     }
 
     pub fn configured(shape: Shape, home: tempfile::TempDir) -> Self {
-        let port = if shape.port == 0 { free_port() } else { shape.port };
-        let appliance = Self { home, port, shape, process: None };
+        let port = if shape.port == 0 {
+            free_port()
+        } else {
+            shape.port
+        };
+        let appliance = Self {
+            home,
+            port,
+            shape,
+            process: None,
+        };
         appliance.write_config();
         appliance
     }
@@ -91,7 +100,15 @@ impl Appliance {
     }
 
     pub fn write_config(&self) {
-        let Shape { node, stream, threads, journal, limits, rate_limit, .. } = &self.shape;
+        let Shape {
+            node,
+            stream,
+            threads,
+            journal,
+            limits,
+            rate_limit,
+            ..
+        } = &self.shape;
         let mut config = format!(
             "node = {node}\n[[stream]]\nid = {stream}\nname = \"test\"\n\
              listen = \"127.0.0.1:{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
@@ -111,11 +128,15 @@ impl Appliance {
 
     /// Runs a command of relayd's to its end.
     pub fn relayd(&self, command: &str) -> Output {
-        run(relayd().arg(command).arg("--config").arg(self.config_path()))
+        run(relayd()
+            .arg(command)
+            .arg("--config")
+            .arg(self.config_path()))
     }
 
     pub fn start(&mut self) {
-        self.try_start().unwrap_or_else(|error| panic!("relayd did not start: {error}"));
+        self.try_start()
+            .unwrap_or_else(|error| panic!("relayd did not start: {error}"));
     }
 
     /// Starts and waits for `ready`; otherwise what it said.
@@ -125,7 +146,11 @@ impl Appliance {
 
     pub fn start_as(&mut self, command: &mut Command) -> Result<(), String> {
         let log = self.home.path().join("log");
-        let log_file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let log_file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let mut child = command
             .arg("run")
             .arg("--config")
@@ -180,7 +205,11 @@ impl Appliance {
                 running.stdout.read_to_string(&mut rest).unwrap();
                 return status;
             }
-            assert!(begun.elapsed() < LIMIT, "relayd does not end: {}", self.log());
+            assert!(
+                begun.elapsed() < LIMIT,
+                "relayd does not end: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -192,7 +221,9 @@ impl Appliance {
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let bytes = std::fs::read(self.directory().join("counters")).unwrap();
         let view = relay_wire::counters::read(&bytes).unwrap();
-        view.counters().map(|(label, value)| (label.to_owned(), value)).collect()
+        view.counters()
+            .map(|(label, value)| (label.to_owned(), value))
+            .collect()
     }
 
     pub fn publisher(&self, id: u64) -> Publisher {
@@ -221,7 +252,9 @@ pub fn free_port() -> u16 {
     static TAKEN: std::sync::Mutex<Vec<u16>> = std::sync::Mutex::new(Vec::new());
     let mut taken = TAKEN.lock().unwrap();
     let port = ports
-        .find(|port| !taken.contains(port) && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| {
+            !taken.contains(port) && std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()
+        })
         .expect("some port is free");
     taken.push(port);
     port
@@ -238,7 +271,10 @@ impl Drop for Appliance {
 
 pub fn credential(name: &str) -> Credential {
     let secret = (0..16).collect();
-    Credential { name: name.to_owned(), secret }
+    Credential {
+        name: name.to_owned(),
+        secret,
+    }
 }
 
 pub fn relayd() -> Command {
@@ -250,8 +286,10 @@ pub fn run(command: &mut Command) -> Output {
 }
 
 pub fn text(output: &Output) -> String {
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     format!("{out}{err}")
 }
 

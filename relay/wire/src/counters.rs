@@ -43,7 +43,10 @@ impl core::fmt::Display for CountersError {
         match self {
             Self::NotCounters => write!(f, "not a relay's counters file"),
             Self::Version(version) => {
-                write!(f, "counters of layout version {version}; this tool reads {VERSION}")
+                write!(
+                    f,
+                    "counters of layout version {version}; this tool reads {VERSION}"
+                )
             }
         }
     }
@@ -53,7 +56,13 @@ impl core::error::Error for CountersError {}
 
 /// The bytes of a header.
 #[must_use]
-pub fn header(slots: u32, pid: u64, node: u64, stream: u32, started_ns: u64) -> [u8; HEADER_LENGTH] {
+pub fn header(
+    slots: u32,
+    pid: u64,
+    node: u64,
+    stream: u32,
+    started_ns: u64,
+) -> [u8; HEADER_LENGTH] {
     let mut bytes = [0; HEADER_LENGTH];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -71,7 +80,10 @@ pub fn header(slots: u32, pid: u64, node: u64, stream: u32, started_ns: u64) -> 
 /// When the label is empty or longer than [`LABEL_LENGTH_MAX`].
 #[must_use]
 pub fn slot(label: &str) -> [u8; SLOT_LENGTH] {
-    assert!(!label.is_empty() && label.len() <= LABEL_LENGTH_MAX, "a label has 1 to 112 bytes");
+    assert!(
+        !label.is_empty() && label.len() <= LABEL_LENGTH_MAX,
+        "a label has 1 to 112 bytes"
+    );
     let mut bytes = [0; SLOT_LENGTH];
     bytes[8] = label.len() as u8;
     bytes[16..16 + label.len()].copy_from_slice(label.as_bytes());
@@ -134,12 +146,14 @@ impl<'a> CountersView<'a> {
 
     /// Every counter in use: label and value.
     pub fn counters(&self) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
-        self.bytes[HEADER_LENGTH..].chunks_exact(SLOT_LENGTH).filter_map(|slot| {
-            let length = usize::from(slot[8]);
-            let label = core::str::from_utf8(slot.get(16..16 + length)?).ok()?;
-            let value = u64::from_le_bytes(slot[..8].try_into().ok()?);
-            (length > 0).then_some((label, value))
-        })
+        self.bytes[HEADER_LENGTH..]
+            .chunks_exact(SLOT_LENGTH)
+            .filter_map(|slot| {
+                let length = usize::from(slot[8]);
+                let label = core::str::from_utf8(slot.get(16..16 + length)?).ok()?;
+                let value = u64::from_le_bytes(slot[..8].try_into().ok()?);
+                (length > 0).then_some((label, value))
+            })
     }
 }
 
@@ -154,7 +168,10 @@ mod tests {
         file.extend_from_slice(&[0; SLOT_LENGTH]);
         file[HEADER_LENGTH] = 42;
         let view = read(&file).unwrap();
-        assert_eq!((view.pid(), view.node(), view.stream(), view.started_ns()), (7, 1, 9, 5));
+        assert_eq!(
+            (view.pid(), view.node(), view.stream(), view.started_ns()),
+            (7, 1, 9, 5)
+        );
         assert_eq!(view.counters().collect::<Vec<_>>(), [("records", 42)]);
         assert_eq!(read(&file[1..]).unwrap_err(), CountersError::NotCounters);
     }

@@ -256,10 +256,11 @@ fn look_at(
     match selection.skip {
         Skip::Nothing => {}
         Skip::Seq { until, checksum } => {
-            if is_data && record.seq().next() == until {
-                if checksum.is_some_and(|expected| expected != record.checksum()) {
-                    return Err(WalkError::WrongHistory(record.seq()));
-                }
+            if is_data
+                && record.seq().next() == until
+                && checksum.is_some_and(|expected| expected != record.checksum())
+            {
+                return Err(WalkError::WrongHistory(record.seq()));
             }
             if record.seq() < until {
                 return Ok(false);
