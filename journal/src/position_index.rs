@@ -91,6 +91,12 @@ impl PositionIndex {
         entry.map_or(Position(0), |entry| entry.position)
     }
 
+    /// Takes the memory of all the entries there can be, so that offering blocks never does.
+    pub fn reserve_all(&mut self) {
+        self.entries
+            .reserve(ENTRIES_MAX + 1 - self.entries.len().min(ENTRIES_MAX));
+    }
+
     /// Takes a block in, if it lies far enough behind the last entry. Blocks come in order.
     pub fn offer(&mut self, entry: IndexEntry) {
         if let Some(last) = self.entries.last()

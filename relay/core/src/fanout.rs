@@ -131,6 +131,8 @@ impl Fanout {
         epoch: Epoch,
     ) -> Self {
         let places = settings.subscribers_max;
+        let mut index = tables.index.clone();
+        index.reserve_all();
         let tail = ReleasePoint {
             position: tables.position,
             next_seq: tables.next_seq,
@@ -141,7 +143,7 @@ impl Fanout {
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
             topics: tables.topics.clone(),
-            index: tables.index.clone(),
+            index,
             index_time_ns: tables.last_time_ns,
             followed: tail.position,
             tail,
