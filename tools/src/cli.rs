@@ -59,7 +59,10 @@ mod tests {
         let bench = command.find_subcommand_mut("bench").expect("it exists");
         for name in ["latency", "throughput", "floor"] {
             let sub = bench.find_subcommand_mut(name).expect("it exists");
-            assert!(sub.render_long_help().to_string().contains("Example"), "bench {name}");
+            assert!(
+                sub.render_long_help().to_string().contains("Example"),
+                "bench {name}"
+            );
             seen += 1;
         }
         assert_eq!(seen, 8);

@@ -63,7 +63,10 @@ impl ConnectOptions {
         if addresses.is_empty() {
             return missing("an address", "--address HOST:PORT", "RELAY_ADDRESS");
         }
-        let Some(name) = self.credential.clone().or_else(|| environment("RELAY_CREDENTIAL"))
+        let Some(name) = self
+            .credential
+            .clone()
+            .or_else(|| environment("RELAY_CREDENTIAL"))
         else {
             return missing("a credential", "--credential NAME", "RELAY_CREDENTIAL");
         };
@@ -98,7 +101,9 @@ impl ConnectOptions {
 }
 
 fn missing<T>(what: &str, option: &str, variable: &str) -> Result<T, Failure> {
-    Err(Failure::Usage(format!("{what} is needed; give {option} or set {variable}")))
+    Err(Failure::Usage(format!(
+        "{what} is needed; give {option} or set {variable}"
+    )))
 }
 
 impl Connection {
@@ -140,7 +145,10 @@ mod tests {
 
     #[test]
     fn the_environment_fills_what_the_command_line_leaves_out() {
-        let options = ConnectOptions { address: vec!["a:1".into()], ..Default::default() };
+        let options = ConnectOptions {
+            address: vec!["a:1".into()],
+            ..Default::default()
+        };
         let connection = options
             .resolve_with(|name| match name {
                 "RELAY_ADDRESS" => Some("b:2,c:3".into()),
@@ -157,7 +165,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = ConnectOptions::default().resolve_with(|_| None).expect_err("no address");
+        let error = ConnectOptions::default()
+            .resolve_with(|_| None)
+            .expect_err("no address");
         assert!(error.to_string().contains("RELAY_ADDRESS"), "{error}");
     }
 

@@ -47,18 +47,27 @@ impl Counters {
             node: view.node(),
             stream: view.stream(),
             started_ns: view.started_ns(),
-            values: view.counters().map(|(label, value)| (label.to_owned(), value)).collect(),
+            values: view
+                .counters()
+                .map(|(label, value)| (label.to_owned(), value))
+                .collect(),
         })
     }
 
     /// The value of a label.
     pub(crate) fn value(&self, label: &str) -> Option<u64> {
-        self.values.iter().find(|(found, _)| found == label).map(|&(_, value)| value)
+        self.values
+            .iter()
+            .find(|(found, _)| found == label)
+            .map(|&(_, value)| value)
     }
 
     /// Counters that are no buckets.
     pub(crate) fn plain(&self) -> impl Iterator<Item = (&str, u64)> {
-        let values = self.values.iter().map(|(label, value)| (label.as_str(), *value));
+        let values = self
+            .values
+            .iter()
+            .map(|(label, value)| (label.as_str(), *value));
         values.filter(|(label, _)| bucket(label).is_none())
     }
 
@@ -126,7 +135,10 @@ mod tests {
             node: 1,
             stream: 1,
             started_ns: 1,
-            values: values.iter().map(|&(label, value)| (label.to_owned(), value)).collect(),
+            values: values
+                .iter()
+                .map(|&(label, value)| (label.to_owned(), value))
+                .collect(),
         }
     }
 
@@ -141,7 +153,12 @@ mod tests {
             ("hop.b_ns.10", 0),
         ]);
         let hops = after.hops(Some(&before));
-        let a = HopSummary { count: 100, p50_us: 2.0, p99_us: 2.0, max_us: 4.0 };
+        let a = HopSummary {
+            count: 100,
+            p50_us: 2.0,
+            p99_us: 2.0,
+            max_us: 4.0,
+        };
         assert_eq!(hops.into_iter().collect::<Vec<_>>(), [("a".to_owned(), a)]);
         assert_eq!(after.hops(None)["a"].p50_us, 2.0);
         assert_eq!(after.plain().collect::<Vec<_>>(), [("records", 7)]);

@@ -58,10 +58,9 @@ impl Failure {
     /// Says it on standard error, if there is something to say.
     pub(crate) fn report(&self) {
         match self {
-            Self::Failed(text)
-            | Self::Usage(text)
-            | Self::Damaged(text)
-            | Self::Refused(text) => eprintln!("relay: {text}"),
+            Self::Failed(text) | Self::Usage(text) | Self::Damaged(text) | Self::Refused(text) => {
+                eprintln!("relay: {text}")
+            }
             Self::Interrupted | Self::OutputClosed => {}
         }
     }
@@ -82,10 +81,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(text)
-            | Self::Usage(text)
-            | Self::Damaged(text)
-            | Self::Refused(text) => f.write_str(text),
+            Self::Failed(text) | Self::Usage(text) | Self::Damaged(text) | Self::Refused(text) => {
+                f.write_str(text)
+            }
             Self::Interrupted => f.write_str("interrupted"),
             Self::OutputClosed => f.write_str("the output was closed"),
         }
@@ -99,7 +97,10 @@ impl From<ClientError> for Failure {
             ClientError::Terminated { code, .. } => *code == TerminateCode::Authentication,
             ClientError::GaveUp { reason, .. } => matches!(
                 reason,
-                DisconnectReason::Io { kind: io::ErrorKind::ConnectionRefused, .. }
+                DisconnectReason::Io {
+                    kind: io::ErrorKind::ConnectionRefused,
+                    ..
+                }
             ),
             _ => false,
         };
@@ -143,7 +144,11 @@ impl Interrupt {
 
     /// An error once one came.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.is_set() { Err(Failure::Interrupted) } else { Ok(()) }
+        if self.is_set() {
+            Err(Failure::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -159,7 +164,10 @@ mod tests {
             kind: io::ErrorKind::ConnectionRefused,
             text: "connecting: refused".into(),
         };
-        let error = ClientError::GaveUp { after: Duration::from_secs(1), reason };
+        let error = ClientError::GaveUp {
+            after: Duration::from_secs(1),
+            reason,
+        };
         assert!(matches!(Failure::from(error), Failure::Refused(_)));
         let error = ClientError::GaveUp {
             after: Duration::from_secs(1),

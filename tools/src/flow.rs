@@ -41,6 +41,22 @@ impl Random {
     }
 }
 
+/// Fills `bytes` from one number: different for every number, and without one word waiting for the one before, so that
+/// a load generator spends its time elsewhere.
+#[inline]
+pub(crate) fn spread(number: u64, bytes: &mut [u8]) {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut state = number;
+    let mut words = bytes.chunks_exact_mut(8);
+    for word in &mut words {
+        state = state.wrapping_add(STEP);
+        word.copy_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    let rest = words.into_remainder();
+    let last = state.wrapping_add(STEP).to_le_bytes();
+    rest.copy_from_slice(&last[..rest.len()]);
+}
+
 /// What kind of flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FlowKind {
@@ -86,7 +102,13 @@ pub(crate) struct Flow {
 
 impl Flow {
     pub(crate) fn new(kind: FlowKind, count: u64, seed: u64) -> Self {
-        Self { kind, random: Random::new(seed), left: count, time_ns: 0, burst_left: 0 }
+        Self {
+            kind,
+            random: Random::new(seed),
+            left: count,
+            time_ns: 0,
+            burst_left: 0,
+        }
     }
 
     /// Puts the next message into `payload`; the time it was made, ns from the flow's start. Nothing at the end.
@@ -151,15 +173,35 @@ mod tests {
     #[test]
     fn a_capture_like_flow_has_small_sizes_mostly_and_bursts() {
         let flow = all(FlowKind::CaptureLike, 1);
-        assert!(flow.iter().all(|(_, payload)| (60..=600).contains(&payload.len())));
+        assert!(
+            flow.iter()
+                .all(|(_, payload)| (60..=600).contains(&payload.len()))
+        );
         let mut sizes: Vec<_> = flow.iter().map(|(_, payload)| payload.len()).collect();
         sizes.sort_unstable();
-        assert!((100..140).contains(&sizes[10_000]), "median {}", sizes[10_000]);
+        assert!(
+            (100..140).contains(&sizes[10_000]),
+            "median {}",
+            sizes[10_000]
+        );
         let mut steps: Vec<_> = flow.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
         steps.sort_unstable();
-        assert!(steps[10_000] < 10_000, "most follow at once: {}", steps[10_000]);
+        assert!(
+            steps[10_000] < 10_000,
+            "most follow at once: {}",
+            steps[10_000]
+        );
         let seconds = flow[19_999].0 as f64 / 1e9;
         assert!((7.0..13.0).contains(&seconds), "{seconds} s for 20,000");
+    }
+
+    #[test]
+    fn spread_bytes_differ_by_number_and_by_place() {
+        let (mut first, mut second) = ([0; 30], [0; 30]);
+        spread(1, &mut first);
+        spread(2, &mut second);
+        assert!(first.chunks(8).zip(second.chunks(8)).all(|(a, b)| a != b));
+        assert_ne!(first[..8], first[8..16]);
     }
 
     #[test]

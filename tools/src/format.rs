@@ -162,8 +162,13 @@ mod tests {
         let stride = encode(&mut bytes, RecordKind::Data, &fields, &[], b"pay\n").expect("room");
         stamp(&mut bytes[..stride], Seq(42), 80);
         let record = Record::parse(&bytes).expect("a record");
-        let delivery = Delivery { record, topic: "a.b" };
-        let format: Format = r"%o\t%t %p/%q/%i %S %s%k %T %O %x 100%%\0\r\\é\n".parse().expect("good");
+        let delivery = Delivery {
+            record,
+            topic: "a.b",
+        };
+        let format: Format = r"%o\t%t %p/%q/%i %S %s%k %T %O %x 100%%\0\r\\é\n"
+            .parse()
+            .expect("good");
         let mut out = Vec::new();
         format.write(&mut out, &delivery);
         let expected = "42\ta.b 17/9/5 4 pay\n3 80 70 7061790a 100%\0\r\\é\n";

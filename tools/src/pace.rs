@@ -49,7 +49,12 @@ pub(crate) struct Pacer {
 
 impl Pacer {
     pub(crate) fn new(pace: Pace) -> Self {
-        Self { pace, index: 0, first_ns: None, last_due_ns: 0 }
+        Self {
+            pace,
+            index: 0,
+            first_ns: None,
+            last_due_ns: 0,
+        }
     }
 
     /// When the next message is due, ns from the start; `time_ns` is the source's own time of it.

@@ -89,8 +89,13 @@ struct Interface {
 
 #[derive(Debug)]
 enum Kind {
-    Pcap { link_type: u32, is_nanoseconds: bool },
-    Pcapng { interfaces: Vec<Interface> },
+    Pcap {
+        link_type: u32,
+        is_nanoseconds: bool,
+    },
+    Pcapng {
+        interfaces: Vec<Interface>,
+    },
 }
 
 /// Reads the frames of a capture, in the order of the file.
@@ -108,7 +113,9 @@ impl<R: Read> CaptureReader<R> {
     pub(crate) fn new(input: R) -> Result<Self, CaptureError> {
         let mut reader = Self {
             input,
-            kind: Kind::Pcapng { interfaces: Vec::new() },
+            kind: Kind::Pcapng {
+                interfaces: Vec::new(),
+            },
             is_big_endian: false,
             at: 0,
             buffer: Vec::new(),
@@ -135,7 +142,10 @@ impl<R: Read> CaptureReader<R> {
     /// The next frame; nothing at the end of the file.
     pub(crate) fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         match self.kind {
-            Kind::Pcap { link_type, is_nanoseconds } => self.pcap_frame(link_type, is_nanoseconds),
+            Kind::Pcap {
+                link_type,
+                is_nanoseconds,
+            } => self.pcap_frame(link_type, is_nanoseconds),
             Kind::Pcapng { .. } => self.pcapng_frame(),
         }
     }
@@ -143,11 +153,17 @@ impl<R: Read> CaptureReader<R> {
     fn head(&mut self, magic: u32) -> Result<(), CaptureError> {
         self.whole(20, 0)?;
         if self.u16_at(0) != 2 {
-            return Err(CaptureError::Damaged { at: 4, what: "a pcap version other than 2" });
+            return Err(CaptureError::Damaged {
+                at: 4,
+                what: "a pcap version other than 2",
+            });
         }
         // The upper bits tell of a frame check sequence at the end of each frame.
         let link_type = self.u32_at(16) & 0x0fff_ffff;
-        self.kind = Kind::Pcap { link_type, is_nanoseconds: magic == PCAP_NANOSECONDS };
+        self.kind = Kind::Pcap {
+            link_type,
+            is_nanoseconds: magic == PCAP_NANOSECONDS,
+        };
         Ok(())
     }
 
@@ -162,16 +178,30 @@ impl<R: Read> CaptureReader<R> {
         }
         let (seconds, fraction) = (self.u32_at(0), self.u32_at(4));
         let (captured, original) = (self.u32_at(8), self.u32_at(12));
-        let (unit, fraction_end) = if is_nanoseconds { (1, 1_000_000_000) } else { (1_000, 1_000_000) };
+        let (unit, fraction_end) = if is_nanoseconds {
+            (1, 1_000_000_000)
+        } else {
+            (1_000, 1_000_000)
+        };
         if fraction >= fraction_end {
-            return Err(CaptureError::Damaged { at: begin + 4, what: "a fraction of over a second" });
+            return Err(CaptureError::Damaged {
+                at: begin + 4,
+                what: "a fraction of over a second",
+            });
         }
         if captured > FRAME_LENGTH_MAX || captured > original {
-            return Err(CaptureError::Damaged { at: begin + 8, what: "a frame too long to be one" });
+            return Err(CaptureError::Damaged {
+                at: begin + 8,
+                what: "a frame too long to be one",
+            });
         }
         self.whole(captured as usize, begin)?;
         let time_ns = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * unit;
-        Ok(Some(Frame { time_ns, link_type, bytes: &self.buffer }))
+        Ok(Some(Frame {
+            time_ns,
+            link_type,
+            bytes: &self.buffer,
+        }))
     }
 
     /// The section header, its type already read: what follows it is in its byte order.
@@ -183,29 +213,43 @@ impl<R: Read> CaptureReader<R> {
             PCAPNG_BYTE_ORDER => false,
             other if other.swap_bytes() == PCAPNG_BYTE_ORDER => true,
             _ => {
-                return Err(CaptureError::Damaged { at: begin + 8, what: "no byte-order magic" });
+                return Err(CaptureError::Damaged {
+                    at: begin + 8,
+                    what: "no byte-order magic",
+                });
             }
         };
         let length = self.u32_at(0);
         // 12 bytes are read: type, length and magic. At least version, section length and the length again follow.
         if length < 28 {
-            return Err(CaptureError::Damaged { at: begin + 4, what: "a section header too short" });
+            return Err(CaptureError::Damaged {
+                at: begin + 4,
+                what: "a section header too short",
+            });
         }
         self.block_rest(begin, length, 12)?;
-        self.kind = Kind::Pcapng { interfaces: Vec::new() };
+        self.kind = Kind::Pcapng {
+            interfaces: Vec::new(),
+        };
         Ok(())
     }
 
     /// Reads a block of `length` bytes to its end, `taken` of which were read; its body is then in the buffer.
     fn block_rest(&mut self, begin: u64, length: u32, taken: u32) -> Result<(), CaptureError> {
         if !length.is_multiple_of(4) || length > BLOCK_LENGTH_MAX || length < taken + 4 {
-            return Err(CaptureError::Damaged { at: begin + 4, what: "a block of impossible length" });
+            return Err(CaptureError::Damaged {
+                at: begin + 4,
+                what: "a block of impossible length",
+            });
         }
         let rest = (length - taken) as usize;
         self.whole(rest, begin)?;
         if self.u32_at(rest - 4) != length {
             let at = self.at - 4;
-            return Err(CaptureError::Damaged { at, what: "a block whose two lengths differ" });
+            return Err(CaptureError::Damaged {
+                at,
+                what: "a block whose two lengths differ",
+            });
         }
         self.buffer.truncate(rest - 4);
         Ok(())
@@ -236,10 +280,17 @@ impl<R: Read> CaptureReader<R> {
 
     fn interface(&mut self, begin: u64) -> Result<(), CaptureError> {
         if self.buffer.len() < 8 {
-            return Err(CaptureError::Damaged { at: begin, what: "an interface block too short" });
+            return Err(CaptureError::Damaged {
+                at: begin,
+                what: "an interface block too short",
+            });
         }
         let link_type = u32::from(self.u16_at(0));
-        let mut found = Interface { link_type, units_per_second: 1_000_000, offset_seconds: 0 };
+        let mut found = Interface {
+            link_type,
+            units_per_second: 1_000_000,
+            offset_seconds: 0,
+        };
         let mut at = 8;
         while at + 4 <= self.buffer.len() {
             let (code, length) = (self.u16_at(at), usize::from(self.u16_at(at + 2)));
@@ -248,13 +299,18 @@ impl<R: Read> CaptureReader<R> {
                 break;
             }
             if value + length > self.buffer.len() {
-                return Err(CaptureError::Damaged { at: begin, what: "an option too long" });
+                return Err(CaptureError::Damaged {
+                    at: begin,
+                    what: "an option too long",
+                });
             }
             match (code, length) {
                 (9, 1) => {
-                    found.units_per_second = units_per_second(self.buffer[value]).ok_or(
-                        CaptureError::Damaged { at: begin, what: "an impossible time resolution" },
-                    )?;
+                    found.units_per_second =
+                        units_per_second(self.buffer[value]).ok_or(CaptureError::Damaged {
+                            at: begin,
+                            what: "an impossible time resolution",
+                        })?;
                 }
                 (14, 8) => found.offset_seconds = self.u64_at(value) as i64,
                 _ => {}
@@ -270,18 +326,27 @@ impl<R: Read> CaptureReader<R> {
 
     fn enhanced_packet(&mut self, begin: u64) -> Result<Frame<'_>, CaptureError> {
         if self.buffer.len() < 20 {
-            return Err(CaptureError::Damaged { at: begin, what: "a packet block too short" });
+            return Err(CaptureError::Damaged {
+                at: begin,
+                what: "a packet block too short",
+            });
         }
         let Kind::Pcapng { interfaces } = &self.kind else {
             unreachable!("blocks are read in pcapng files only");
         };
         let Some(&interface) = interfaces.get(self.u32_at(0) as usize) else {
-            return Err(CaptureError::Damaged { at: begin + 8, what: "a packet of no interface" });
+            return Err(CaptureError::Damaged {
+                at: begin + 8,
+                what: "a packet of no interface",
+            });
         };
         let time = u64::from(self.u32_at(4)) << 32 | u64::from(self.u32_at(8));
         let captured = self.u32_at(12);
         if captured > FRAME_LENGTH_MAX || captured as usize > self.buffer.len() - 20 {
-            return Err(CaptureError::Damaged { at: begin + 20, what: "a frame longer than its block" });
+            return Err(CaptureError::Damaged {
+                at: begin + 20,
+                what: "a frame longer than its block",
+            });
         }
         let per_second = u128::from(interface.units_per_second);
         let since_ns = u128::from(time) * 1_000_000_000 / per_second;
@@ -296,13 +361,19 @@ impl<R: Read> CaptureReader<R> {
     /// A packet without time, of the first interface.
     fn simple_packet(&mut self, begin: u64) -> Result<Frame<'_>, CaptureError> {
         if self.buffer.len() < 4 {
-            return Err(CaptureError::Damaged { at: begin, what: "a packet block too short" });
+            return Err(CaptureError::Damaged {
+                at: begin,
+                what: "a packet block too short",
+            });
         }
         let Kind::Pcapng { interfaces } = &self.kind else {
             unreachable!("blocks are read in pcapng files only");
         };
         let Some(interface) = interfaces.first() else {
-            return Err(CaptureError::Damaged { at: begin, what: "a packet of no interface" });
+            return Err(CaptureError::Damaged {
+                at: begin,
+                what: "a packet of no interface",
+            });
         };
         let length = (self.u32_at(0) as usize).min(self.buffer.len() - 4);
         Ok(Frame {
@@ -329,29 +400,49 @@ impl<R: Read> CaptureReader<R> {
 
     /// Reads `length` bytes that must be there: they belong to what begins at `begin`.
     fn whole(&mut self, length: usize, begin: u64) -> Result<(), CaptureError> {
-        if self.fill(length, begin)? { Ok(()) } else { Err(CaptureError::Truncated { at: begin }) }
+        if self.fill(length, begin)? {
+            Ok(())
+        } else {
+            Err(CaptureError::Truncated { at: begin })
+        }
     }
 
     fn u16_at(&self, at: usize) -> u16 {
         let bytes = self.buffer[at..at + 2].try_into().expect("two bytes");
-        if self.is_big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+        if self.is_big_endian {
+            u16::from_be_bytes(bytes)
+        } else {
+            u16::from_le_bytes(bytes)
+        }
     }
 
     fn u32_at(&self, at: usize) -> u32 {
         let bytes = self.buffer[at..at + 4].try_into().expect("four bytes");
-        if self.is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+        if self.is_big_endian {
+            u32::from_be_bytes(bytes)
+        } else {
+            u32::from_le_bytes(bytes)
+        }
     }
 
     fn u64_at(&self, at: usize) -> u64 {
         let bytes = self.buffer[at..at + 8].try_into().expect("eight bytes");
-        if self.is_big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) }
+        if self.is_big_endian {
+            u64::from_be_bytes(bytes)
+        } else {
+            u64::from_le_bytes(bytes)
+        }
     }
 }
 
 /// What `if_tsresol` says: a power of ten, or of two where the highest bit is set.
 fn units_per_second(resolution: u8) -> Option<u64> {
     let exponent = u32::from(resolution & 0x7f);
-    if resolution & 0x80 != 0 { 2u64.checked_pow(exponent) } else { 10u64.checked_pow(exponent) }
+    if resolution & 0x80 != 0 {
+        2u64.checked_pow(exponent)
+    } else {
+        10u64.checked_pow(exponent)
+    }
 }
 
 #[cfg(test)]

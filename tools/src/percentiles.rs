@@ -96,7 +96,11 @@ pub(crate) fn write_hgrm(path: &Path, histogram: &Histogram<u64>) -> Result<(), 
 }
 
 fn hgrm(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
-    writeln!(out, "{:>12} {:>14} {:>10} {:>14}", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
+    writeln!(
+        out,
+        "{:>12} {:>14} {:>10} {:>14}",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    )?;
     writeln!(out)?;
     let mut total = 0;
     for step in histogram.iter_quantiles(5) {
@@ -105,9 +109,16 @@ fn hgrm(out: &mut impl Write, histogram: &Histogram<u64>) -> io::Result<()> {
         let value = us(step.value_iterated_to());
         if quantile < 1.0 {
             let inverse = 1.0 / (1.0 - quantile);
-            writeln!(out, "{value:>12.3} {quantile:>14.12} {total:>10} {inverse:>14.2}")?;
+            writeln!(
+                out,
+                "{value:>12.3} {quantile:>14.12} {total:>10} {inverse:>14.2}"
+            )?;
         } else {
-            writeln!(out, "{value:>12.3} {quantile:>14.12} {total:>10} {:>14}", "inf")?;
+            writeln!(
+                out,
+                "{value:>12.3} {quantile:>14.12} {total:>10} {:>14}",
+                "inf"
+            )?;
         }
     }
     writeln!(
@@ -149,7 +160,10 @@ mod tests {
         let mut text = Vec::new();
         hgrm(&mut text, &histogram).expect("a vector takes all");
         let text = String::from_utf8(text).expect("it is text");
-        let last = text.lines().rfind(|line| !line.starts_with('#')).expect("lines");
+        let last = text
+            .lines()
+            .rfind(|line| !line.starts_with('#'))
+            .expect("lines");
         let fields: Vec<_> = last.split_whitespace().collect();
         assert_eq!((fields[2], fields[3]), ("10000", "inf"), "{last}");
     }

@@ -47,8 +47,6 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PublishOptions {
-    #[command(flatten)]
-    connect: ConnectOptions,
     /// Id of the publisher
     #[arg(long, value_name = "ID")]
     publisher: u64,
@@ -94,6 +92,8 @@ pub(crate) struct PublishOptions {
     /// Say on standard error what happens to the connection
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    connect: ConnectOptions,
 }
 
 /// What `relay pub` did.
@@ -114,9 +114,15 @@ pub(crate) fn run(options: PublishOptions) -> Result<(), Failure> {
     let connection = options.connect.resolve()?;
     let pace = options.pace()?;
     let source = options.source()?;
-    let hashes = options.hash_file.as_deref().map(HashFile::create).transpose()?;
+    let hashes = options
+        .hash_file
+        .as_deref()
+        .map(HashFile::create)
+        .transpose()?;
     if options.publisher == 0 {
-        return Err(Failure::Usage("publisher ids start at 1; give --publisher 1 or more".into()));
+        return Err(Failure::Usage(
+            "publisher ids start at 1; give --publisher 1 or more".into(),
+        ));
     }
     let publisher = Publisher::connect(connection.publisher(options.publisher))?;
     let bar = match source.length() {
@@ -182,12 +188,14 @@ impl PublishOptions {
         if let Some(path) = &self.pcap {
             return Source::capture(path, self.topic_per_port);
         }
-        let kind = self.generate.or(self.size.map(|size| FlowKind::Fixed { size }));
+        let kind = self
+            .generate
+            .or(self.size.map(|size| FlowKind::Fixed { size }));
         match (kind, self.count) {
             (Some(kind), Some(count)) => Ok(Source::flow(kind, count, self.seed)),
-            (Some(_), None) => {
-                Err(Failure::Usage("generated messages need --count; say how many".into()))
-            }
+            (Some(_), None) => Err(Failure::Usage(
+                "generated messages need --count; say how many".into(),
+            )),
             (None, _) if self.whole => Ok(Source::whole(self.files.clone())),
             (None, _) => Source::lines(self.files.clone()),
         }
@@ -222,7 +230,10 @@ struct HashFile {
 impl HashFile {
     fn create(path: &Path) -> Result<Self, Failure> {
         let file = File::create(path).map_err(|error| Failure::file("creating", path, &error))?;
-        Ok(Self { path: path.to_owned(), out: BufWriter::new(file) })
+        Ok(Self {
+            path: path.to_owned(),
+            out: BufWriter::new(file),
+        })
     }
 
     fn add(&mut self, payload: &[u8], topic: &str) -> Result<(), Failure> {
@@ -231,7 +242,9 @@ impl HashFile {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        self.out.flush().map_err(|error| Failure::file("writing", &self.path, &error))
+        self.out
+            .flush()
+            .map_err(|error| Failure::file("writing", &self.path, &error))
     }
 }
 
@@ -273,7 +286,11 @@ enum Turn {
 
 impl Run {
     fn publish(&mut self) -> Result<(), Failure> {
-        let mut pending = Pending { topic: TopicId(0), payload: Vec::new(), due_ns: 0 };
+        let mut pending = Pending {
+            topic: TopicId(0),
+            payload: Vec::new(),
+            due_ns: 0,
+        };
         let mut is_pending = false;
         loop {
             self.interrupt.check()?;
@@ -319,7 +336,11 @@ impl Run {
                 return Ok(Turn::Idle(left.min(NAP_MAX)));
             }
             let mut message = OutMessage::new(pending.topic, &pending.payload);
-            let origin_ns = if pending.due_ns == 0 { now_ns } else { pending.due_ns };
+            let origin_ns = if pending.due_ns == 0 {
+                now_ns
+            } else {
+                pending.due_ns
+            };
             message.origin_time_ns = self.begun_ns + origin_ns;
             match self.publisher.try_send(&message) {
                 Ok(_) => {
@@ -344,7 +365,9 @@ impl Run {
     /// Takes the next message out of the source and writes its hash.
     fn take(&mut self, pending: &mut Pending) -> Result<Next, Failure> {
         let next = self.source.next(&mut pending.payload)?;
-        let Next::Message { time_ns, port } = next else { return Ok(next) };
+        let Next::Message { time_ns, port } = next else {
+            return Ok(next);
+        };
         pending.due_ns = self.pacer.due_ns(time_ns);
         if !self.topics.contains_key(&port) {
             let name = match port {
@@ -365,15 +388,26 @@ impl Run {
     fn see_events(&mut self) {
         while let Some(event) = self.publisher.next_event() {
             match event {
-                PublisherEvent::Rejected { publisher_seq, code, text } => {
+                PublisherEvent::Rejected {
+                    publisher_seq,
+                    code,
+                    text,
+                } => {
                     self.rejected += 1;
-                    self.say(&format!("message {publisher_seq} refused: {code:?}: {text}"));
+                    self.say(&format!(
+                        "message {publisher_seq} refused: {code:?}: {text}"
+                    ));
                 }
                 PublisherEvent::Disconnected { reason } => {
                     self.lost_connections += 1;
                     self.say(&format!("connection lost: {reason}"));
                 }
-                PublisherEvent::Connected { epoch, next_expected, released_through, .. } => {
+                PublisherEvent::Connected {
+                    epoch,
+                    next_expected,
+                    released_through,
+                    ..
+                } => {
                     self.say(&format!(
                         "connected: epoch {epoch}, released through {released_through}, \
                          next {next_expected}"

@@ -39,8 +39,6 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", format::HELP))]
 pub(crate) struct SubscribeOptions {
-    #[command(flatten)]
-    connect: ConnectOptions,
     /// Where to start: live, earliest, a seq, or a time as 2026-01-05T09:30:00Z
     #[arg(long, value_name = "WHERE", default_value = "live")]
     from: From,
@@ -74,6 +72,8 @@ pub(crate) struct SubscribeOptions {
     /// Say on standard error what happens to the connection
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    connect: ConnectOptions,
 }
 
 /// Where a subscription starts, as the command line says it.
@@ -90,7 +90,10 @@ impl FromStr for From {
             _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 let seq = text.parse().ok().filter(|&seq| seq > 0);
                 let seq = seq.ok_or_else(|| format!("`{text}` is no seq; they start at 1"))?;
-                Start::Seq { seq, checksum: None }
+                Start::Seq {
+                    seq,
+                    checksum: None,
+                }
             }
             _ => Start::Time(time_ns(text)?),
         };
@@ -101,7 +104,9 @@ impl FromStr for From {
 /// A time as RFC 3339 writes it, ns UTC.
 fn time_ns(text: &str) -> Result<u64, String> {
     let time: jiff::Timestamp = text.parse().map_err(|error| {
-        format!("`{text}` is none of: live, earliest, a seq, a time like 2026-01-05T09:30:00Z ({error})")
+        format!(
+            "`{text}` is none of: live, earliest, a seq, a time like 2026-01-05T09:30:00Z ({error})"
+        )
     })?;
     u64::try_from(time.as_nanosecond()).map_err(|_| format!("`{text}` is before 1970"))
 }
@@ -242,7 +247,9 @@ impl Run {
 
     fn take_what_is_there(&mut self) -> Result<(), Failure> {
         while self.received < self.limit && !(self.is_until_end && self.is_at_end()) {
-            let Some(delivery) = self.subscriber.poll()? else { return Ok(()) };
+            let Some(delivery) = self.subscriber.poll()? else {
+                return Ok(());
+            };
             let now_ns = if self.is_timed { utc_ns() } else { 0 };
             self.out.message(&delivery)?;
             let origin_ns = delivery.record.header().origin_time_ns.get();
@@ -287,7 +294,11 @@ impl Run {
                     });
                     format!("connection lost: {reason}")
                 }
-                SubscriberEvent::Connected { start_seq, next_seq, epoch } => {
+                SubscriberEvent::Connected {
+                    start_seq,
+                    next_seq,
+                    epoch,
+                } => {
                     if let Some(outage) = self.outages.last_mut() {
                         outage.connected_ns = utc_ns();
                     }
@@ -337,8 +348,13 @@ impl Output {
     fn message(&mut self, delivery: &Delivery<'_>) -> Result<(), Failure> {
         let (seq, payload) = (delivery.record.seq(), delivery.record.payload());
         if let Some((path, hashes)) = &mut self.hashes {
-            writeln!(hashes, "{seq} {} {}", hex(&Sha256::digest(payload)), delivery.topic)
-                .map_err(|error| Failure::file("writing", path, &error))?;
+            writeln!(
+                hashes,
+                "{seq} {} {}",
+                hex(&Sha256::digest(payload)),
+                delivery.topic
+            )
+            .map_err(|error| Failure::file("writing", path, &error))?;
         }
         self.line.clear();
         match &self.kind {
@@ -348,12 +364,16 @@ impl Output {
             OutputKind::Text => text(&mut self.line, seq, delivery),
             OutputKind::Json => json(&mut self.line, delivery),
         }
-        self.stdout.write_all(&self.line).map_err(|error| Failure::output(&error))
+        self.stdout
+            .write_all(&self.line)
+            .map_err(|error| Failure::output(&error))
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
         if let Some((path, hashes)) = &mut self.hashes {
-            hashes.flush().map_err(|error| Failure::file("writing", path, &error))?;
+            hashes
+                .flush()
+                .map_err(|error| Failure::file("writing", path, &error))?;
         }
         self.stdout.flush().map_err(|error| Failure::output(&error))
     }
@@ -395,7 +415,13 @@ mod tests {
     fn the_start_is_live_earliest_a_seq_or_a_time() {
         assert_eq!("live".parse(), Ok(From(Start::Live)));
         assert_eq!("earliest".parse(), Ok(From(Start::Earliest)));
-        assert_eq!("12".parse(), Ok(From(Start::Seq { seq: 12, checksum: None })));
+        assert_eq!(
+            "12".parse(),
+            Ok(From(Start::Seq {
+                seq: 12,
+                checksum: None
+            }))
+        );
         let time = Start::Time(1_767_605_400_000_000_000);
         assert_eq!("2026-01-05T09:30:00Z".parse(), Ok(From(time)));
         assert_eq!("2026-01-05T17:30:00+08:00".parse(), Ok(From(time)));
@@ -405,7 +431,15 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_start() {
-        for bad in ["", "0", "-1", "now", "99999999999999999999", "2026-01-05", "1969-01-01T00:00:00Z"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "now",
+            "99999999999999999999",
+            "2026-01-05",
+            "1969-01-01T00:00:00Z",
+        ] {
             assert!(bad.parse::<From>().is_err(), "{bad}");
         }
     }

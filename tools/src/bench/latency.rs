@@ -86,6 +86,8 @@ struct Report {
     lost: u64,
     duplicated: u64,
     disordered: u64,
+    /// Why connections were lost during the run.
+    connections_lost: Vec<String>,
     #[serde(flatten)]
     acks: AckPercentiles,
     lateness_p99_us: f64,
@@ -105,7 +107,10 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
     check_seconds("--warmup", options.warmup, 0.0)?;
     check_load(options.size, options.publishers, options.subscribers)?;
     if !(options.rate.is_finite() && (0.1..=1e8).contains(&options.rate)) {
-        return Err(Failure::Usage(format!("--rate takes 0.1 to 1e8, not {}", options.rate)));
+        return Err(Failure::Usage(format!(
+            "--rate takes 0.1 to 1e8, not {}",
+            options.rate
+        )));
     }
     let mut target = options.target.open(options.publishers, PREPARED)?;
     let plan = Plan::new(options, Clock::new());
@@ -135,16 +140,33 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         let sent = shared.sent.load(Ordering::Relaxed);
         bar.set_position(sent);
         if before.is_none() && sent >= plan.measured_from {
-            before = target.stream_directory.as_deref().and_then(|dir| Counters::read(dir).ok());
+            before = target
+                .stream_directory
+                .as_deref()
+                .and_then(|dir| Counters::read(dir).ok());
         }
     }
     bar.finish_and_clear();
-    let client = worker.join().map_err(|_| Failure::Failed("the client panicked".into()))??;
+    let client = worker
+        .join()
+        .map_err(|_| Failure::Failed("the client panicked".into()))??;
     interrupt.check()?;
-    let after = target.stream_directory.as_deref().and_then(|dir| Counters::read(dir).ok());
-    let hops = after.map(|after| after.hops(before.as_ref())).unwrap_or_default();
+    let after = target
+        .stream_directory
+        .as_deref()
+        .and_then(|dir| Counters::read(dir).ok());
+    let hops = after
+        .map(|after| after.hops(before.as_ref()))
+        .unwrap_or_default();
     let settings = options.target.settings(&target);
-    let Client { senders, receivers, ack_latency, lateness, .. } = client;
+    let Client {
+        mut senders,
+        mut receivers,
+        ack_latency,
+        lateness,
+        ..
+    } = client;
+    let connections_lost = load::losses(&mut senders, &mut receivers);
     let result = Outcome::of(&receivers, &plan);
     drop((senders, receivers));
     if let Some(server) = &mut target.server {
@@ -161,6 +183,7 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         lost: result.lost,
         duplicated: result.duplicated,
         disordered: result.disordered,
+        connections_lost,
         acks: Percentiles::of(&ack_latency).of_acks(),
         lateness_p99_us: Percentiles::of(&lateness).p99_us,
         rate: options.rate,
@@ -175,8 +198,8 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
     report.print(options.json, &Percentiles::of(&ack_latency))?;
     if report.lost + report.duplicated + report.disordered > 0 {
         return Err(Failure::Damaged(format!(
-            "{} messages lost, {} duplicated, {} out of order",
-            report.lost, report.duplicated, report.disordered
+            "{} messages lost, {} duplicated, {} out of order; connections lost: {:?}",
+            report.lost, report.duplicated, report.disordered, report.connections_lost
         )));
     }
     Ok(())
@@ -255,7 +278,10 @@ impl Plan {
     }
 
     fn starting_soon(self) -> Self {
-        Self { start_ns: self.clock.now_ns() + LEAD_NS, ..self }
+        Self {
+            start_ns: self.clock.now_ns() + LEAD_NS,
+            ..self
+        }
     }
 
     #[inline]
@@ -264,7 +290,10 @@ impl Plan {
     }
 
     fn measured(&self) -> Measured {
-        Measured { from_ns: self.due_ns(self.measured_from), to_ns: self.due_ns(self.total) }
+        Measured {
+            from_ns: self.due_ns(self.measured_from),
+            to_ns: self.due_ns(self.total),
+        }
     }
 }
 
@@ -304,7 +333,9 @@ impl Client {
             let seen = Arc::new(Mutex::new(Vec::with_capacity(1024)));
             acked.push(seen.clone());
             sender.publisher.on_ack(Box::new(move |publisher_seq, _| {
-                seen.lock().expect("no holder panics").push(publisher_seq.get());
+                seen.lock()
+                    .expect("no holder panics")
+                    .push(publisher_seq.get());
             }));
         }
         Self {
@@ -332,7 +363,11 @@ impl Client {
             }
             if !is_busy {
                 let is_done = self.next == self.plan.total;
-                let due_ns = if is_done { u64::MAX } else { self.plan.due_ns(self.next) };
+                let due_ns = if is_done {
+                    u64::MAX
+                } else {
+                    self.plan.due_ns(self.next)
+                };
                 load::idle(self.plan.idle, self.plan.clock, due_ns, &mut self.receivers)?;
             }
         }
@@ -340,8 +375,14 @@ impl Client {
 
     fn is_finished(&self) -> bool {
         self.next == self.plan.total
-            && self.receivers.iter().all(|r| r.receipts.distinct() >= self.plan.total)
-            && self.senders.iter().all(|sender| sender.publisher.unacknowledged() == 0)
+            && self
+                .receivers
+                .iter()
+                .all(|r| r.receipts.distinct() >= self.plan.total)
+            && self
+                .senders
+                .iter()
+                .all(|sender| sender.publisher.unacknowledged() == 0)
     }
 
     /// Sends and receives what can be; false if nothing moved.
@@ -371,7 +412,10 @@ impl Client {
             }
             let sender = &mut self.senders[(self.next % count) as usize];
             load::write_head(&mut self.payload, sender.next, due_ns);
-            match sender.publisher.try_send(&OutMessage::new(sender.topic, &self.payload)) {
+            match sender
+                .publisher
+                .try_send(&OutMessage::new(sender.topic, &self.payload))
+            {
                 Ok(_) => {}
                 Err(TrySendError::Full) => break,
                 Err(error) => return Err(Failure::Failed(format!("sending: {error}"))),
@@ -433,7 +477,10 @@ impl Outcome {
         };
         let first_due_ns = plan.due_ns(plan.measured_from);
         for Receiver { receipts, .. } in receivers {
-            outcome.latency.add(&receipts.latency).expect("histograms of one shape");
+            outcome
+                .latency
+                .add(&receipts.latency)
+                .expect("histograms of one shape");
             outcome.received = outcome.received.min(receipts.received);
             let span_ns = receipts.last_receipt_ns.saturating_sub(first_due_ns).max(1);
             let achieved = receipts.received as f64 / (span_ns as f64 / 1e9);

@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use relay_client::{Delivery, Publisher, PublisherId, Start, Subscriber, TopicId};
+use relay_client::{
+    Delivery, Publisher, PublisherEvent, PublisherId, Start, Subscriber, SubscriberEvent, TopicId,
+};
 
 use super::Target;
 use super::server::Idle;
@@ -80,13 +82,19 @@ pub(super) fn senders(
     window_bytes: Option<usize>,
 ) -> Result<Vec<Sender>, Failure> {
     let connect = |index| {
-        let mut config = target.publisher(index).publisher(target.first_publisher + index);
+        let mut config = target
+            .publisher(index)
+            .publisher(target.first_publisher + index);
         if let Some(bytes) = window_bytes {
             config.window_bytes = bytes;
         }
         let mut publisher = Publisher::connect(config)?;
         let topic = publisher.topic(TOPIC)?;
-        Ok(Sender { publisher, topic, next: 0 })
+        Ok(Sender {
+            publisher,
+            topic,
+            next: 0,
+        })
     };
     (0..count).map(connect).collect()
 }
@@ -97,16 +105,24 @@ pub(super) fn receivers(
     count: u64,
     senders: &[Sender],
 ) -> Result<Vec<Receiver>, Failure> {
-    let incarnations: Vec<_> = senders.iter().map(|s| s.publisher.incarnation().get()).collect();
+    let incarnations: Vec<_> = senders
+        .iter()
+        .map(|s| s.publisher.incarnation().get())
+        .collect();
     let connect = |_| {
-        let config = target.subscriber().subscriber(vec![TOPIC.into()], Start::Live);
+        let config = target
+            .subscriber()
+            .subscriber(vec![TOPIC.into()], Start::Live);
         Ok(Receiver {
             subscriber: Subscriber::connect(config)?,
             receipts: Receipts {
                 first_publisher: target.first_publisher,
                 incarnations: incarnations.clone(),
                 tallies: incarnations.iter().map(|_| Tally::default()).collect(),
-                measured: Measured { from_ns: u64::MAX, to_ns: u64::MAX },
+                measured: Measured {
+                    from_ns: u64::MAX,
+                    to_ns: u64::MAX,
+                },
                 received: 0,
                 in_time: 0,
                 last_receipt_ns: 0,
@@ -155,7 +171,9 @@ impl Receipts {
         if self.incarnations.get(place) != Some(&incarnation) {
             return;
         }
-        let Some((index, intended_ns)) = read_head(delivery.record.payload()) else { return };
+        let Some((index, intended_ns)) = read_head(delivery.record.payload()) else {
+            return;
+        };
         if !self.tallies[place].note(index) {
             return;
         }
@@ -189,7 +207,9 @@ impl Receiver {
     pub(super) fn take(&mut self, clock: Clock, most: u32) -> Result<u32, Failure> {
         let mut now_ns = 0;
         for taken in 0..most {
-            let Some(delivery) = self.subscriber.poll()? else { return Ok(taken) };
+            let Some(delivery) = self.subscriber.poll()? else {
+                return Ok(taken);
+            };
             if taken % MESSAGES_PER_CLOCK_READING == 0 {
                 now_ns = clock.now_ns();
             }
@@ -205,6 +225,26 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+/// Why connections were lost during the run, oldest first.
+pub(super) fn losses(senders: &mut [Sender], receivers: &mut [Receiver]) -> Vec<String> {
+    let mut losses = Vec::new();
+    for sender in senders {
+        while let Some(event) = sender.publisher.next_event() {
+            if let PublisherEvent::Disconnected { reason } = event {
+                losses.push(format!("publisher: {reason}"));
+            }
+        }
+    }
+    for receiver in receivers {
+        while let Some(event) = receiver.subscriber.next_event() {
+            if let SubscriberEvent::Disconnected { reason } = event {
+                losses.push(format!("subscriber: {reason}"));
+            }
+        }
+    }
+    losses
 }
 
 /// Waits as the strategy says, at most until `due_ns`.

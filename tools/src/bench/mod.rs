@@ -26,9 +26,7 @@ pub(crate) mod server;
 mod tally;
 mod throughput;
 
-use server::{
-    Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd, word,
-};
+use server::{Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd, word};
 
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
@@ -275,10 +273,15 @@ struct MachineReport {
 impl MachineReport {
     fn new() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = info
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
-            cpu: model.unwrap_or_default().trim_start_matches([' ', '\t', ':']).to_owned(),
+            cpu: model
+                .unwrap_or_default()
+                .trim_start_matches([' ', '\t', ':'])
+                .to_owned(),
             cpus: cpu_count(),
             kernel: kernel.trim().to_owned(),
             command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
@@ -301,18 +304,24 @@ fn check_seconds(option: &str, seconds: f64, least: f64) -> Result<(), Failure> 
     if seconds.is_finite() && (least..=86_400.0).contains(&seconds) {
         return Ok(());
     }
-    Err(Failure::Usage(format!("{option} takes {least} to 86,400 seconds, not {seconds}")))
+    Err(Failure::Usage(format!(
+        "{option} takes {least} to 86,400 seconds, not {seconds}"
+    )))
 }
 
 /// Refuses a size or number of clients that can't be.
 fn check_load(size: usize, publishers: u64, subscribers: u64) -> Result<(), Failure> {
     let (least, most) = (load::HEAD_LENGTH, 1 << 20);
     if !(least..=most).contains(&size) {
-        return Err(Failure::Usage(format!("--size takes {least} to {most} bytes, not {size}")));
+        return Err(Failure::Usage(format!(
+            "--size takes {least} to {most} bytes, not {size}"
+        )));
     }
     for (option, count) in [("--publishers", publishers), ("--subscribers", subscribers)] {
         if !(1..=64).contains(&count) {
-            return Err(Failure::Usage(format!("{option} takes 1 to 64, not {count}")));
+            return Err(Failure::Usage(format!(
+                "{option} takes 1 to 64, not {count}"
+            )));
         }
     }
     Ok(())

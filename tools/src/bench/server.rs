@@ -74,7 +74,11 @@ pub(crate) enum WriteMethod {
 
 /// The word for a value, as the configuration and the command line write it.
 pub(crate) fn word(value: &impl clap::ValueEnum) -> String {
-    value.to_possible_value().expect("no value is hidden").get_name().to_owned()
+    value
+        .to_possible_value()
+        .expect("no value is hidden")
+        .get_name()
+        .to_owned()
 }
 
 /// A size as the configuration writes it: a number and B, KiB, MiB or GiB.
@@ -85,7 +89,9 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let (digits, unit) = text.split_at(split);
         let shift = match unit.trim() {
             "" | "B" => 0,
@@ -96,7 +102,9 @@ impl FromStr for Size {
         };
         let number: u64 = digits.parse().map_err(|_| format!("`{text}` is no size"))?;
         let bytes = number.checked_mul(1 << shift).filter(|&bytes| bytes > 0);
-        bytes.map(Self).ok_or_else(|| format!("`{text}` is out of range"))
+        bytes
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is out of range"))
     }
 }
 
@@ -203,7 +211,11 @@ impl Server {
                     if let Some(address) = line.strip_prefix(&prefix) {
                         let is_first = self.address != address;
                         self.address = address.trim().to_owned();
-                        return if is_first { self.write_config() } else { Ok(()) };
+                        return if is_first {
+                            self.write_config()
+                        } else {
+                            Ok(())
+                        };
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -226,7 +238,9 @@ impl Server {
 
     /// Asks it to stop, and waits until it has.
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
-        let Some(child) = &mut self.running else { return Ok(()) };
+        let Some(child) = &mut self.running else {
+            return Ok(());
+        };
         terminate(child)?;
         let deadline = Instant::now() + STOP_WAIT;
         let status = loop {
@@ -245,7 +259,11 @@ impl Server {
             }
         };
         self.running = None;
-        if status.success() { Ok(()) } else { Err(self.ended("run", status)) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.ended("run", status))
+        }
     }
 
     /// Kills it with SIGKILL.
@@ -280,7 +298,10 @@ impl Server {
     fn connection(&self, name: String) -> Connection {
         Connection {
             addresses: vec![self.address.clone()],
-            credential: Credential { name, secret: self.secret.clone() },
+            credential: Credential {
+                name,
+                secret: self.secret.clone(),
+            },
             stream: STREAM,
             give_up_after: Some(GIVE_UP_AFTER),
         }
@@ -346,7 +367,10 @@ impl Server {
             .map_err(|error| Failure::file("opening", &path, &error))?;
         let mut command = Command::new(&self.relayd);
         command.arg(action).arg("--config").arg(self.config_path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         Ok(command)
     }
 
@@ -355,7 +379,10 @@ impl Server {
     }
 
     fn ended(&self, action: &str, status: ExitStatus) -> Failure {
-        Failure::Failed(format!("relayd {action} ended with {status}{}", self.log_tail()))
+        Failure::Failed(format!(
+            "relayd {action} ended with {status}{}",
+            self.log_tail()
+        ))
     }
 
     /// The end of relayd's log, to be put behind an error.
@@ -367,7 +394,11 @@ impl Server {
             tail.push_str("\n  ");
             tail.push_str(line);
         }
-        if tail.is_empty() { tail } else { format!("; it said:{tail}") }
+        if tail.is_empty() {
+            tail
+        } else {
+            format!("; it said:{tail}")
+        }
     }
 }
 
@@ -385,7 +416,9 @@ pub(crate) fn terminate(child: &Child) -> Result<(), Failure> {
         .stderr(Stdio::null())
         .status();
     // A `kill` that fails means that the process has ended; waiting for it tells how.
-    status.map(|_| ()).map_err(|error| Failure::Failed(format!("running sh: {error}")))
+    status
+        .map(|_| ())
+        .map_err(|error| Failure::Failed(format!("running sh: {error}")))
 }
 
 /// Reads lines in a thread of their own to the end, wanted or not, so that the writer never blocks.

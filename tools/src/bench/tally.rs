@@ -61,9 +61,14 @@ mod tests {
     #[test]
     fn duplicates_stragglers_and_losses_are_told_apart() {
         let mut tally = Tally::default();
-        let firsts: Vec<_> = [0, 1, 5, 3, 3, 5, 2, 6].map(|index| tally.note(index)).into();
+        let firsts: Vec<_> = [0, 1, 5, 3, 3, 5, 2, 6]
+            .map(|index| tally.note(index))
+            .into();
         assert_eq!(firsts, [true, true, true, true, false, false, true, true]);
-        assert_eq!((tally.distinct, tally.duplicated, tally.disordered), (6, 2, 2));
+        assert_eq!(
+            (tally.distinct, tally.duplicated, tally.disordered),
+            (6, 2, 2)
+        );
         assert!(tally.note(4));
         assert!(tally.missing.is_empty());
     }

@@ -70,7 +70,11 @@ fn ipv4(packet: &[u8]) -> Option<(u8, &[u8])> {
 
 fn ipv6(packet: &[u8]) -> Option<(u8, &[u8])> {
     let length = usize::from(u16_at(packet, 4)?);
-    let end = if length == 0 { packet.len() } else { 40 + length };
+    let end = if length == 0 {
+        packet.len()
+    } else {
+        40 + length
+    };
     let (mut next, mut at) = (*packet.get(6)?, 40);
     // Hop-by-hop options, routing and destination options; a fragment is none of them and ends here.
     while matches!(next, 0 | 43 | 60) {
@@ -82,7 +86,10 @@ fn ipv6(packet: &[u8]) -> Option<(u8, &[u8])> {
 
 fn udp(segment: &[u8]) -> Option<Transport<'_>> {
     let length = usize::from(u16_at(segment, 4)?);
-    Some(Transport { port: u16_at(segment, 2)?, payload: segment.get(8..length)? })
+    Some(Transport {
+        port: u16_at(segment, 2)?,
+        payload: segment.get(8..length)?,
+    })
 }
 
 fn tcp(segment: &[u8]) -> Option<Transport<'_>> {
@@ -90,5 +97,8 @@ fn tcp(segment: &[u8]) -> Option<Transport<'_>> {
     if header < 20 {
         return None;
     }
-    Some(Transport { port: u16_at(segment, 2)?, payload: segment.get(header..)? })
+    Some(Transport {
+        port: u16_at(segment, 2)?,
+        payload: segment.get(header..)?,
+    })
 }

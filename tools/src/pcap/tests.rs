@@ -28,13 +28,21 @@ struct Layout {
 
 impl Layout {
     fn u16(&mut self, value: u16) -> &mut Self {
-        let swapped = if self.is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let swapped = if self.is_big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        };
         self.bytes.extend_from_slice(&swapped);
         self
     }
 
     fn u32(&mut self, value: u32) -> &mut Self {
-        let swapped = if self.is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let swapped = if self.is_big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        };
         self.bytes.extend_from_slice(&swapped);
         self
     }
@@ -47,8 +55,17 @@ impl Layout {
 }
 
 fn pcap(is_big_endian: bool, magic: u32, fraction: u32) -> Vec<u8> {
-    let mut file = Layout { bytes: Vec::new(), is_big_endian };
-    file.u32(magic).u16(2).u16(4).u32(0).u32(0).u32(65_535).u32(1);
+    let mut file = Layout {
+        bytes: Vec::new(),
+        is_big_endian,
+    };
+    file.u32(magic)
+        .u16(2)
+        .u16(4)
+        .u32(0)
+        .u32(0)
+        .u32(65_535)
+        .u32(1);
     for seconds in [10, 11] {
         let frame = udp_frame();
         let length = frame.len() as u32;
@@ -59,8 +76,15 @@ fn pcap(is_big_endian: bool, magic: u32, fraction: u32) -> Vec<u8> {
 }
 
 fn pcapng(is_big_endian: bool) -> Vec<u8> {
-    let mut file = Layout { bytes: Vec::new(), is_big_endian };
-    file.u32(PCAPNG_SECTION).u32(28).u32(PCAPNG_BYTE_ORDER).u16(1).u16(0);
+    let mut file = Layout {
+        bytes: Vec::new(),
+        is_big_endian,
+    };
+    file.u32(PCAPNG_SECTION)
+        .u32(28)
+        .u32(PCAPNG_BYTE_ORDER)
+        .u16(1)
+        .u16(0);
     file.u32(u32::MAX).u32(u32::MAX).u32(28);
     // An interface whose clock counts nanoseconds.
     file.u32(PCAPNG_INTERFACE).u32(32).u16(1).u16(0).u32(0);
@@ -73,13 +97,19 @@ fn pcapng(is_big_endian: bool) -> Vec<u8> {
         let time = seconds * 1_000_000_000 + 7;
         file.u32(PCAPNG_ENHANCED_PACKET).u32(32 + padded).u32(0);
         file.u32((time >> 32) as u32).u32(time as u32);
-        file.u32(frame.len() as u32).u32(frame.len() as u32).bytes(&frame).u32(32 + padded);
+        file.u32(frame.len() as u32)
+            .u32(frame.len() as u32)
+            .bytes(&frame)
+            .u32(32 + padded);
     }
     file.bytes
 }
 
-/// Times and payloads up to the end or the first error.
-fn read(file: &[u8]) -> (Vec<(u64, u16, Vec<u8>)>, Option<CaptureError>) {
+/// Time, destination port and payload.
+type Packet = (u64, u16, Vec<u8>);
+
+/// What is read up to the end or the first error.
+fn read(file: &[u8]) -> (Vec<Packet>, Option<CaptureError>) {
     let mut found = Vec::new();
     let mut reader = match CaptureReader::new(file) {
         Ok(reader) => reader,
@@ -114,8 +144,9 @@ fn every_format_in_both_byte_orders() {
         let (found, error) = read(file);
         assert!(error.is_none(), "file {index}: {error:?}");
         let fraction = if index % 3 == 2 { 7 } else { 1_000 };
-        let expected: Vec<_> =
-            [10, 11].map(|s| (s * 1_000_000_000 + fraction, 7001, PAYLOAD.to_vec())).into();
+        let expected: Vec<_> = [10, 11]
+            .map(|s| (s * 1_000_000_000 + fraction, 7001, PAYLOAD.to_vec()))
+            .into();
         assert_eq!(found, expected, "file {index}");
     }
 }
@@ -160,7 +191,10 @@ fn garbage_is_named() {
     }
     let mut long = pcap(false, PCAP_MICROSECONDS, 1);
     long[24 + 8..24 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(matches!(read(&long).1, Some(CaptureError::Damaged { at: 32, .. })));
+    assert!(matches!(
+        read(&long).1,
+        Some(CaptureError::Damaged { at: 32, .. })
+    ));
 }
 
 #[test]
@@ -171,11 +205,16 @@ fn tcp_over_ipv6_and_what_is_passed_over() {
     frame.extend_from_slice(&[60, 64]);
     frame.extend_from_slice(&[0; 32]);
     frame.extend_from_slice(&[6, 0, 0, 0, 0, 0, 0, 0]);
-    frame.extend_from_slice(&[0x12, 0x34, 0x00, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0]);
+    frame.extend_from_slice(&[
+        0x12, 0x34, 0x00, 0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0,
+    ]);
     frame.extend_from_slice(&[0, 0, 0, 0]);
     let bare = frame.len();
     frame.extend_from_slice(PAYLOAD);
-    let expected = Some(Transport { port: 80, payload: PAYLOAD });
+    let expected = Some(Transport {
+        port: 80,
+        payload: PAYLOAD,
+    });
     assert_eq!(transport(1, &frame), expected);
     assert_eq!(transport(101, &frame[14..]), expected);
     assert_eq!(transport(147, &frame), None, "an unknown link");

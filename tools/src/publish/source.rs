@@ -41,7 +41,11 @@ enum Kind {
     /// Lines come through a thread of their own, since reading them may block while heartbeats are due.
     Lines(Receiver<Result<Vec<u8>, Failure>>),
     Whole(std::vec::IntoIter<PathBuf>),
-    Capture { reader: CaptureReader<BufReader<File>>, path: PathBuf, is_per_port: bool },
+    Capture {
+        reader: CaptureReader<BufReader<File>>,
+        path: PathBuf,
+        is_per_port: bool,
+    },
     Flow(Flow),
 }
 
@@ -69,24 +73,37 @@ impl Source {
             .name("relay-lines".into())
             .spawn(read)
             .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
-        Ok(Self { kind: Kind::Lines(receiver), length: None })
+        Ok(Self {
+            kind: Kind::Lines(receiver),
+            length: None,
+        })
     }
 
     pub(super) fn whole(files: Vec<PathBuf>) -> Self {
         let length = Some(files.len() as u64);
-        Self { kind: Kind::Whole(files.into_iter()), length }
+        Self {
+            kind: Kind::Whole(files.into_iter()),
+            length,
+        }
     }
 
     pub(super) fn capture(path: &Path, is_per_port: bool) -> Result<Self, Failure> {
         let file = File::open(path).map_err(|error| Failure::file("opening", path, &error))?;
         let reader = CaptureReader::new(BufReader::new(file))
             .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-        let kind = Kind::Capture { reader, path: path.to_owned(), is_per_port };
+        let kind = Kind::Capture {
+            reader,
+            path: path.to_owned(),
+            is_per_port,
+        };
         Ok(Self { kind, length: None })
     }
 
     pub(super) fn flow(kind: FlowKind, count: u64, seed: u64) -> Self {
-        Self { kind: Kind::Flow(Flow::new(kind, count, seed)), length: Some(count) }
+        Self {
+            kind: Kind::Flow(Flow::new(kind, count, seed)),
+            length: Some(count),
+        }
     }
 
     /// How many messages there will be, where that is known.
@@ -100,18 +117,30 @@ impl Source {
             Kind::Lines(receiver) => match receiver.try_recv() {
                 Ok(line) => {
                     *payload = line?;
-                    Ok(Next::Message { time_ns: 0, port: None })
+                    Ok(Next::Message {
+                        time_ns: 0,
+                        port: None,
+                    })
                 }
                 Err(TryRecvError::Empty) => Ok(Next::NotYet),
                 Err(TryRecvError::Disconnected) => Ok(Next::End),
             },
             Kind::Whole(files) => {
-                let Some(path) = files.next() else { return Ok(Next::End) };
-                *payload = fs::read(&path)
-                    .map_err(|error| Failure::file("reading", &path, &error))?;
-                Ok(Next::Message { time_ns: 0, port: None })
+                let Some(path) = files.next() else {
+                    return Ok(Next::End);
+                };
+                *payload =
+                    fs::read(&path).map_err(|error| Failure::file("reading", &path, &error))?;
+                Ok(Next::Message {
+                    time_ns: 0,
+                    port: None,
+                })
             }
-            Kind::Capture { reader, path, is_per_port } => loop {
+            Kind::Capture {
+                reader,
+                path,
+                is_per_port,
+            } => loop {
                 let frame = match reader.next_frame() {
                     Ok(Some(frame)) => frame,
                     Ok(None) => return Ok(Next::End),
@@ -123,11 +152,17 @@ impl Source {
                     payload.clear();
                     payload.extend_from_slice(found.payload);
                     let port = is_per_port.then_some(found.port);
-                    return Ok(Next::Message { time_ns: frame.time_ns, port });
+                    return Ok(Next::Message {
+                        time_ns: frame.time_ns,
+                        port,
+                    });
                 }
             },
             Kind::Flow(flow) => Ok(match flow.next(payload) {
-                Some(time_ns) => Next::Message { time_ns, port: None },
+                Some(time_ns) => Next::Message {
+                    time_ns,
+                    port: None,
+                },
                 None => Next::End,
             }),
         }
@@ -143,7 +178,9 @@ fn read_lines(path: &Path, take: &mut dyn FnMut(Vec<u8>) -> bool) -> io::Result<
     };
     loop {
         let mut line = Vec::new();
-        let read = (&mut input).take(LINE_LENGTH_MAX + 1).read_until(b'\n', &mut line)?;
+        let read = (&mut input)
+            .take(LINE_LENGTH_MAX + 1)
+            .read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(true);
         }

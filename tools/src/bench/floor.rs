@@ -1,0 +1,326 @@
+//! `relay bench floor`: the same hops, sockets and durable writes with nothing decided on the way.
+//!
+//! The measuring itself is `relay-floor`, which shares no code with the product; this only gives it the options of
+//! `relay bench latency` and prints its result under the same keys, so that the two can be divided.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hdrhistogram::Histogram;
+use relay_floor::{FloorError, HopOptions, Options, WriteMode, WriteOptions};
+use serde::Serialize;
+
+use super::server::{Idle, Policy, WriteMethod};
+use super::{MachineReport, check_seconds, cpu_count};
+use crate::exit::Failure;
+use crate::output::{json_line, line, progress, spinner, thousands};
+use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
+
+const EXAMPLES: &str = "\
+Examples:
+  relay bench floor --rate 2000 --seconds 10
+  relay bench floor --nodes 2 --policy durable --rate 10000 --json
+  relay bench floor --write-only --dir /mnt/journal
+  relay bench floor --hop-only";
+
+/// Options of `relay bench floor`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct FloorOptions {
+    /// Messages per second
+    #[arg(long, value_name = "N", default_value_t = 2000.0)]
+    rate: f64,
+    /// Seconds measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds of the same load before them, left out
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    warmup: f64,
+    /// Bytes of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    size: usize,
+    /// Nodes that hold each message
+    #[arg(long, value_name = "1|2", default_value_t = 1)]
+    nodes: usize,
+    /// What a message waits for; mirrored writes nothing
+    #[arg(long, value_enum, default_value_t = Policy::Local)]
+    policy: Policy,
+    /// How writes are made durable
+    #[arg(long, value_enum, default_value_t = WriteMethod::Auto)]
+    write_method: WriteMethod,
+    /// What the threads do when idle
+    #[arg(long, value_enum, default_value_t = Idle::Yield)]
+    idle: Idle,
+    /// Directory of the data files: it decides which disk is measured
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// CPU of the server's thread
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    server_cpu: usize,
+    /// CPU of the client's thread, and of the second node's [default: 1 where there are two]
+    #[arg(long, value_name = "CPU")]
+    client_cpu: Option<usize>,
+    /// Leave all threads to the scheduler
+    #[arg(long, conflicts_with_all = ["server_cpu", "client_cpu"])]
+    unpinned: bool,
+    /// Only durable writes of 4 KiB, one at a time
+    #[arg(long, conflicts_with = "hop_only")]
+    write_only: bool,
+    /// Only a message there and back over loopback TCP
+    #[arg(long)]
+    hop_only: bool,
+    /// Write the whole distribution in HdrHistogram's percentile format
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    what: &'static str,
+    #[serde(flatten)]
+    latency: Percentiles,
+    offered: u64,
+    achieved: f64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    disordered: u64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    acks: Option<AckPercentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_to_written: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_to_sent: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lateness_p99_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain_p50_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain_p99_us: Option<f64>,
+    write_method: Option<&'static str>,
+    rate: Option<f64>,
+    seconds: f64,
+    size: usize,
+    nodes: usize,
+    machine: MachineReport,
+}
+
+/// Runs the command.
+pub(super) fn run(options: &FloorOptions) -> Result<(), Failure> {
+    check_seconds("--seconds", options.seconds, 0.01)?;
+    check_seconds("--warmup", options.warmup, 0.0)?;
+    let (report, latency, acks) = if options.write_only {
+        options.writes()?
+    } else if options.hop_only {
+        options.hops()?
+    } else {
+        options.whole()?
+    };
+    if let Some(path) = &options.hgrm {
+        write_hgrm(path, &latency)?;
+    }
+    if options.json {
+        return json_line(&report);
+    }
+    report.print(acks.as_ref())
+}
+
+/// Report, the histogram of it, and the acknowledgements' percentiles where there are some.
+type Found = (Report, Histogram<u64>, Option<Percentiles>);
+
+impl FloorOptions {
+    fn whole(&self) -> Result<Found, Failure> {
+        let client_cpu = self.client_cpu();
+        let options = Options {
+            dir: self.dir(),
+            rate: self.rate,
+            seconds: self.seconds,
+            warmup: self.warmup,
+            size: self.size,
+            nodes: self.nodes,
+            policy: match self.policy {
+                Policy::Durable | Policy::Local => relay_floor::Policy::Durable,
+                Policy::Mirrored => relay_floor::Policy::Memory,
+            },
+            write_mode: self.write_mode(),
+            server_cpu: self.server_cpu(),
+            client_cpu,
+            standby_cpu: client_cpu,
+            server_idle: self.idle(),
+            client_idle: self.idle(),
+            ..Options::default()
+        };
+        let bar = progress(1_000, "measuring the floor");
+        let found = relay_floor::run(&options, &mut |fraction| {
+            bar.set_position((fraction * 1_000.0) as u64);
+        });
+        bar.finish_and_clear();
+        let found = found.map_err(failed)?;
+        let acks = Percentiles::of(&found.ack_latency);
+        let report = Report {
+            offered: found.offered,
+            achieved: found.achieved_rate,
+            received: found.received,
+            lost: found.lost,
+            duplicated: found.duplicated,
+            disordered: found.out_of_order,
+            acks: Some(acks.of_acks()),
+            received_to_written: Some(Percentiles::of(&found.received_to_written)),
+            written_to_sent: Some(Percentiles::of(&found.written_to_sent)),
+            lateness_p99_us: Some(Percentiles::of(&found.send_lateness).p99_us),
+            write_method: found.write_mode.map(WriteMode::name),
+            rate: Some(self.rate),
+            ..self.report("floor", &found.latency)
+        };
+        Ok((report, found.latency, Some(acks)))
+    }
+
+    fn writes(&self) -> Result<Found, Failure> {
+        let options = WriteOptions {
+            dir: self.dir(),
+            write_mode: self.write_mode(),
+            idle: self.idle(),
+            cpu: self.server_cpu(),
+            seconds: self.seconds,
+            warmup: self.warmup,
+            ..WriteOptions::default()
+        };
+        let bar = spinner("measuring writes");
+        let found = relay_floor::write_only(&options);
+        bar.finish_and_clear();
+        let found = found.map_err(failed)?;
+        let report = Report {
+            write_method: Some(found.write_mode.name()),
+            size: 4096,
+            ..self.report("write", &found.latency)
+        };
+        Ok((report, found.latency, None))
+    }
+
+    fn hops(&self) -> Result<Found, Failure> {
+        let options = HopOptions {
+            size: self.size,
+            seconds: self.seconds,
+            warmup: self.warmup,
+            server_cpu: self.server_cpu(),
+            client_cpu: self.client_cpu(),
+            idle: self.idle(),
+        };
+        let bar = spinner("measuring hops");
+        let found = relay_floor::hop_only(&options)
+            .and_then(|ring| relay_floor::plain_ping_pong(&options).map(|plain| (ring, plain)));
+        bar.finish_and_clear();
+        let (latency, plain) = found.map_err(failed)?;
+        let plain = Percentiles::of(&plain);
+        let report = Report {
+            plain_p50_us: Some(plain.p50_us),
+            plain_p99_us: Some(plain.p99_us),
+            ..self.report("hop", &latency)
+        };
+        Ok((report, latency, None))
+    }
+
+    /// A report of operations done one after the other: each offered when the one before was done.
+    fn report(&self, what: &'static str, latency: &Histogram<u64>) -> Report {
+        Report {
+            what,
+            latency: Percentiles::of(latency),
+            offered: latency.len(),
+            achieved: latency.len() as f64 / self.seconds,
+            received: latency.len(),
+            lost: 0,
+            duplicated: 0,
+            disordered: 0,
+            acks: None,
+            received_to_written: None,
+            written_to_sent: None,
+            lateness_p99_us: None,
+            plain_p50_us: None,
+            plain_p99_us: None,
+            write_method: None,
+            rate: None,
+            seconds: self.seconds,
+            size: self.size,
+            nodes: self.nodes,
+            machine: MachineReport::new(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    fn server_cpu(&self) -> Option<usize> {
+        (!self.unpinned).then_some(self.server_cpu)
+    }
+
+    fn client_cpu(&self) -> Option<usize> {
+        if self.unpinned {
+            return None;
+        }
+        self.client_cpu.or((cpu_count() >= 2).then_some(1))
+    }
+
+    fn write_mode(&self) -> WriteMode {
+        match self.write_method {
+            WriteMethod::Auto => WriteMode::Auto,
+            WriteMethod::Dsync => WriteMode::Dsync,
+            WriteMethod::Covering => WriteMode::Covering,
+        }
+    }
+
+    fn idle(&self) -> relay_floor::Idle {
+        match self.idle {
+            Idle::Spin => relay_floor::Idle::Spin,
+            Idle::Yield => relay_floor::Idle::Yield,
+            Idle::Park => relay_floor::Idle::Park,
+        }
+    }
+}
+
+fn failed(error: FloorError) -> Failure {
+    match error {
+        FloorError::Invalid { .. } => Failure::Usage(error.to_string()),
+        _ => Failure::Failed(error.to_string()),
+    }
+}
+
+impl Report {
+    fn print(&self, acks: Option<&Percentiles>) -> Result<(), Failure> {
+        line(&self.machine.text())?;
+        line(Percentiles::HEAD)?;
+        line(&self.latency.row(match self.what {
+            "write" => "durable write us",
+            "hop" => "there and back us",
+            _ => "publish to subscriber us",
+        }))?;
+        if let Some(acks) = acks {
+            line(&acks.row("publish to ack us"))?;
+        }
+        for (hop, found) in [
+            ("  received to written us", &self.received_to_written),
+            ("  written to sent us", &self.written_to_sent),
+        ] {
+            if let Some(found) = found {
+                line(&found.row(hop))?;
+            }
+        }
+        if let (Some(p50), Some(p99)) = (self.plain_p50_us, self.plain_p99_us) {
+            line(&format!(
+                "plain ping-pong of two busy loops: p50 {p50:.1} us, p99 {p99:.1} us"
+            ))?;
+        }
+        line(&format!(
+            "offered {}, received {}, achieved {:.1} per s, lost {}, writes {}",
+            thousands(self.offered),
+            thousands(self.received),
+            self.achieved,
+            self.lost,
+            self.write_method.unwrap_or("none")
+        ))
+    }
+}

@@ -1,0 +1,489 @@
+//! `relay bench throughput`: as many messages as go through, counted where they come out.
+//!
+//! Publishers send distinct payloads as fast as the relay's credit lets them, or at `--rate`; one thread drives all of
+//! them and the subscribers, so that the figure is what two cores do with everything on them. `--verify` compares
+//! checksums of all payloads sent with those in the journal, publisher by publisher, and reads the whole journal back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use hdrhistogram::Histogram;
+use relay_client::wire::checksum::crc32c_append;
+use relay_client::{OutMessage, TrySendError};
+use relay_journal::reader::{JournalDir, ReadFrom};
+use serde::Serialize;
+
+use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
+use super::server::{Idle, Size};
+use super::{
+    MachineReport, SettingsReport, TargetOptions, check_load, check_seconds, journal_bytes,
+};
+use crate::exit::{Failure, Interrupt};
+use crate::flow::{Random, spread};
+use crate::output::{json_line, line, progress, thousands};
+use crate::percentiles::{Percentiles, new_histogram, write_hgrm};
+
+/// Most messages of one publisher in a turn: what one write to the socket takes well.
+const SEND_MAX: u32 = 256;
+/// Most messages taken from one subscriber in a turn.
+const TAKE_MAX: u32 = 4096;
+/// Between the clients being ready and the first message.
+const LEAD_NS: u64 = 20_000_000;
+/// How long to wait for the last messages; what is missing then is lost.
+const DRAIN_NS: u64 = 30_000_000_000;
+/// Messages per second that the journal is prepared for when no rate is given.
+const RATE_EXPECTED: f64 = 1_200_000.0;
+/// Journal prepared beyond what the messages take.
+const PREPARED_SPARE: u64 = 256 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  relay bench throughput --seconds 10
+  relay bench throughput --seconds 60 --publishers 4 --rate 1000000 --verify --json";
+
+/// Options of `relay bench throughput`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ThroughputOptions {
+    /// Seconds measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds of the same load before them, left out
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    warmup: f64,
+    /// Bytes of a message
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    size: usize,
+    /// Publishers
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    publishers: u64,
+    /// Subscribers, each of which gets every message
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    subscribers: u64,
+    /// Messages per second of all publishers together; without it, as many as go through
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Bytes each publisher keeps unreleased at most: more of them, more latency
+    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
+    window: Size,
+    /// Messages sent ahead of the slowest subscriber at most; 0 for no limit. Without one a subscriber that is slower
+    /// than the publishers is soon read from disk, and the figure is the disk's
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    ahead: u64,
+    /// Afterwards stop the relay, verify its journal, and compare it with what was sent
+    #[arg(long, conflicts_with = "connect")]
+    verify: bool,
+    /// Write the whole latency distribution in HdrHistogram's percentile format
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Seed of the payloads
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetOptions,
+}
+
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    msgs_per_s: f64,
+    mb_per_s: f64,
+    sent: u64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    disordered: u64,
+    /// Why connections were lost during the run.
+    connections_lost: Vec<String>,
+    #[serde(flatten)]
+    latency: Percentiles,
+    seconds: f64,
+    size: usize,
+    publishers: u64,
+    subscribers: u64,
+    rate: Option<f64>,
+    window: u64,
+    ahead: u64,
+    verified: Option<bool>,
+    settings: SettingsReport,
+    machine: MachineReport,
+}
+
+/// Runs the command.
+pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
+    check_seconds("--seconds", options.seconds, 0.01)?;
+    check_seconds("--warmup", options.warmup, 0.0)?;
+    check_load(options.size, options.publishers, options.subscribers)?;
+    if let Some(rate) = options.rate
+        && !(rate.is_finite() && (1.0..=1e9).contains(&rate))
+    {
+        return Err(Failure::Usage(format!("--rate takes 1 to 1e9, not {rate}")));
+    }
+    let mut target = options
+        .target
+        .open(options.publishers, options.prepared())?;
+    let interrupt = Interrupt::install()?;
+    let shared = Arc::new(Shared::default());
+    let window = Some(options.window.0 as usize);
+    let senders = load::senders(&target, options.publishers, window)?;
+    let receivers = load::receivers(&target, options.subscribers, &senders)?;
+    let mut client = Client::new(options, senders, receivers, shared.clone());
+    let cpu = options.target.client_cpu();
+    let worker = thread::Builder::new().name("bench-client".into());
+    let worker = worker
+        .spawn(move || {
+            let result = load::pin(cpu).and_then(|()| client.run());
+            result.map(|()| client)
+        })
+        .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
+    let bar = progress(
+        ((options.warmup + options.seconds) * 10.0) as u64,
+        "measuring",
+    );
+    while !worker.is_finished() {
+        thread::sleep(Duration::from_millis(100));
+        bar.set_position(shared.elapsed_ns.load(Ordering::Relaxed) / 100_000_000);
+        if interrupt.is_set() {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+    }
+    bar.finish_and_clear();
+    let client = worker
+        .join()
+        .map_err(|_| Failure::Failed("the client panicked".into()))??;
+    interrupt.check()?;
+    let settings = options.target.settings(&target);
+    let sums = client.sums.clone();
+    let (mut report, latency) = report(options, client, settings);
+    if let Some(server) = &mut target.server {
+        server.stop()?;
+        if options.verify {
+            report.verified = Some(verify(&server.stream_directory(), &sums, &interrupt)?);
+        }
+    }
+    if let Some(path) = &options.hgrm {
+        write_hgrm(path, &latency)?;
+    }
+    report.print(options.json)?;
+    if report.lost + report.duplicated + report.disordered > 0 {
+        return Err(Failure::Damaged(format!(
+            "{} messages lost, {} duplicated, {} out of order; connections lost: {:?}",
+            report.lost, report.duplicated, report.disordered, report.connections_lost
+        )));
+    }
+    if report.verified == Some(false) {
+        let text = "the journal does not hold what was sent; keep it and report this";
+        return Err(Failure::Damaged(text.into()));
+    }
+    Ok(())
+}
+
+impl ThroughputOptions {
+    /// What the run will write, as far as that can be told.
+    fn prepared(&self) -> Size {
+        let rate = self.rate.unwrap_or(RATE_EXPECTED);
+        let messages = rate * (self.seconds + self.warmup);
+        Size((messages * journal_bytes(self.size) as f64) as u64 + PREPARED_SPARE)
+    }
+}
+
+fn report(
+    options: &ThroughputOptions,
+    mut client: Client,
+    settings: SettingsReport,
+) -> (Report, Histogram<u64>) {
+    let sent: u64 = client.senders.iter().map(|sender| sender.next).sum();
+    let mut latency = new_histogram();
+    let (mut received, mut in_time) = (u64::MAX, u64::MAX);
+    let (mut lost, mut duplicated, mut disordered) = (0, 0, 0);
+    for Receiver { receipts, .. } in &client.receivers {
+        latency
+            .add(&receipts.latency)
+            .expect("histograms of one shape");
+        received = received.min(receipts.distinct());
+        in_time = in_time.min(receipts.in_time);
+        lost += sent - receipts.distinct();
+        duplicated += receipts.duplicated();
+        disordered += receipts.disordered();
+    }
+    let msgs_per_s = in_time as f64 / options.seconds;
+    let report = Report {
+        msgs_per_s,
+        mb_per_s: msgs_per_s * options.size as f64 / 1e6,
+        sent,
+        received,
+        lost,
+        duplicated,
+        disordered,
+        connections_lost: load::losses(&mut client.senders, &mut client.receivers),
+        latency: Percentiles::of(&latency),
+        seconds: options.seconds,
+        size: options.size,
+        publishers: options.publishers,
+        subscribers: options.subscribers,
+        rate: options.rate,
+        window: options.window.0,
+        ahead: options.ahead,
+        verified: None,
+        settings,
+        machine: MachineReport::new(),
+    };
+    (report, latency)
+}
+
+impl Report {
+    fn print(&self, is_json: bool) -> Result<(), Failure> {
+        if is_json {
+            return json_line(self);
+        }
+        line(&self.machine.text())?;
+        line(&format!(
+            "{} msg/s, {:.1} MB/s of payload: {} bytes, {} publishers, {} subscribers, {} s",
+            thousands(self.msgs_per_s as u64),
+            self.mb_per_s,
+            self.size,
+            self.publishers,
+            self.subscribers,
+            self.seconds
+        ))?;
+        line(Percentiles::HEAD)?;
+        line(&self.latency.row("send to subscriber us"))?;
+        line(&format!(
+            "sent {}, received {}, lost {}, duplicated {}, out of order {}{}",
+            thousands(self.sent),
+            thousands(self.received),
+            self.lost,
+            self.duplicated,
+            self.disordered,
+            match self.verified {
+                None => "",
+                Some(true) => ", journal verified and equal to what was sent",
+                Some(false) => ", the journal DIFFERS from what was sent",
+            }
+        ))
+    }
+}
+
+/// What the two threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    elapsed_ns: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// Count and running checksum of one publisher's payloads, in order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    messages: u64,
+    checksum: u32,
+}
+
+impl Sum {
+    #[inline]
+    fn add(&mut self, payload: &[u8]) {
+        self.messages += 1;
+        self.checksum = crc32c_append(self.checksum, payload);
+    }
+}
+
+struct Client {
+    clock: Clock,
+    start_ns: u64,
+    end_ns: u64,
+    interval_ns: Option<f64>,
+    ahead: u64,
+    idle: Idle,
+    is_summed: bool,
+    senders: Vec<Sender>,
+    sums: Vec<Sum>,
+    receivers: Vec<Receiver>,
+    shared: Arc<Shared>,
+    payload: Vec<u8>,
+    random: Random,
+    sent: u64,
+    /// The publisher this turn begins with.
+    first: usize,
+}
+
+impl Client {
+    fn new(
+        options: &ThroughputOptions,
+        senders: Vec<Sender>,
+        mut receivers: Vec<Receiver>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let clock = Clock::new();
+        let start_ns = clock.now_ns() + LEAD_NS;
+        let from_ns = start_ns + (options.warmup * 1e9) as u64;
+        let end_ns = from_ns + (options.seconds * 1e9) as u64;
+        for receiver in &mut receivers {
+            receiver.receipts.measured = Measured {
+                from_ns,
+                to_ns: end_ns,
+            };
+        }
+        Self {
+            clock,
+            start_ns,
+            end_ns,
+            interval_ns: options.rate.map(|rate| 1e9 / rate),
+            ahead: if options.ahead == 0 {
+                u64::MAX
+            } else {
+                options.ahead
+            },
+            idle: options.target.idle,
+            is_summed: options.verify,
+            sums: vec![Sum::default(); senders.len()],
+            senders,
+            receivers,
+            shared,
+            payload: vec![0; options.size],
+            random: Random::new(options.seed),
+            sent: 0,
+            first: 0,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        loop {
+            let now_ns = self.clock.now_ns();
+            let mut is_busy = false;
+            if now_ns < self.end_ns {
+                is_busy |= self.send(now_ns)?;
+            } else if self.is_finished() || now_ns > self.end_ns + DRAIN_NS {
+                return Ok(());
+            }
+            for receiver in &mut self.receivers {
+                is_busy |= receiver.take(self.clock, TAKE_MAX)? > 0;
+            }
+            for sender in &mut self.senders {
+                is_busy |= sender.publisher.poll()? > 0;
+            }
+            self.shared
+                .elapsed_ns
+                .store(now_ns.saturating_sub(self.start_ns), Ordering::Relaxed);
+            if self.shared.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if !is_busy {
+                let due_ns = self.interval_ns.map_or(u64::MAX, |interval_ns| {
+                    self.start_ns + (self.sent as f64 * interval_ns) as u64
+                });
+                load::idle(self.idle, self.clock, due_ns, &mut self.receivers)?;
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.receivers
+            .iter()
+            .all(|receiver| receiver.receipts.distinct() >= self.sent)
+            && self
+                .senders
+                .iter()
+                .all(|sender| sender.publisher.unacknowledged() == 0)
+    }
+
+    /// Sends what may go now; whether that was anything.
+    fn send(&mut self, now_ns: u64) -> Result<bool, Failure> {
+        let before = self.sent;
+        if now_ns < self.start_ns {
+            return Ok(false);
+        }
+        let by_rate = match self.interval_ns {
+            None => u64::MAX,
+            Some(interval_ns) => ((now_ns - self.start_ns) as f64 / interval_ns) as u64 + 1,
+        };
+        let received = self
+            .receivers
+            .iter()
+            .map(|receiver| receiver.receipts.distinct())
+            .min();
+        let allowed = by_rate.min(received.unwrap_or(0).saturating_add(self.ahead));
+        // Each turn begins with another publisher, so that a limit does not leave the last ones out.
+        self.first = (self.first + 1) % self.senders.len();
+        for offset in 0..self.senders.len() {
+            let place = (self.first + offset) % self.senders.len();
+            let sender = &mut self.senders[place];
+            let first = sender.next;
+            for _ in 0..SEND_MAX {
+                if self.sent >= allowed {
+                    break;
+                }
+                let intended_ns = match self.interval_ns {
+                    None => now_ns,
+                    Some(interval_ns) => self.start_ns + (self.sent as f64 * interval_ns) as u64,
+                };
+                load::write_head(&mut self.payload, sender.next, intended_ns);
+                spread(self.random.next(), &mut self.payload[HEAD_LENGTH..]);
+                match sender
+                    .publisher
+                    .try_send(&OutMessage::new(sender.topic, &self.payload))
+                {
+                    Ok(_) => {}
+                    Err(TrySendError::Full) => break,
+                    Err(error) => return Err(Failure::Failed(format!("sending: {error}"))),
+                }
+                if self.is_summed {
+                    self.sums[place].add(&self.payload);
+                }
+                sender.next += 1;
+                self.sent += 1;
+            }
+            if sender.next > first {
+                sender.publisher.flush()?;
+            }
+        }
+        Ok(self.sent > before)
+    }
+}
+
+/// Reads the whole journal back, checking every checksum and rule; whether it holds what was sent.
+fn verify(stream_directory: &Path, sent: &[Sum], interrupt: &Interrupt) -> Result<bool, Failure> {
+    let damaged = |error: relay_journal::reader::ReaderError| {
+        Failure::Damaged(format!(
+            "the journal in {}: {error}",
+            stream_directory.display()
+        ))
+    };
+    let journal = JournalDir::open(stream_directory).map_err(damaged)?;
+    let mut records = journal.records(ReadFrom::Start).map_err(damaged)?;
+    let extent = records.extent();
+    if let Err(error) = &extent.verdict {
+        return Err(Failure::Damaged(error.to_string()));
+    }
+    let bar = progress(extent.released.get(), "verifying");
+    let mut found = vec![Sum::default(); sent.len()];
+    let mut seen = 0u64;
+    while let Some(next) = records.next_record() {
+        let next = next.map_err(damaged)?;
+        if next.record.is_data() {
+            next.record.verify().map_err(|error| {
+                Failure::Damaged(format!(
+                    "the record with seq {}: {error}",
+                    next.record.seq()
+                ))
+            })?;
+            let place = next.record.publisher().get().wrapping_sub(1) as usize;
+            let Some(sum) = found.get_mut(place) else {
+                return Ok(false);
+            };
+            sum.add(next.record.payload());
+        }
+        seen += 1;
+        if seen.is_multiple_of(65_536) {
+            bar.set_position(next.block.position.get());
+            interrupt.check()?;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(found == sent)
+}

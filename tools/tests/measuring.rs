@@ -1,0 +1,170 @@
+//! Goal: `bench` and `demo` start what they need, measure it, and print the keys that scripts rely on.
+//! Method: short runs of the built programs; values are only checked for being there and for nothing lost.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{last_object, refusal, relay, relayd, text_of};
+
+const LATENCY_KEYS: [&str; 10] = [
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "p999_us",
+    "max_us",
+    "offered",
+    "achieved",
+    "received",
+    "lost",
+    "duplicated",
+];
+
+fn bench(arguments: &[&str]) -> Value {
+    relayd();
+    let output = Command::new(relay())
+        .arg("bench")
+        .args(arguments)
+        .arg("--json")
+        .output();
+    last_object(&text_of(output.expect("relay runs")))
+}
+
+fn assert_keys(report: &Value, keys: &[&str]) {
+    for key in keys {
+        assert!(report[key].is_number(), "{key} in {report}");
+    }
+}
+
+#[test]
+fn latency_is_measured_from_the_intended_send() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hgrm = directory.path().join("latency.hgrm");
+    let report = bench(&[
+        "latency",
+        "--rate",
+        "500",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--publishers",
+        "2",
+        "--subscribers",
+        "2",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "64MiB",
+        "--dir",
+        directory.path().to_str().expect("text"),
+        "--hgrm",
+        hgrm.to_str().expect("text"),
+    ]);
+    assert_keys(&report, &LATENCY_KEYS);
+    assert_eq!(
+        (&report["offered"], &report["received"]),
+        (&500.into(), &500.into())
+    );
+    assert_eq!(
+        (&report["lost"], &report["duplicated"]),
+        (&0.into(), &0.into())
+    );
+    assert_keys(&report, &["ack_p50_us", "ack_p99_us"]);
+    assert!(!report["hops"].as_object().expect("an object").is_empty());
+    assert!(
+        fs::read_to_string(&hgrm)
+            .expect("written")
+            .contains("Percentile")
+    );
+    let left = fs::read_dir(directory.path()).expect("a directory").count();
+    assert_eq!(left, 1, "only the histogram is left behind");
+}
+
+#[test]
+fn throughput_is_counted_at_the_subscriber_and_the_journal_compared() {
+    let report = bench(&[
+        "throughput",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--rate",
+        "20000",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "64MiB",
+        "--verify",
+    ]);
+    assert_keys(
+        &report,
+        &["msgs_per_s", "mb_per_s", "lost", "duplicated", "p99_us"],
+    );
+    assert_eq!(report["verified"], true);
+    assert_eq!(report["sent"], report["received"]);
+}
+
+#[test]
+fn the_floor_has_the_same_keys() {
+    let floor = [
+        "floor",
+        "--seconds",
+        "0.5",
+        "--warmup",
+        "0.1",
+        "--idle",
+        "park",
+        "--unpinned",
+    ];
+    assert_keys(&bench(&floor), &LATENCY_KEYS);
+    for part in ["--hop-only", "--write-only"] {
+        assert_keys(&bench(&[&floor[..], &[part]].concat()), &LATENCY_KEYS);
+    }
+}
+
+#[test]
+fn the_demonstration_holds_its_promise() {
+    relayd();
+    let output = Command::new(relay())
+        .args(["demo", "--json", "--messages", "3000"])
+        .output();
+    let report = last_object(&text_of(output.expect("relay runs")));
+    let text = report.to_string();
+    for key in ["published", "acknowledged", "received"] {
+        assert_eq!(report[key], 3000, "{key} in {text}");
+    }
+    for key in ["lost", "duplicated", "altered"] {
+        assert_eq!(report[key], 0, "{key} in {text}");
+    }
+    assert_eq!(report["verified"], true);
+    assert!(
+        report["outage_ms"].as_f64().is_some_and(|ms| ms > 0.0),
+        "{text}"
+    );
+}
+
+/// The canary: a comparison that finds a loss must make the demonstration fail.
+#[test]
+fn the_demonstration_fails_when_the_script_finds_a_loss() {
+    relayd();
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = directory.path().join("compare.py");
+    let same = "\"duplicated\": 0, \"reordered\": 0, \"altered\": 0, \"seq_breaks\": 0}";
+    let text = format!(
+        "print('{{\"published\": 500, \"subscribers\": [{{\"received\": 499, \"lost\": 1, {same}, \
+         {{\"received\": 500, \"lost\": 0, {same}]}}')"
+    );
+    fs::write(&script, text).expect("written");
+    let mut command = Command::new(relay());
+    command
+        .args(["demo", "--json", "--messages", "500", "--compare"])
+        .arg(&script);
+    let (status, said) = refusal(&mut command);
+    assert_eq!(status, 3, "{said}");
+    assert!(said.contains("promise"), "{said}");
+}
