@@ -498,7 +498,7 @@ impl Check<'_> {
             replay_slot_size: 0,
         };
         let span = u64::from(settings.block_span_max());
-        settings.replay_slot_size = (1 << 20_u64).max(span) as u32;
+        settings.replay_slot_size = (4 << 20_u64).max(span) as u32;
         let least_ring = (8 * span).next_power_of_two();
         let ring = self.within("ring", at, settings.ring_size, least_ring..=1 << 36)?;
         if !ring.is_multiple_of(65_536) {
@@ -672,6 +672,28 @@ subscribe = [">"]
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         }
+    }
+
+    /// Goal: the sample says what the defaults are. Method: compare it with a file that leaves them all out.
+    #[test]
+    fn the_sample_shows_the_defaults() {
+        let sample = include_str!("../../config/single.toml")
+            .replace(
+                "secret_file = \"gateway-1.key\"",
+                "secret = \"000102030405060708090a0b0c0d0e0f\"",
+            )
+            .replace(
+                "secret_file = \"surveillance.key\"",
+                "secret = \"000102030405060708090a0b0c0d0e0f\"",
+            );
+        let least = "node = 1\n[[stream]]\nid = 1\nname = \"orders\"\nlisten = \"127.0.0.1:7400\"\n\
+                     directory = \"/var/lib/relay/orders\"\n";
+        let shown = |text: &str| {
+            let mut config = Config::parse(Path::new("relayd.toml"), text).unwrap();
+            config.streams[0].credentials.clear();
+            format!("{config:?}")
+        };
+        assert_eq!(shown(&sample), shown(least));
     }
 
     #[test]

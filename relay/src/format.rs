@@ -78,7 +78,7 @@ fn zero_trial(storage: &Storage, alignment: u32) -> Result<(), StartError> {
     Ok(storage.zero(relay_wire::id::Position(0), length)?)
 }
 
-/// The method with the lowest median for a lone block, and a line that gives the figures.
+/// The method with the lowest sum of median and 90th percentile for a lone block, and a line that gives the figures.
 fn fastest(segments: &Segments, alignment: u32) -> Result<(WriteMethod, String), StartError> {
     let mut best: Option<(Duration, WriteMethod)> = None;
     let mut told = Vec::new();
@@ -86,10 +86,12 @@ fn fastest(segments: &Segments, alignment: u32) -> Result<(WriteMethod, String),
         let mut times = trial(segments, method, alignment)?;
         times.sort_unstable();
         let median = times[times.len() / 2];
+        let p90 = times[times.len() * 9 / 10];
         let p99 = times[times.len() * 99 / 100];
-        told.push(format!("{method:?} p50 {median:?} p99 {p99:?}"));
-        if best.is_none_or(|(least, _)| median < least) {
-            best = Some((median, method));
+        told.push(format!("{method:?} p50 {median:?} p90 {p90:?} p99 {p99:?}"));
+        // The median alone hides a method that is quick or very slow by turns.
+        if best.is_none_or(|(least, _)| median + p90 < least) {
+            best = Some((median + p90, method));
         }
     }
     let (_, method) = best.ok_or("no write method could be tried")?;
@@ -153,7 +155,8 @@ fn wait(ring: &mut Ring) -> i32 {
         if let Some(completion) = ring.reap() {
             return completion.result;
         }
-        std::hint::spin_loop();
+        // As the hot threads do by default. Spinning would starve the kernel's workers on a small machine and measure that.
+        std::thread::yield_now();
     }
 }
 

@@ -298,7 +298,10 @@ impl HotThread {
         if !self.is_stop_begun && ending.asked.load(Ordering::Relaxed) {
             self.is_stop_begun = true;
             if let Some(ingress) = &mut self.agents.ingress {
-                ingress.begin_stop(now);
+                ingress.begin_stop();
+            }
+            if let Some(sequence) = &mut self.agents.sequence {
+                sequence.begin_stop();
             }
         }
         let has_failed = ending.has_failed();

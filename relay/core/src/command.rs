@@ -55,8 +55,6 @@ pub enum ToSequence {
         /// Which.
         conn: ConnId,
     },
-    /// Accept nothing more; what was accepted is to be released, then the clean stop is recorded.
-    Stop,
 }
 
 /// From the sequencer to ingress.

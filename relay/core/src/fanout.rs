@@ -38,8 +38,8 @@ use subscriber::{Sending, State, Subscriber};
 
 /// Most runs of one send.
 pub const RUNS_MAX: usize = 64;
-/// Bytes of log looked at for one subscriber in one step.
-const STEP_BYTES: u32 = 512 * 1024;
+/// Bytes of log looked at, record by record or block by block from disk, for one subscriber in one step.
+const STEP_BYTES: u32 = 1024 * 1024;
 /// Topics told to one subscriber in one step.
 const TOPICS_STEP: u32 = 64;
 /// A farewell that can't be delivered within this time is given up.

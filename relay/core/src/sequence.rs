@@ -268,7 +268,8 @@ impl Sequence {
         now: Now,
         log: &mut LogWindow<'_>,
     ) -> Progress {
-        if self.is_failed {
+        if self.is_failed || self.stop_asked {
+            // Not acknowledged, so its publisher still has it.
             return Progress {
                 taken: bytes.len(),
                 is_done: true,
@@ -292,10 +293,6 @@ impl Sequence {
             } => self.on_logon(conn, publisher, incarnation, credential, now, log),
             ToSequence::Closed { conn } => {
                 self.on_closed(conn);
-                Progress::DONE
-            }
-            ToSequence::Stop => {
-                self.stop_asked = true;
                 Progress::DONE
             }
         }
@@ -451,9 +448,16 @@ impl Sequence {
         let is_unmarked =
             self.records_end > self.released_on_disk && self.released.position >= self.records_end;
         let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
-        if is_idle && is_unmarked && (is_due || self.stop_asked) && self.has_room(log) {
+        // A mark takes one unit, so it fits where records don't any more. Where not even that is left, a clean stop is proof
+        // enough: the superblock then names the tail.
+        let mark_end = self
+            .packing
+            .position()
+            .plus(self.settings.block_alignment.into());
+        let is_markable = is_unmarked && mark_end <= self.room_ends(log);
+        if is_idle && is_markable && (is_due || self.stop_asked) {
             self.seal(log, now);
-        } else if is_idle && self.stop_asked && !is_unmarked && !self.is_stopped {
+        } else if is_idle && self.stop_asked && !is_markable && !self.is_stopped {
             self.is_stopped = true;
             self.effects.push_back(SequenceEffect::Stopped(CleanStop {
                 tail: self.packing.position(),
@@ -513,6 +517,11 @@ impl Sequence {
         }
         self.persist.on_synced();
         self.advance();
+    }
+
+    /// Takes nothing more; what was appended is still released, then [`SequenceEffect::Stopped`] comes.
+    pub fn stop(&mut self) {
+        self.stop_asked = true;
     }
 
     /// A write or sync failed: nothing is released any more, everyone is sent away.

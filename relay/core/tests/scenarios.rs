@@ -289,6 +289,22 @@ fn a_clean_stop_is_known_at_the_next_start() {
     ));
 }
 
+/// Goal: a stop comes to an end although publishers are held: what is not appended is refused, its publishers still have it.
+#[test]
+fn a_stop_while_held_comes_to_an_end() {
+    let mut settings = world::settings();
+    settings.payload_limit = 256;
+    let mut world = World::with(settings);
+    world.prepared = 40 * 4096;
+    let (mut world, _) = world.crash();
+    let (conn, topic) = world.publisher("one", 1, 10);
+    world.publish(conn, ONE, topic, 1..=400);
+    assert!(world.client(conn).has("held: NoSpace"));
+    world.stop();
+    let stop = world.stopped.expect("it ends");
+    assert_eq!(stop.next_seq.get(), world.acked.last().unwrap().2.get() + 1);
+}
+
 /// Goal: a wrong secret, an unknown name, a role or publisher that is not allowed are answered alike.
 #[test]
 fn a_wrong_secret_is_refused() {

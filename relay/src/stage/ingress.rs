@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::{opcode, types};
-use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::command::{ConnId, Now, ToIngress};
 use relay_core::ingress::{Ingress, IngressEffect};
 use relay_wire::code::TerminateCode;
 
@@ -591,16 +591,9 @@ impl IngressAgent {
         }
     }
 
-    /// Takes nothing more in and tells the sequencer so.
-    pub(crate) fn begin_stop(&mut self, now: Now) {
+    /// Takes nothing more in.
+    pub(crate) const fn begin_stop(&mut self) {
         self.is_stopping = true;
-        let stop = Command {
-            command: ToSequence::Stop,
-            buffer: 0,
-            passed_ns: now.mono_ns,
-        };
-        self.pending_commands.push_back(stop);
-        self.collect_commands(0, now);
     }
 
     /// Takes leave of everyone.

@@ -380,6 +380,11 @@ impl SequenceAgent {
             .set(self.machine.writes_in_flight() as u64);
     }
 
+    /// Takes nothing more in.
+    pub(crate) fn begin_stop(&mut self) {
+        self.machine.stop();
+    }
+
     /// The fault that ended the agent's work, if one did.
     pub(crate) const fn fault(&self) -> Option<&StorageFault> {
         self.fault.as_ref()

@@ -277,8 +277,18 @@ pub fn credential(name: &str) -> Credential {
     }
 }
 
+/// The program; it dies with the thread that starts it, so that an aborted test leaves nothing behind.
 pub fn relayd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_relayd"))
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relayd"));
+    // SAFETY: between fork and exec only prctl is called, which is allowed there.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    command
 }
 
 pub fn run(command: &mut Command) -> Output {

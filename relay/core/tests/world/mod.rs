@@ -733,7 +733,7 @@ fn with_window(
 impl World {
     /// Asks for a clean stop and runs until it is done.
     pub fn stop(&mut self) {
-        self.commands.push_back(ToSequence::Stop);
+        self.sequence.stop();
         self.run();
         self.run();
     }
