@@ -30,7 +30,11 @@ fn block_of(body_length: usize) -> (BlockHeader, Vec<u8>) {
         checksum: 0,
     };
     let mut bytes = vec![0; span as usize];
-    for (number, place) in bytes[HEADER_LENGTH..].chunks_exact_mut(RECORD).take(records).enumerate() {
+    for (number, place) in bytes[HEADER_LENGTH..]
+        .chunks_exact_mut(RECORD)
+        .take(records)
+        .enumerate()
+    {
         place.copy_from_slice(&relay_benches::data_record(number as u64 + 1, 1, RECORD));
     }
     (header, bytes)
@@ -44,16 +48,20 @@ fn blocks(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("seal", body_length), |bencher| {
             bencher.iter(|| block::seal(&mut bytes, black_box(&header)).checksum);
         });
-        group.bench_function(BenchmarkId::new("decode_and_verify", body_length), |bencher| {
-            bencher.iter(|| {
-                let bytes = black_box(&bytes);
-                let header = block::decode_header(bytes).expect("it was sealed");
-                let (body, padding) = bytes[HEADER_LENGTH..].split_at(header.body_length as usize);
-                block::verify_body(&header, body).expect("it was sealed");
-                block::verify_padding(padding).expect("it was sealed");
-                header.checksum
-            });
-        });
+        group.bench_function(
+            BenchmarkId::new("decode_and_verify", body_length),
+            |bencher| {
+                bencher.iter(|| {
+                    let bytes = black_box(&bytes);
+                    let header = block::decode_header(bytes).expect("it was sealed");
+                    let (body, padding) =
+                        bytes[HEADER_LENGTH..].split_at(header.body_length as usize);
+                    block::verify_body(&header, body).expect("it was sealed");
+                    block::verify_padding(padding).expect("it was sealed");
+                    header.checksum
+                });
+            },
+        );
     }
     group.finish();
 }

@@ -22,11 +22,15 @@ fn records(criterion: &mut Criterion) {
             origin_time_ns: 2,
         };
         let mut out = vec![0; record::encoded_stride(0, length)];
-        group.bench_with_input(BenchmarkId::new("encode", length), &payload, |bencher, payload| {
-            bencher.iter(|| {
-                record::encode(&mut out, RecordKind::Data, black_box(&fields), &[], payload)
-            });
-        });
+        group.bench_with_input(
+            BenchmarkId::new("encode", length),
+            &payload,
+            |bencher, payload| {
+                bencher.iter(|| {
+                    record::encode(&mut out, RecordKind::Data, black_box(&fields), &[], payload)
+                });
+            },
+        );
         let encoded = relay_benches::data_record(9, 3, record::encoded_stride(0, length));
         group.bench_with_input(
             BenchmarkId::new("check_published", length),
@@ -39,8 +43,16 @@ fn records(criterion: &mut Criterion) {
 
 fn messages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("message");
-    let ack = Ack { publisher_seq: PublisherSeq(9), seq: Seq(1_000), epoch: Epoch(1) };
-    let topic = Topic { request: 0, topic: TopicId(3), name: "orders.xnas.ABC" };
+    let ack = Ack {
+        publisher_seq: PublisherSeq(9),
+        seq: Seq(1_000),
+        epoch: Epoch(1),
+    };
+    let topic = Topic {
+        request: 0,
+        topic: TopicId(3),
+        name: "orders.xnas.ABC",
+    };
     for (name, message) in [("ack", Message::Ack(ack)), ("topic", Message::Topic(topic))] {
         let mut out = [0_u8; 512];
         group.bench_function(BenchmarkId::new("encode", name), |bencher| {

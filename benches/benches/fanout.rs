@@ -38,11 +38,20 @@ fn subscribed(stream: &Stream, pattern: &str) -> (Fanout, ConnId) {
     let settings = settings(2 * LOG as u64);
     let mut fanout = Fanout::new(settings, credentials(), &tables, Epoch(1));
     fanout.on_released(stream.released, &view(stream));
-    let conn = fanout.on_subscriber(CONN.index, 0).expect("there is a place");
+    let conn = fanout
+        .on_subscriber(CONN.index, 0)
+        .expect("there is a place");
     let mut laid_out = Vec::new();
     let patterns = Patterns::lay_out(&[pattern], &mut laid_out).expect("there is one");
-    let asked = Subscribe { from: From::Earliest, checksum: None, value: 0, patterns };
-    let bytes = Message::Subscribe(asked).to_vec().expect("it can be encoded");
+    let asked = Subscribe {
+        from: From::Earliest,
+        checksum: None,
+        value: 0,
+        patterns,
+    };
+    let bytes = Message::Subscribe(asked)
+        .to_vec()
+        .expect("it can be encoded");
     assert_eq!(fanout.on_bytes(conn, &bytes, 0), bytes.len());
     (fanout, conn)
 }
@@ -81,9 +90,10 @@ fn walks(criterion: &mut Criterion) {
     let records = TURN * TURNS;
     let mut group = criterion.benchmark_group("fanout");
     group.throughput(Throughput::Elements(records));
-    for (name, pattern, wanted) in
-        [("plain", ">", records), ("one_topic_of_eight", "orders.x3", records / 8)]
-    {
+    for (name, pattern, wanted) in [
+        ("plain", ">", records),
+        ("one_topic_of_eight", "orders.x3", records / 8),
+    ] {
         group.bench_function(BenchmarkId::new("walk", name), |bencher| {
             bencher.iter_batched(
                 || subscribed(&stream, pattern),

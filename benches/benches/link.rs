@@ -13,7 +13,12 @@ use rtrb::RingBuffer;
 const PLACES: usize = 1 << 14;
 
 fn command() -> ToSequence {
-    ToSequence::Records { conn: CONN, offset: 0, length: 256, receive_time_ns: 1 }
+    ToSequence::Records {
+        conn: CONN,
+        offset: 0,
+        length: 256,
+        receive_time_ns: 1,
+    }
 }
 
 fn same_thread(criterion: &mut Criterion) {
@@ -58,7 +63,9 @@ fn round_trip(criterion: &mut Criterion) {
     };
     criterion.bench_function("link/round_trip_two_threads", |bencher| {
         bencher.iter(|| {
-            there.push(black_box(command())).expect("one value is under way");
+            there
+                .push(black_box(command()))
+                .expect("one value is under way");
             await_value(&mut returned, &stop)
         });
     });

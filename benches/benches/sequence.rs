@@ -38,7 +38,11 @@ fn sequencing(criterion: &mut Criterion) {
                     stream.publish(black_box(&batch));
                     took += begun.elapsed();
                 }
-                assert_eq!(stream.released.next_seq.get(), next, "all of it is released");
+                assert_eq!(
+                    stream.released.next_seq.get(),
+                    next,
+                    "all of it is released"
+                );
                 took
             });
         });

@@ -23,7 +23,10 @@ use relay_wire::record::{self, Fields};
 /// The stream.
 pub const STREAM: StreamId = StreamId(1);
 /// The one publisher's connection.
-pub const CONN: ConnId = ConnId { index: 0, generation: 0 };
+pub const CONN: ConnId = ConnId {
+    index: 0,
+    generation: 0,
+};
 const PUBLISHER: PublisherId = PublisherId(7);
 const INCARNATION: Incarnation = Incarnation(1);
 
@@ -114,7 +117,10 @@ impl Stream {
     pub fn new(length: usize, topics: u32) -> Self {
         let settings = settings(length as u64);
         let tables = Tables::empty(STREAM);
-        let now = Now { utc_ns: 1, mono_ns: 1 };
+        let now = Now {
+            utc_ns: 1,
+            mono_ns: 1,
+        };
         let beginning = Beginning {
             tables: &tables,
             epoch: Epoch(1),
@@ -125,7 +131,13 @@ impl Stream {
         };
         let machine = Sequence::new(settings.clone(), credentials(), &beginning);
         let released = ReleasePoint::default();
-        let mut stream = Self { machine, log: vec![0; length], settings, released, now };
+        let mut stream = Self {
+            machine,
+            log: vec![0; length],
+            settings,
+            released,
+            now,
+        };
         let mut window = LogWindow::new(Position(0), &mut stream.log);
         stream.machine.open_epoch(&beginning, None, &mut window);
         stream.complete();
@@ -138,10 +150,22 @@ impl Stream {
         stream.take(logon, &[]);
         for topic in 1..=topics {
             let name = format!("orders.x{topic}");
-            let asked = TopicRequest { request: topic, name: name.as_bytes() };
-            let bytes = Message::TopicRequest(asked).to_vec().expect("it can be encoded");
+            let asked = TopicRequest {
+                request: topic,
+                name: name.as_bytes(),
+            };
+            let bytes = Message::TopicRequest(asked)
+                .to_vec()
+                .expect("it can be encoded");
             let length = bytes.len() as u32;
-            stream.take(ToSequence::TopicRequest { conn: CONN, offset: 0, length }, &bytes);
+            stream.take(
+                ToSequence::TopicRequest {
+                    conn: CONN,
+                    offset: 0,
+                    length,
+                },
+                &bytes,
+            );
         }
         stream
     }
@@ -169,7 +193,9 @@ impl Stream {
         self.now.mono_ns += 1;
         let start = self.machine.open_position();
         let mut window = LogWindow::new(start, &mut self.log[start.get() as usize..]);
-        let progress = self.machine.on_command(command, bytes, self.now, &mut window);
+        let progress = self
+            .machine
+            .on_command(command, bytes, self.now, &mut window);
         assert!(progress.is_done, "the log is long enough");
         self.machine.seal_if_due(self.now, &mut window);
         self.complete();
@@ -186,9 +212,7 @@ impl Stream {
                 SequenceEffect::Reply(ToIngress::Terminate { code, .. }) => {
                     panic!("the benchmark's publisher was sent away: {code:?}")
                 }
-                SequenceEffect::Sync
-                | SequenceEffect::Reply(_)
-                | SequenceEffect::Stopped(_) => {}
+                SequenceEffect::Sync | SequenceEffect::Reply(_) | SequenceEffect::Stopped(_) => {}
             }
         }
     }

@@ -465,15 +465,16 @@ impl World {
             let view = LogView::new(self.floor, view.expect("the floor follows the release"));
             self.fanout.on_released(point, &view);
             self.forwarded = point.position;
-        }
-        self.fanout.on_time(self.now.mono_ns);
-        if released.is_some() || self.fanout.has_work() {
-            let view = &self.memory[self.floor.get() as usize..self.forwarded.get() as usize];
-            let replay: Vec<&[u8]> = self.replay.iter().map(Vec::as_slice).collect();
-            self.fanout.serve(&LogView::new(self.floor, view), &replay, self.now.mono_ns);
             assert!(self.fanout.floor() >= self.floor, "the floor only rises");
             assert!(self.fanout.floor() <= self.forwarded);
             self.floor = self.fanout.floor();
+        }
+        self.fanout.on_time(self.now.mono_ns);
+        if self.fanout.has_work() {
+            let view = &self.memory[self.floor.get() as usize..self.forwarded.get() as usize];
+            let replay: Vec<&[u8]> = self.replay.iter().map(Vec::as_slice).collect();
+            self.fanout.serve(&LogView::new(self.floor, view), &replay, self.now.mono_ns);
+            assert_eq!(self.fanout.floor(), self.floor, "the floor moves with a release");
         }
         self.drain_fanout();
     }
@@ -539,8 +540,9 @@ impl World {
     }
 
     fn begin_fanout_send(&mut self, conn: ConnId, bytes: Vec<u8>) {
-        assert!(!bytes.is_empty(), "something is sent");
+        // One that was closed in this very turn has nothing to send to.
         if let Some(client) = self.subscriber(conn) {
+            assert!(!bytes.is_empty(), "something is sent");
             assert_eq!(client.sending, Sending::Nothing, "one send at a time");
             client.sending = Sending::Begun(bytes);
         }
@@ -665,7 +667,7 @@ impl World {
                 8..40 => self.crash(input),
                 40..60 if !self.is_stopping => {
                     self.is_stopping = true;
-                    self.commands.push_back(ToSequence::Stop);
+                    self.sequence.stop();
                 }
                 60..70 => {
                     self.ingress.stop(TerminateCode::Stopping, self.now.mono_ns);
