@@ -40,7 +40,11 @@ fn main() -> Result<(), Failure> {
     std::fs::create_dir(&directory)?;
     let config = directory.join("relayd.toml");
     std::fs::write(&config, configuration(&directory, gib << 30))?;
-    let status = Command::new(relayd()?).arg("format").arg("--config").arg(&config).status()?;
+    let status = Command::new(relayd()?)
+        .arg("format")
+        .arg("--config")
+        .arg(&config)
+        .status()?;
     if !status.success() {
         return Err("relayd format failed".into());
     }
@@ -89,7 +93,11 @@ fn restart(config: &Path) -> Result<f64, Failure> {
         .spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-    let address = line.trim().split("listen=").nth(1).ok_or("relayd did not start")?;
+    let address = line
+        .trim()
+        .split("listen=")
+        .nth(1)
+        .ok_or("relayd did not start")?;
     log_on(address)?;
     let seconds = begun.elapsed().as_secs_f64();
     child.kill()?;
@@ -160,13 +168,24 @@ impl Log {
             clean: 0,
             reserved_tail: [0; 15],
         };
-        self.block(&[(RecordKind::Epoch, Fields::default(), opening.as_bytes().to_vec())])?;
+        self.block(&[(
+            RecordKind::Epoch,
+            Fields::default(),
+            opening.as_bytes().to_vec(),
+        )])?;
         for first in (1..=TOPICS).step_by(24) {
             let records: Vec<_> = (first..first + 24)
                 .filter(|topic| *topic <= TOPICS)
                 .map(|topic| {
-                    let fields = Fields { topic: TopicId(topic), ..Fields::default() };
-                    (RecordKind::Topic, fields, format!("orders.{topic:06}").into_bytes())
+                    let fields = Fields {
+                        topic: TopicId(topic),
+                        ..Fields::default()
+                    };
+                    (
+                        RecordKind::Topic,
+                        fields,
+                        format!("orders.{topic:06}").into_bytes(),
+                    )
                 })
                 .collect();
             self.block(&records)?;
@@ -246,7 +265,10 @@ impl Log {
 
     fn flush(&mut self) -> Result<(), Failure> {
         let index = self.pending_at.get() / SEGMENT;
-        let path = self.directory.join(segment::DIRECTORY).join(segment::name(index));
+        let path = self
+            .directory
+            .join(segment::DIRECTORY)
+            .join(segment::name(index));
         let file = OpenOptions::new().write(true).open(path)?;
         file.write_all_at(&self.pending, self.pending_at.get() % SEGMENT)?;
         file.sync_all()?;
