@@ -536,3 +536,24 @@ fn without_subscribers_the_ring_goes_round() {
         assert_eq!(world.acked.last().unwrap().1, PublisherSeq(next - 1));
     }
 }
+
+/// Goal: a topic defined while a subscriber waits for its time to come is told before its first record.
+#[test]
+fn a_topic_defined_while_a_time_is_awaited_is_told() {
+    for pattern in [">", "a.*"] {
+        let mut world = World::new();
+        let later = world.now.utc_ns + 1_000_000_000;
+        let waiting = world.subscribe(From::Time, later, None, &[pattern]);
+        let (conn, topic) = world.publisher("one", 1, 10);
+        world.publish(conn, ONE, topic, 1..=1);
+        world.pass(1_000_000_000);
+        world.publish(conn, ONE, topic, 2..=2);
+        let client = world.subscriber_client(waiting);
+        assert_eq!(client.seqs(), [2], "{pattern}");
+        let is_told = client.items().iter().any(|item| match item {
+            Got::Record(bytes) => Record::parse(bytes).unwrap().payload() == b"a.x",
+            Got::Message(_) => false,
+        });
+        assert!(is_told, "{pattern}");
+    }
+}

@@ -273,10 +273,12 @@ fn look_at(
             selection.skip = Skip::Nothing;
         }
         Skip::Time(from_ns) => {
-            if !is_data || record.receive_time_ns() < from_ns {
+            if is_data && record.receive_time_ns() >= from_ns {
+                selection.skip = Skip::Nothing;
+            } else if record.kind() != Some(RecordKind::Topic) {
                 return Ok(false);
             }
-            selection.skip = Skip::Nothing;
+            // A topic defined while the time is awaited must be told: the first record may be of it.
         }
     }
     debug_assert!(
