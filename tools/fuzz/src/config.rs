@@ -10,6 +10,9 @@ pub fn run(data: &[u8]) {
         return;
     }
     if let Err(message) = relayd::check_config_text(text) {
-        assert!(message.starts_with("relayd.toml"), "an error names its file: {message}");
+        assert!(
+            message.starts_with("relayd.toml"),
+            "an error names its file: {message}"
+        );
     }
 }

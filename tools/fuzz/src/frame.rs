@@ -21,9 +21,15 @@ fn walk(data: &[u8], limits: Limits) {
                 return;
             }
             Ok(Front::Partial { needed }) => {
-                assert!(needed > rest.len(), "an item that needs no more bytes is whole");
+                assert!(
+                    needed > rest.len(),
+                    "an item that needs no more bytes is whole"
+                );
                 let most = limits.record_length_max.max(limits.message_length_max);
-                assert!(needed <= stride(most as usize), "no more is asked for than allowed");
+                assert!(
+                    needed <= stride(most as usize),
+                    "no more is asked for than allowed"
+                );
                 return;
             }
             Ok(Front::Record { length }) => {
@@ -49,8 +55,14 @@ fn check_starts(bytes: &[u8], limits: Limits) {
             continue;
         };
         match (front(start, limits), whole) {
-            (Ok(Front::Partial { needed }), Ok(Front::Record { length } | Front::Message { length })) => {
-                assert!(needed <= stride(length), "a part asks for no more than the whole");
+            (
+                Ok(Front::Partial { needed }),
+                Ok(Front::Record { length } | Front::Message { length }),
+            ) => {
+                assert!(
+                    needed <= stride(length),
+                    "a part asks for no more than the whole"
+                );
             }
             (Ok(Front::Partial { .. }), _) => {}
             (early, late) => assert_eq!(early, late, "more bytes change no final answer"),

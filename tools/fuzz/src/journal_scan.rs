@@ -56,14 +56,25 @@ fn written(number: usize, look: impl FnOnce(&Written)) {
             let mut random = Random(number as u64);
             let mut log = LogBuilder::new(superblock);
             log.begin(2, 2);
-            log.grow([3, 20, 20, 60][number], [100, 700, 3_000, 2_500][number], &mut random);
+            log.grow(
+                [3, 20, 20, 60][number],
+                [100, 700, 3_000, 2_500][number],
+                &mut random,
+            );
             if number == 3 {
                 log.open_epoch();
                 log.grow(10, 700, &mut random);
             }
             let image = log.image(log.tail().next_multiple_of(SEGMENT as usize) + 8_192);
-            let tables = (0..=log.writes.len()).map(|count| log.tables_after(count)).collect();
-            Written { superblock, image, log, tables }
+            let tables = (0..=log.writes.len())
+                .map(|count| log.tables_after(count))
+                .collect();
+            Written {
+                superblock,
+                image,
+                log,
+                tables,
+            }
         }));
     });
 }
@@ -73,12 +84,19 @@ fn raw(data: &[u8]) {
         let end = header.body_end().min(data.len());
         let _ = block::verify_body(&header, &data[HEADER_LENGTH..end]);
     }
-    let found: usize = block::records(data).flatten().map(|(_, record)| record.stride()).sum();
+    let found: usize = block::records(data)
+        .flatten()
+        .map(|(_, record)| record.stride())
+        .sum();
     assert!(found <= data.len(), "records lie within the body");
     let _ = (checkpoint::decode(data), Superblock::decode(data));
     let (first, second) = data.split_at(data.len().min(GENERATION_LENGTH));
     let _ = newest(first, second);
-    recover_twice(data, &superblock(SEGMENT, 512, 32_768), &Tables::empty(STREAM));
+    recover_twice(
+        data,
+        &superblock(SEGMENT, 512, 32_768),
+        &Tables::empty(STREAM),
+    );
 }
 
 /// Recovers, zeroes what recovery calls leftovers, and recovers again: the log must end at the same place for good.
@@ -100,7 +118,11 @@ fn recover_twice(image: &[u8], superblock: &Superblock, start: &Tables) -> Optio
         let to = (cut.position.get().saturating_add(cut.leftovers) as usize).min(zeroed.len());
         zeroed[from..to].fill(0);
         let again = recover_image(&zeroed, superblock, start.clone()).expect("it was cut");
-        assert_eq!(again.decision, Decision::End, "after the zeroing nothing is left to cut");
+        assert_eq!(
+            again.decision,
+            Decision::End,
+            "after the zeroing nothing is left to cut"
+        );
         assert_eq!(again.tables, first.tables);
     }
     Some(first.tables)
@@ -125,7 +147,11 @@ fn mutated_log(input: &mut Input<'_>) {
             }
             mutate(input, written, &mut image, &mut superblock, &mut done);
         }
-        let start = &written.tables[if input.byte() < 128 { 0 } else { written.tables.len() / 2 }];
+        let start = &written.tables[if input.byte() < 128 {
+            0
+        } else {
+            written.tables.len() / 2
+        }];
         let Some(tables) = recover_twice(&image, &superblock, start) else {
             return;
         };
@@ -194,13 +220,24 @@ fn mutate(
         5 | 6 => {
             let write = &written.log.writes[input.below(written.log.writes.len())];
             let at = write.position();
-            let body = if action == 5 { 0 } else { write.header.body_length as usize };
+            let body = if action == 5 {
+                0
+            } else {
+                write.header.body_length as usize
+            };
             let offset = input.below(if body == 0 { 124 } else { body });
-            let offset = if body == 0 { offset } else { HEADER_LENGTH + offset };
+            let offset = if body == 0 {
+                offset
+            } else {
+                HEADER_LENGTH + offset
+            };
             let change = input.byte() | 1;
             if image.len() >= at + write.bytes.len() {
                 image[at + offset] ^= change;
-                reseal(&mut image[at..at + write.bytes.len()], write.header.body_end());
+                reseal(
+                    &mut image[at..at + write.bytes.len()],
+                    write.header.body_end(),
+                );
                 done.is_lying = true;
             }
         }
@@ -243,7 +280,11 @@ fn mutated_checkpoint(input: &mut Input<'_>) {
             bytes[at] ^= input.byte();
         }
         if bytes != intact {
-            assert_ne!(checkpoint::decode(&bytes).as_ref(), Ok(tables), "damage is noticed");
+            assert_ne!(
+                checkpoint::decode(&bytes).as_ref(),
+                Ok(tables),
+                "damage is noticed"
+            );
         }
         let length = bytes.len() as u64;
         bytes[24..32].copy_from_slice(&length.to_le_bytes());
@@ -252,7 +293,11 @@ fn mutated_checkpoint(input: &mut Input<'_>) {
         let Ok(decoded) = checkpoint::decode(&bytes) else {
             return;
         };
-        assert_eq!(checkpoint::encode(&decoded), bytes, "the same tables give the same bytes");
+        assert_eq!(
+            checkpoint::encode(&decoded),
+            bytes,
+            "the same tables give the same bytes"
+        );
         let _ = recover_twice(&written.image, &written.superblock, &decoded);
         // At its own position nothing lies, so its ends are tried too.
         let _ = decoded.index.find_time(u64::from(input.quad()));
@@ -269,7 +314,11 @@ fn mutated_superblock(input: &mut Input<'_>) {
     while !input.is_empty() {
         // The fields lie in the first 128 bytes; now and then the zeroes behind them.
         let at = input.below(140);
-        let at = if at < 128 { at } else { input.below(GENERATION_LENGTH) };
+        let at = if at < 128 {
+            at
+        } else {
+            input.below(GENERATION_LENGTH)
+        };
         bytes[at] ^= input.byte();
     }
     if bytes != intact {
@@ -281,7 +330,11 @@ fn mutated_superblock(input: &mut Input<'_>) {
     let checksum = crc32c(&bytes[..end]);
     bytes[end..].copy_from_slice(&checksum.to_le_bytes());
     if let Ok(decoded) = Superblock::decode(&bytes) {
-        assert_eq!(decoded.encode(), bytes, "the same superblock gives the same bytes");
+        assert_eq!(
+            decoded.encode(),
+            bytes,
+            "the same superblock gives the same bytes"
+        );
         let _ = decoded.geometry();
         let _ = recover_twice(&[0; 8_192], &decoded, &Tables::empty(decoded.stream));
     }

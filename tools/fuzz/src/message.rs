@@ -52,7 +52,10 @@ fn round_trip(item: &[u8]) {
     assert_eq!(&bytes[..item.len()], item, "{message:?}");
     assert!(bytes[item.len()..].iter().all(|&byte| byte == 0));
     let mut short = vec![0; bytes.len() - 1];
-    assert_eq!(message.encode(&mut short), Err(MessageError::NoRoom(bytes.len())));
+    assert_eq!(
+        message.encode(&mut short),
+        Err(MessageError::NoRoom(bytes.len()))
+    );
 }
 
 fn unpadded(bytes: &[u8]) -> usize {

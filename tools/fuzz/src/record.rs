@@ -17,7 +17,10 @@ pub fn run(data: &[u8]) {
     if readdress(&mut addressed, TopicId(7), PublisherSeq(9)).is_ok() {
         let parsed = Record::parse(&addressed).expect("its structure is what it was");
         parsed.verify().expect("it was given a checksum that fits");
-        assert_eq!((parsed.topic(), parsed.publisher_seq()), (TopicId(7), PublisherSeq(9)));
+        assert_eq!(
+            (parsed.topic(), parsed.publisher_seq()),
+            (TopicId(7), PublisherSeq(9))
+        );
         parse(&addressed);
         restamp(&mut addressed);
     }
@@ -26,16 +29,25 @@ pub fn run(data: &[u8]) {
 
 fn parse(bytes: &[u8]) {
     let Ok(parsed) = Record::parse(bytes) else {
-        assert!(check_published(bytes).is_err(), "what is no record was not published");
+        assert!(
+            check_published(bytes).is_err(),
+            "what is no record was not published"
+        );
         return;
     };
     let length = parsed.bytes().len();
     assert!((HEADER_LENGTH..=bytes.len()).contains(&length));
     assert_eq!(length, parsed.header().length.get() as usize);
-    assert_eq!(HEADER_LENGTH + parsed.extension().len() + parsed.payload().len(), length);
+    assert_eq!(
+        HEADER_LENGTH + parsed.extension().len() + parsed.payload().len(),
+        length
+    );
     assert!(parsed.extension().len().is_multiple_of(8));
     assert_eq!(parsed.stride(), stride(length));
-    let _ = (epoch_body(parsed.payload()), trading_session_body(parsed.payload()));
+    let _ = (
+        epoch_body(parsed.payload()),
+        trading_session_body(parsed.payload()),
+    );
     if let Ok(published) = check_published(bytes) {
         assert!(published.is_data() && published.verify().is_ok());
         assert_eq!((published.seq(), published.receive_time_ns()), (Seq(0), 0));
@@ -55,9 +67,14 @@ fn written_again(published: &Record<'_>) {
         origin_time_ns: header.origin_time_ns.get(),
     };
     let mut out = vec![0xEE; published.stride()];
-    let taken =
-        encode(&mut out, RecordKind::Data, &fields, published.extension(), published.payload())
-            .expect("it has room");
+    let taken = encode(
+        &mut out,
+        RecordKind::Data,
+        &fields,
+        published.extension(),
+        published.payload(),
+    )
+    .expect("it has room");
     assert_eq!(taken, published.stride());
     assert_eq!(&out[..published.bytes().len()], published.bytes());
     assert!(out[published.bytes().len()..].iter().all(|&byte| byte == 0));
@@ -97,7 +114,10 @@ fn build(input: &mut Input<'_>) {
                 assert_eq!(parsed.extension(), extension);
                 assert_eq!(parsed.kind(), Some(kind));
             } else {
-                assert!(!extension.is_empty(), "only an extension area can be malformed");
+                assert!(
+                    !extension.is_empty(),
+                    "only an extension area can be malformed"
+                );
             }
         }
         Err(record::EncodeError::NoRoom(said)) => assert_eq!(said, needed),

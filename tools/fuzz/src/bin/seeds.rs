@@ -20,19 +20,44 @@ fn main() {
     }
     let records = [
         ("empty", record(RecordKind::Data, &[], b"")),
-        ("data", record(RecordKind::Data, &[], b"a message of some length")),
-        ("extended", record(RecordKind::Data, &[9, 0, 3, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0], b"x")),
+        (
+            "data",
+            record(RecordKind::Data, &[], b"a message of some length"),
+        ),
+        (
+            "extended",
+            record(
+                RecordKind::Data,
+                &[9, 0, 3, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0],
+                b"x",
+            ),
+        ),
         ("epoch", record(RecordKind::Epoch, &[], &[1; 40])),
-        ("trading_session", record(RecordKind::TradingSession, &[], b"\x01\0\0\0\0\0\0\02026")),
+        (
+            "trading_session",
+            record(RecordKind::TradingSession, &[], b"\x01\0\0\0\0\0\0\02026"),
+        ),
     ];
     for (name, bytes) in &records {
         write("record", name, bytes);
     }
-    let all: Vec<u8> = messages.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    let all: Vec<u8> = messages
+        .iter()
+        .flat_map(|(_, bytes)| bytes.clone())
+        .collect();
     write("frame", "messages", &all);
-    let run: Vec<u8> = records.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    let run: Vec<u8> = records
+        .iter()
+        .flat_map(|(_, bytes)| bytes.clone())
+        .collect();
     write("frame", "records", &run);
-    let mixed = [&messages[4].1[..], &records[1].1, &messages[5].1, &records[2].1].concat();
+    let mixed = [
+        &messages[4].1[..],
+        &records[1].1,
+        &messages[5].1,
+        &records[2].1,
+    ]
+    .concat();
     write("frame", "mixed", &mixed);
     journal();
     sessions();
@@ -88,10 +113,23 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         heartbeat_ms: 1_000,
         stream: StreamId(5),
     };
-    let challenge =
-        Challenge { nonce: [4; 32], node: NodeId(1), version_lowest: 1, version_highest: 1 };
-    let terminate = Terminate { code: TerminateCode::Full, detail: 3, text: "come back later" };
-    let heartbeat = Heartbeat { next_seq: seq, epoch, checksum: 5, held: Held::Busy };
+    let challenge = Challenge {
+        nonce: [4; 32],
+        node: NodeId(1),
+        version_lowest: 1,
+        version_highest: 1,
+    };
+    let terminate = Terminate {
+        code: TerminateCode::Full,
+        detail: 3,
+        text: "come back later",
+    };
+    let heartbeat = Heartbeat {
+        next_seq: seq,
+        epoch,
+        checksum: 5,
+        held: Held::Busy,
+    };
     let reject = Reject {
         publisher_seq: PublisherSeq(4),
         next_expected: PublisherSeq(3),
@@ -99,17 +137,41 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         code: RejectCode::Gap,
         text: "send again",
     };
-    let topic = Topic { request: 0, topic: TopicId(3), name: "orders.xnas.ABC" };
-    let subscribe = Subscribe { from: From::Seq, checksum: Some(1), value: 9, patterns };
-    let subscribed = Subscribed { start_seq: seq, earliest_seq: Seq(1), next_seq: seq, epoch };
-    let acknowledged = Ack { publisher_seq: PublisherSeq(4), seq, epoch };
+    let topic = Topic {
+        request: 0,
+        topic: TopicId(3),
+        name: "orders.xnas.ABC",
+    };
+    let subscribe = Subscribe {
+        from: From::Seq,
+        checksum: Some(1),
+        value: 9,
+        patterns,
+    };
+    let subscribed = Subscribed {
+        start_seq: seq,
+        earliest_seq: Seq(1),
+        next_seq: seq,
+        epoch,
+    };
+    let acknowledged = Ack {
+        publisher_seq: PublisherSeq(4),
+        seq,
+        epoch,
+    };
     [
         ("challenge", Message::Challenge(challenge)),
         ("logon", Message::Logon(logon)),
         ("logon_ack", Message::LogonAck(ack)),
         ("terminate", Message::Terminate(terminate)),
         ("heartbeat", Message::Heartbeat(heartbeat)),
-        ("topic_request", Message::TopicRequest(TopicRequest { request: 1, name: b"orders" })),
+        (
+            "topic_request",
+            Message::TopicRequest(TopicRequest {
+                request: 1,
+                name: b"orders",
+            }),
+        ),
         ("topic", Message::Topic(topic)),
         ("ack", Message::Ack(acknowledged)),
         ("reject", Message::Reject(reject)),
@@ -125,12 +187,20 @@ fn journal() {
     write("journal_scan", "raw_zeroes", &[0; 1_025]);
     for number in 0..4 {
         write("journal_scan", &format!("log_{number}"), &[1, number]);
-        write("journal_scan", &format!("torn_{number}"), &[1, number, 8, 1, 0, 0, 2, 0, 0, 1]);
+        write(
+            "journal_scan",
+            &format!("torn_{number}"),
+            &[1, number, 8, 1, 0, 0, 2, 0, 0, 1],
+        );
     }
     write("journal_scan", "lying_header", &[1, 1, 5, 3, 54, 7]);
     write("journal_scan", "lying_body", &[1, 2, 6, 3, 80, 0, 0, 0, 7]);
     write("journal_scan", "clean_stop", &[1, 1, 7, 255, 4, 5]);
-    write("journal_scan", "copied", &[1, 3, 2, 9, 0, 0, 0, 40, 0, 0, 0, 7]);
+    write(
+        "journal_scan",
+        "copied",
+        &[1, 3, 2, 9, 0, 0, 0, 40, 0, 0, 0, 7],
+    );
     write("journal_scan", "checkpoint", &[2, 3, 60, 49, 0, 0, 0, 1]);
     write("journal_scan", "superblock", &[3, 0, 50, 1, 72, 8]);
 }
@@ -165,7 +235,9 @@ impl Script {
     }
 
     fn subscriber(self, credential: u8, choice: u8, seq: u8) -> Self {
-        self.then(&[8, 0, credential | 4]).then(&[NEWEST, 4, choice, seq, 0]).then(DISK)
+        self.then(&[8, 0, credential | 4])
+            .then(&[NEWEST, 4, choice, seq, 0])
+            .then(DISK)
     }
 
     fn save(self, name: &str) {
@@ -258,8 +330,20 @@ publish = ["orders.>"]
 subscribe = [">"]
 "#;
     write("config", "good", good.as_bytes());
-    write("config", "bad_size", good.replace("64MiB", "64MB").as_bytes());
-    write("config", "bad_pattern", good.replace("orders.>", "orders.>.x").as_bytes());
-    write("config", "bad_key", good.replace("payload", "speed").as_bytes());
+    write(
+        "config",
+        "bad_size",
+        good.replace("64MiB", "64MB").as_bytes(),
+    );
+    write(
+        "config",
+        "bad_pattern",
+        good.replace("orders.>", "orders.>.x").as_bytes(),
+    );
+    write(
+        "config",
+        "bad_key",
+        good.replace("payload", "speed").as_bytes(),
+    );
     write("config", "empty", b"");
 }

@@ -108,9 +108,23 @@ impl Client {
             return;
         };
         let (name, publisher, secret) = CREDENTIALS[credential];
-        let publisher = if role == Role::Publisher { publisher } else { 0 };
-        let incarnation = if role == Role::Publisher { incarnation } else { 0 };
-        let own = Own { credential, role, publisher, incarnation, nonce: [incarnation as u8; 32] };
+        let publisher = if role == Role::Publisher {
+            publisher
+        } else {
+            0
+        };
+        let incarnation = if role == Role::Publisher {
+            incarnation
+        } else {
+            0
+        };
+        let own = Own {
+            credential,
+            role,
+            publisher,
+            incarnation,
+            nonce: [incarnation as u8; 32],
+        };
         let logon = Logon {
             role,
             stream: StreamId(0),
@@ -120,7 +134,9 @@ impl Client {
             proof: [0; 32],
             name,
         };
-        let logon = logon.with_proof(secret, &relay).expect("the name has a length that goes");
+        let logon = logon
+            .with_proof(secret, &relay)
+            .expect("the name has a length that goes");
         self.say(&Message::Logon(logon));
         self.logon.get_or_insert(own);
     }
@@ -145,7 +161,10 @@ impl Client {
         if self.requests.contains_key(&request) {
             return;
         }
-        let asked = relay_wire::message::TopicRequest { request, name: name.as_bytes() };
+        let asked = relay_wire::message::TopicRequest {
+            request,
+            name: name.as_bytes(),
+        };
         self.say(&Message::TopicRequest(asked));
         self.requests.insert(request, name.to_owned());
     }
@@ -190,7 +209,10 @@ impl Client {
     fn on_message(&mut self, message: &Message<'_>, truth: &Truth) {
         match message {
             Message::Challenge(challenge) => {
-                assert!(self.nonce.replace(challenge.nonce).is_none(), "challenged once");
+                assert!(
+                    self.nonce.replace(challenge.nonce).is_none(),
+                    "challenged once"
+                );
             }
             Message::Terminate(_) => self.is_ended = true,
             Message::LogonAck(ack) => {
@@ -199,7 +221,10 @@ impl Client {
                 let secret = CREDENTIALS[own.credential].2;
                 assert!(ack.proof_holds(secret, &own.nonce, &relay));
                 assert_eq!(ack.stream, STREAM);
-                assert!(ack.next_seq <= truth.next_seq(), "a next seq is that of the release");
+                assert!(
+                    ack.next_seq <= truth.next_seq(),
+                    "a next seq is that of the release"
+                );
                 assert!(!self.is_established, "established once");
                 self.is_established = true;
                 if own.role == Role::Publisher {
@@ -230,11 +255,21 @@ impl Client {
         match message {
             Message::Ack(ack) => {
                 let acknowledged = ack.publisher_seq.get();
-                assert!(acknowledged <= released, "nothing is acknowledged before its release");
-                assert!(acknowledged >= self.acknowledged, "acknowledgements don't go back");
+                assert!(
+                    acknowledged <= released,
+                    "nothing is acknowledged before its release"
+                );
+                assert!(
+                    acknowledged >= self.acknowledged,
+                    "acknowledgements don't go back"
+                );
                 self.acknowledged = acknowledged;
                 let key = (own.publisher, own.incarnation, acknowledged);
-                assert_eq!(truth.get(ack.seq).key, key, "an acknowledgement names its record");
+                assert_eq!(
+                    truth.get(ack.seq).key,
+                    key,
+                    "an acknowledgement names its record"
+                );
             }
             Message::Topic(told) => {
                 let name = self.requests.get(&told.request).expect("it asked");

@@ -58,8 +58,13 @@ impl Truth {
             let header = block::decode_header(bytes).expect("what is released is on the disk");
             let body = &bytes[HEADER_LENGTH..header.body_end()];
             block::verify_body(&header, body).expect("what is released is on the disk");
-            assert!(header.released <= self.tables.position, "no block knows the future");
-            self.tables.apply_block(&header, body).expect("the log keeps the journal's rules");
+            assert!(
+                header.released <= self.tables.position,
+                "no block knows the future"
+            );
+            self.tables
+                .apply_block(&header, body)
+                .expect("the log keeps the journal's rules");
             for (_, record) in block::records(body).map(|record| record.expect("it is folded")) {
                 record.verify().expect("a record keeps its checksum");
                 self.on_record(&record);
@@ -75,12 +80,24 @@ impl Truth {
         }
         let key = key_of(record);
         assert_eq!(record.seq(), self.next_seq(), "seqs have no gap");
-        let is_known = self.sent.get(&key).is_some_and(|sums| sums.contains(&record.checksum()));
+        let is_known = self
+            .sent
+            .get(&key)
+            .is_some_and(|sums| sums.contains(&record.checksum()));
         assert!(is_known, "what is released was sent: {key:?}");
         let through = self.released_through.entry((key.0, key.1)).or_default();
-        assert_eq!(key.2, *through + 1, "a publisher's records are released once each, in order");
+        assert_eq!(
+            key.2,
+            *through + 1,
+            "a publisher's records are released once each, in order"
+        );
         *through = key.2;
-        let topic = self.tables.topics.name(record.topic()).expect("it is folded").to_owned();
+        let topic = self
+            .tables
+            .topics
+            .name(record.topic())
+            .expect("it is folded")
+            .to_owned();
         self.records.push(Released {
             bytes: record.bytes().to_vec(),
             key,
@@ -100,16 +117,27 @@ impl Truth {
     }
 
     pub(super) fn checksum_before(&self, next: Seq) -> u32 {
-        if next.get() <= 1 { 0 } else { self.get(Seq(next.get() - 1)).checksum }
+        if next.get() <= 1 {
+            0
+        } else {
+            self.get(Seq(next.get() - 1)).checksum
+        }
     }
 
     pub(super) fn released_through(&self, publisher: u64, incarnation: u64) -> u64 {
-        self.released_through.get(&(publisher, incarnation)).copied().unwrap_or(0)
+        self.released_through
+            .get(&(publisher, incarnation))
+            .copied()
+            .unwrap_or(0)
     }
 }
 
 fn key_of(record: &Record<'_>) -> Key {
-    (record.publisher().get(), record.incarnation().get(), record.publisher_seq().get())
+    (
+        record.publisher().get(),
+        record.incarnation().get(),
+        record.publisher_seq().get(),
+    )
 }
 
 /// What one subscriber is to get, followed as it gets it.
@@ -130,7 +158,9 @@ impl Expected {
     }
 
     pub(super) fn selects(&self, name: &str) -> bool {
-        self.patterns.iter().any(|pattern| topic::matches(pattern, name))
+        self.patterns
+            .iter()
+            .any(|pattern| topic::matches(pattern, name))
     }
 
     fn wants(&self, record: &Released) -> bool {
@@ -141,7 +171,11 @@ impl Expected {
     pub(super) fn pass(&mut self, next: Seq, truth: &Truth) {
         while self.next < next {
             let record = truth.get(self.next);
-            assert!(!self.wants(record), "the record with seq {} was left out", self.next);
+            assert!(
+                !self.wants(record),
+                "the record with seq {} was left out",
+                self.next
+            );
             self.next = self.next.next();
         }
     }
@@ -156,13 +190,19 @@ impl Expected {
         let record = Record::parse(bytes).expect("what is delivered is a record");
         record.verify().expect("what is delivered is intact");
         if record.is_data() {
-            assert!(record.seq() >= self.next, "a record comes once and in order");
+            assert!(
+                record.seq() >= self.next,
+                "a record comes once and in order"
+            );
             self.pass(record.seq(), truth);
             let released = truth.get(record.seq());
             assert!(self.wants(released), "a record nobody asked for");
             assert_eq!(released.bytes, bytes, "delivered is what was released");
             let told = self.told.get(&record.topic().get());
-            assert!(told.is_some_and(|name| *name == released.topic), "topics are told before");
+            assert!(
+                told.is_some_and(|name| *name == released.topic),
+                "topics are told before"
+            );
             self.next = record.seq().next();
             return;
         }
@@ -171,7 +211,10 @@ impl Expected {
             Some(relay_wire::code::RecordKind::Topic) => {
                 self.on_topic(record.topic().get(), name.expect("a name is text"), truth);
             }
-            _ => assert!(self.is_everything(), "a filtered flow has no other control records"),
+            _ => assert!(
+                self.is_everything(),
+                "a filtered flow has no other control records"
+            ),
         }
     }
 
@@ -186,7 +229,10 @@ impl Expected {
         match message {
             Message::Topic(told) => self.on_topic(told.topic.get(), told.name, truth),
             Message::Heartbeat(beat) => {
-                assert!(beat.next_seq <= truth.next_seq(), "a heartbeat names what is released");
+                assert!(
+                    beat.next_seq <= truth.next_seq(),
+                    "a heartbeat names what is released"
+                );
                 assert_eq!(beat.checksum, truth.checksum_before(beat.next_seq));
                 self.pass(beat.next_seq, truth);
             }

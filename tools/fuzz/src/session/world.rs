@@ -40,7 +40,16 @@ pub(super) const CREDENTIALS: [(&str, u64, &[u8]); 4] = [
     ("reader", 0, b"a readers secret"),
 ];
 
-const NAMES: [&str; 8] = ["a.x", "a.y", "b.z", "a.x.y", "bad..name", "c", "a.long.name.of.a.topic", "b"];
+const NAMES: [&str; 8] = [
+    "a.x",
+    "a.y",
+    "b.z",
+    "a.x.y",
+    "bad..name",
+    "c",
+    "a.long.name.of.a.topic",
+    "b",
+];
 const PATTERNS: [&[&str]; 8] = [
     &[">"],
     &["a.>"],
@@ -58,7 +67,11 @@ struct Kind(u8);
 
 impl Kind {
     fn write_method(self) -> WriteMethod {
-        if self.0 & 1 == 0 { WriteMethod::Dsync } else { WriteMethod::Covering }
+        if self.0 & 1 == 0 {
+            WriteMethod::Dsync
+        } else {
+            WriteMethod::Covering
+        }
     }
 
     fn settings(self) -> Settings {
@@ -99,7 +112,10 @@ fn credentials() -> Arc<CredentialBook> {
         secret: CREDENTIALS[at].2.to_vec(),
         publisher: (CREDENTIALS[at].1 != 0).then_some(PublisherId(CREDENTIALS[at].1)),
         publish: publish.iter().map(|&pattern| pattern.to_owned()).collect(),
-        subscribe: subscribe.iter().map(|&pattern| pattern.to_owned()).collect(),
+        subscribe: subscribe
+            .iter()
+            .map(|&pattern| pattern.to_owned())
+            .collect(),
         rate_limit,
     };
     Arc::new(CredentialBook::new(vec![
@@ -212,7 +228,10 @@ impl World {
         let kind = Kind(kind);
         let settings = kind.settings();
         let superblock = superblock(&settings);
-        let now = Now { utc_ns: 1_000_000_000, mono_ns: 1_000_000 };
+        let now = Now {
+            utc_ns: 1_000_000_000,
+            mono_ns: 1_000_000,
+        };
         let truth = Truth::new(STREAM);
         let prepared = Position(SEGMENT);
         let beginning = beginning(&truth.tables, &superblock, prepared, kind, now);
@@ -257,7 +276,14 @@ impl World {
 
     /// Opens the epoch and takes its first effects.
     fn start(&mut self) {
-        let Self { truth, superblock, prepared, kind, now, .. } = self;
+        let Self {
+            truth,
+            superblock,
+            prepared,
+            kind,
+            now,
+            ..
+        } = self;
         let beginning = beginning(&truth.tables, superblock, *prepared, *kind, *now);
         let epoch = beginning.epoch;
         let start = self.sequence.open_position();
@@ -273,7 +299,10 @@ impl World {
 
     /// The process dies: writes under way reach the disk in any part, the rest is forgotten; it starts again.
     fn crash(&mut self, input: &mut Input<'_>) {
-        let lost = [std::mem::take(&mut self.writes), std::mem::take(&mut self.unsynced)];
+        let lost = [
+            std::mem::take(&mut self.writes),
+            std::mem::take(&mut self.unsynced),
+        ];
         let syncing = self.syncing.take().unwrap_or_default();
         for write in lost.into_iter().flatten().chain(syncing) {
             let mut sectors = input.quad();
@@ -287,10 +316,17 @@ impl World {
         }
         let tables = relay_journal::tables::Tables::empty(STREAM);
         let end = self.prepared.get() as usize;
-        let recovered =
-            recover(&mut Disk(&self.disk[..end]), &self.superblock, tables, &mut |_| {})
-                .expect("a crash is recovered from");
-        assert!(recovered.tail >= self.truth.tables.position, "what was released survives");
+        let recovered = recover(
+            &mut Disk(&self.disk[..end]),
+            &self.superblock,
+            tables,
+            &mut |_| {},
+        )
+        .expect("a crash is recovered from");
+        assert!(
+            recovered.tail >= self.truth.tables.position,
+            "what was released survives"
+        );
         if let Some(cut) = recovered.cut {
             assert!(self.stopped.is_none(), "a clean stop leaves no cut");
             let from = cut.position.get() as usize;
@@ -307,8 +343,7 @@ impl World {
         let tail = self.truth.tables.position;
         let book = credentials();
         let tables = &self.truth.tables;
-        let beginning =
-            beginning(tables, &self.superblock, self.prepared, self.kind, self.now);
+        let beginning = beginning(tables, &self.superblock, self.prepared, self.kind, self.now);
         let epoch = beginning.epoch;
         self.sequence = Sequence::new(self.settings.clone(), Arc::clone(&book), &beginning);
         let next = tables.next_seq;
@@ -352,8 +387,11 @@ impl World {
             match (client.sending.clone(), side) {
                 (Sending::Taken(length), Side::Ingress(conn)) => {
                     // A full socket is waited for here; a publisher's machine hears when there is room.
-                    client.sending =
-                        if length == 0 { Sending::AwaitsRoom } else { Sending::Nothing };
+                    client.sending = if length == 0 {
+                        Sending::AwaitsRoom
+                    } else {
+                        Sending::Nothing
+                    };
                     if length > 0 {
                         self.ingress.on_sent(conn, length, now_ns);
                     }
@@ -392,16 +430,32 @@ impl World {
         let mut is_stalled = false;
         while let Some(command) = self.commands.front().copied() {
             let named = match command {
-                ToSequence::Records { conn, offset, length, .. }
-                | ToSequence::TopicRequest { conn, offset, length } => Some((conn, offset, length)),
+                ToSequence::Records {
+                    conn,
+                    offset,
+                    length,
+                    ..
+                }
+                | ToSequence::TopicRequest {
+                    conn,
+                    offset,
+                    length,
+                } => Some((conn, offset, length)),
                 _ => None,
             };
             let bytes = named.map_or(&[][..], |(conn, offset, length)| {
-                let named = self.clients.iter().rfind(|client| client.ingress_conn == conn);
-                let buffer = &named.expect("a command names a connection there was").buffer;
+                let named = self
+                    .clients
+                    .iter()
+                    .rfind(|client| client.ingress_conn == conn);
+                let buffer = &named
+                    .expect("a command names a connection there was")
+                    .buffer;
                 &buffer[offset as usize + self.taken..(offset + length) as usize]
             });
-            let progress = self.sequence.on_command(command, bytes, self.now, &mut window);
+            let progress = self
+                .sequence
+                .on_command(command, bytes, self.now, &mut window);
             assert!(progress.taken <= bytes.len());
             if !progress.is_done {
                 self.taken += progress.taken;
@@ -419,12 +473,19 @@ impl World {
     fn drain_sequence(&mut self) {
         while let Some(effect) = self.sequence.poll_effect() {
             match effect {
-                SequenceEffect::Write { number, position, length } => {
+                SequenceEffect::Write {
+                    number,
+                    position,
+                    length,
+                } => {
                     let at = position.get() as usize;
                     let end = position.plus(length.into());
                     assert!(end <= self.prepared, "only prepared space is written");
                     let in_flight = end.since(self.sequence.durable().position);
-                    assert!(in_flight <= self.settings.in_flight_bytes_max(), "W is kept");
+                    assert!(
+                        in_flight <= self.settings.in_flight_bytes_max(),
+                        "W is kept"
+                    );
                     let bytes = self.memory[at..at + length as usize].to_vec();
                     self.writes.push(Write { number, at, bytes });
                     assert!(self.writes.len() <= self.settings.write_depth as usize);
@@ -436,7 +497,10 @@ impl World {
                 SequenceEffect::Reply(reply) => self.replies.push_back(reply),
                 SequenceEffect::Released(point) => self.on_released(point),
                 SequenceEffect::Stopped(stop) => {
-                    assert_eq!(stop.tail, self.truth.tables.position, "all is released by then");
+                    assert_eq!(
+                        stop.tail, self.truth.tables.position,
+                        "all is released by then"
+                    );
                     assert_eq!(stop.checksum, self.truth.tables.previous_checksum);
                     assert_eq!(stop.next_seq, self.truth.next_seq());
                     self.stopped = Some(stop);
@@ -447,11 +511,22 @@ impl World {
     }
 
     fn on_released(&mut self, point: ReleasePoint) {
-        assert!(point.position <= self.sequence.durable().position, "released <= durable");
+        assert!(
+            point.position <= self.sequence.durable().position,
+            "released <= durable"
+        );
         let unsynced = self.unsynced.iter().chain(self.syncing.iter().flatten());
-        let first = self.writes.iter().chain(unsynced).map(|write| write.at).min();
+        let first = self
+            .writes
+            .iter()
+            .chain(unsynced)
+            .map(|write| write.at)
+            .min();
         let first = first.unwrap_or(usize::MAX);
-        assert!(point.position.get() as usize <= first, "released is on stable storage");
+        assert!(
+            point.position.get() as usize <= first,
+            "released is on stable storage"
+        );
         self.truth.on_released(&self.disk, point.position);
         assert_eq!(point.next_seq, self.truth.next_seq());
         assert_eq!(point.checksum, self.truth.checksum_before(point.next_seq));
@@ -461,7 +536,9 @@ impl World {
     fn turn_fanout(&mut self) {
         let released = self.release.take();
         if let Some(point) = released {
-            let view = self.memory.get(self.floor.get() as usize..point.position.get() as usize);
+            let view = self
+                .memory
+                .get(self.floor.get() as usize..point.position.get() as usize);
             let view = LogView::new(self.floor, view.expect("the floor follows the release"));
             self.fanout.on_released(point, &view);
             self.forwarded = point.position;
@@ -473,14 +550,21 @@ impl World {
         if self.fanout.has_work() {
             let view = &self.memory[self.floor.get() as usize..self.forwarded.get() as usize];
             let replay: Vec<&[u8]> = self.replay.iter().map(Vec::as_slice).collect();
-            self.fanout.serve(&LogView::new(self.floor, view), &replay, self.now.mono_ns);
-            assert_eq!(self.fanout.floor(), self.floor, "the floor moves with a release");
+            self.fanout
+                .serve(&LogView::new(self.floor, view), &replay, self.now.mono_ns);
+            assert_eq!(
+                self.fanout.floor(),
+                self.floor,
+                "the floor moves with a release"
+            );
         }
         self.drain_fanout();
     }
 
     fn subscriber(&mut self, conn: ConnId) -> Option<&mut Client> {
-        self.clients.iter_mut().find(|client| client.side == Side::Fanout(conn))
+        self.clients
+            .iter_mut()
+            .find(|client| client.side == Side::Fanout(conn))
     }
 
     fn drain_fanout(&mut self) {
@@ -516,13 +600,20 @@ impl World {
                         client.sending = Sending::AwaitsRoom;
                     }
                 }
-                FanoutEffect::Read { slot, position, length } => {
+                FanoutEffect::Read {
+                    slot,
+                    position,
+                    length,
+                } => {
                     assert!(length > 0 && length <= self.settings.replay_slot_size);
                     assert!(position.get().is_multiple_of(ALIGNMENT.into()));
                     let left = SEGMENT - position.get() % SEGMENT;
                     assert!(u64::from(length) <= left, "a read lies in one segment");
                     assert!(position.plus(length.into()) <= self.forwarded);
-                    assert!(self.reads.iter().all(|read| read.slot != slot), "one read a buffer");
+                    assert!(
+                        self.reads.iter().all(|read| read.slot != slot),
+                        "one read a buffer"
+                    );
                     let (at, length) = (position.get() as usize, length as usize);
                     self.reads.push(Read { slot, at, length });
                 }
@@ -558,7 +649,9 @@ impl World {
     }
 
     fn publisher(&mut self, conn: ConnId) -> Option<usize> {
-        self.clients.iter().position(|client| client.side == Side::Ingress(conn))
+        self.clients
+            .iter()
+            .position(|client| client.side == Side::Ingress(conn))
     }
 
     fn drain_ingress(&mut self) {
@@ -599,7 +692,11 @@ impl World {
             return;
         };
         let client = &mut self.clients[at];
-        assert_eq!(client.sending, Sending::Nothing, "the answer to the logon was taken");
+        assert_eq!(
+            client.sending,
+            Sending::Nothing,
+            "the answer to the logon was taken"
+        );
         client.side = Side::Fanout(conn);
         self.parse(at);
     }
@@ -703,7 +800,11 @@ impl World {
         match action & 15 {
             0 => {
                 let choice = input.byte();
-                let role = if choice & 4 == 0 { Role::Publisher } else { Role::Subscriber };
+                let role = if choice & 4 == 0 {
+                    Role::Publisher
+                } else {
+                    Role::Subscriber
+                };
                 let incarnation = u64::from(choice >> 4);
                 self.clients[at].log_on(usize::from(choice & 3), role, incarnation);
             }
@@ -727,7 +828,11 @@ impl World {
             }
             6 => {
                 let text = "";
-                let leave = Terminate { code: TerminateCode::Logout, detail: 0, text };
+                let leave = Terminate {
+                    code: TerminateCode::Logout,
+                    detail: 0,
+                    text,
+                };
                 self.clients[at].say(&Message::Terminate(leave));
             }
             7 => {
@@ -760,7 +865,11 @@ impl World {
         }
         self.accepted += 1;
         let nonce = [self.accepted; 32];
-        let room = if input.byte() & 7 == 7 { usize::from(input.byte()) } else { 1 << 24 };
+        let room = if input.byte() & 7 == 7 {
+            usize::from(input.byte())
+        } else {
+            1 << 24
+        };
         if let Some(conn) = self.ingress.on_accept(nonce, self.now.mono_ns) {
             assert!(self.publisher(conn).is_none(), "a place is given out once");
             self.clients.push(Client::new(conn, room));
@@ -850,7 +959,12 @@ impl World {
         let mut laid_out = Vec::new();
         let listed = Patterns::lay_out(patterns, &mut laid_out).expect("there are a few");
         let client = &mut self.clients[at];
-        client.say(&Message::Subscribe(Subscribe { from, checksum, value, patterns: listed }));
+        client.say(&Message::Subscribe(Subscribe {
+            from,
+            checksum,
+            value,
+            patterns: listed,
+        }));
         client.expect(patterns, if from == From::Time { value } else { 0 });
     }
 
@@ -871,7 +985,10 @@ impl World {
         }
         let write = self.writes.remove(choice % self.writes.len());
         let place = write.at..write.at + write.bytes.len();
-        assert_eq!(self.memory[place], write.bytes, "a block under a write stays as it is");
+        assert_eq!(
+            self.memory[place], write.bytes,
+            "a block under a write stays as it is"
+        );
         let number = write.number;
         match self.kind.write_method() {
             WriteMethod::Dsync => self.put(&write),
@@ -905,7 +1022,9 @@ impl World {
             return;
         }
         let choice = input.byte();
-        let read = self.reads.remove(usize::from(choice & 7) % self.reads.len());
+        let read = self
+            .reads
+            .remove(usize::from(choice & 7) % self.reads.len());
         let buffer = &mut self.replay[read.slot as usize];
         buffer[..read.length].copy_from_slice(&self.disk[read.at..read.at + read.length]);
         let mut length = Some(read.length as u32);
@@ -935,8 +1054,10 @@ impl World {
     fn fail(&mut self) {
         self.has_failed = true;
         self.sequence.on_storage_fault();
-        self.ingress.stop(TerminateCode::StorageFault, self.now.mono_ns);
-        self.fanout.stop(TerminateCode::StorageFault, self.now.mono_ns);
+        self.ingress
+            .stop(TerminateCode::StorageFault, self.now.mono_ns);
+        self.fanout
+            .stop(TerminateCode::StorageFault, self.now.mono_ns);
         self.drain_ingress();
     }
 
@@ -960,8 +1081,9 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        let is_sending =
-            |client: &Client| !matches!(client.sending, Sending::Nothing) && client.side != Side::Gone;
+        let is_sending = |client: &Client| {
+            !matches!(client.sending, Sending::Nothing) && client.side != Side::Gone
+        };
         self.writes.is_empty()
             && self.syncing.is_none()
             && self.reads.is_empty()
@@ -992,15 +1114,25 @@ impl World {
         if self.has_failed {
             return;
         }
-        assert_eq!(self.sequence.next_seq(), self.truth.next_seq(), "all taken is released");
+        assert_eq!(
+            self.sequence.next_seq(),
+            self.truth.next_seq(),
+            "all taken is released"
+        );
         let room = DISK as u64 - self.sequence.open_position().get();
         let is_full = room < 2 * u64::from(self.settings.block_span_max());
-        assert!(self.commands.is_empty() || is_full, "all commands are carried out");
+        assert!(
+            self.commands.is_empty() || is_full,
+            "all commands are carried out"
+        );
         for (at, client) in self.clients.iter().enumerate() {
             let missing = client.missing(&self.truth);
             assert_eq!(missing, 0, "client {at} is left waiting for records");
             let unacknowledged = client.unacknowledged(&self.truth);
-            assert_eq!(unacknowledged, 0, "client {at} is left without an acknowledgement");
+            assert_eq!(
+                unacknowledged, 0,
+                "client {at} is left without an acknowledgement"
+            );
         }
     }
 }
