@@ -427,7 +427,9 @@ fn a_full_disk_holds_publishers_until_there_is_room() {
             appliance.counters()
         );
     }
-    assert_eq!(appliance.counters()["journal.prepared_running_low"], 1);
+    eventually("the alarm is raised", || {
+        appliance.counters()["journal.prepared_running_low"] == 1
+    });
     assert!(
         appliance.log().contains("free some room"),
         "{}",

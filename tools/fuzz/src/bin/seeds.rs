@@ -35,7 +35,7 @@ fn main() {
         ("epoch", record(RecordKind::Epoch, &[], &[1; 40])),
         (
             "trading_session",
-            record(RecordKind::TradingSession, &[], b"\x01\0\0\0\0\0\0\02026"),
+            record(RecordKind::TradingSession, &[], b"\x01\0\0\0\0\0\0\x002026"),
         ),
     ];
     for (name, bytes) in &records {
