@@ -406,6 +406,11 @@ impl Check<'_> {
             journal.checkpoint_every.0,
             1 << 20..=1 << 40,
         )?;
+        if let Some(session) = &section.trading_session
+            && !(1..=64).contains(&session.name.len())
+        {
+            return Err(self.refuse("trading_session", at, "its name has 1 to 64 bytes"));
+        }
         let credentials = self.credentials(at, &section.credential)?;
         Ok(StreamConfig {
             name: section.name.clone(),
@@ -588,7 +593,7 @@ impl Check<'_> {
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len())
@@ -660,6 +665,11 @@ subscribe = [">"]
                 "directory = \"/tmp/orders\"\n",
                 "",
                 &["missing field `directory`"],
+            ),
+            (
+                "id = 1\n",
+                "id = 1\ntrading_session = { number = 1, name = \"\" }\n",
+                &["relayd.toml:4", "trading_session", "1 to 64"],
             ),
             (
                 "id = 1\n",

@@ -324,6 +324,8 @@ impl HotThread {
             return;
         }
         self.is_farewell_said = true;
+        // What this turn queued may point at buffers that a farewell gives back: the kernel takes it first.
+        self.ring.enter();
         let code = if has_failed {
             TerminateCode::StorageFault
         } else {

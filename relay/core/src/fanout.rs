@@ -328,7 +328,9 @@ impl Fanout {
             return Ok(());
         }
         if subscriber.rest.is_none() {
-            self.tell_topics(subscriber, now_ns);
+            if subscriber.state == State::Active {
+                self.tell_topics(subscriber, now_ns);
+            }
             if subscriber.outgoing.wants_send() {
                 subscriber.outgoing.begin_send();
                 self.begin_send(subscriber, Sending::Messages);

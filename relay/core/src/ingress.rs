@@ -486,6 +486,9 @@ impl Ingress {
                 if self.held != held {
                     self.held = held;
                     self.tell_all_publishers(now_ns);
+                    for slot in &mut self.slots {
+                        slot.heard_ns = slot.heard_ns.max(now_ns);
+                    }
                 }
             }
             ToIngress::Taken { .. } => {}
@@ -635,7 +638,11 @@ impl Ingress {
                     }
                 }
                 State::AwaitEstablished { .. } | State::HandingOver | State::Publisher => {
-                    if now_ns >= slot.heard_ns + interval * u64::from(SILENT_INTERVALS) {
+                    let is_silent =
+                        now_ns >= slot.heard_ns + interval * u64::from(SILENT_INTERVALS);
+                    // Of a publisher that is held nothing more is received, so it can't be heard.
+                    let is_held = slot.state == State::Publisher && self.held != Held::No;
+                    if is_silent && !is_held {
                         self.end(conn, TerminateCode::Silent, 0, SILENT_TEXT, now_ns);
                     } else if slot.state == State::Publisher
                         && now_ns >= slot.said_ns + interval

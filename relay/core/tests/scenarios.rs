@@ -557,3 +557,51 @@ fn a_topic_defined_while_a_time_is_awaited_is_told() {
         assert!(is_told, "{pattern}");
     }
 }
+
+/// Goal: a publisher that is held is not taken for silent. Method: hold one for longer than five heartbeat intervals.
+#[test]
+fn a_held_publisher_is_not_taken_for_silent() {
+    let mut settings = world::settings();
+    settings.payload_limit = 256;
+    let mut world = World::with(settings);
+    world.prepared = 40 * 4096;
+    let (mut world, _) = world.crash();
+    let (conn, topic) = world.publisher("one", 1, 10);
+    world.publish(conn, ONE, topic, 1..=400);
+    for _ in 0..10 {
+        world.pass(1_000_000_000);
+    }
+    assert!(!world.client(conn).has("Terminate"));
+    world.prepared += 1 << 20;
+    world.run();
+    assert_eq!(world.acked.last().unwrap().1, PublisherSeq(400));
+    for _ in 0..6 {
+        world.pass(1_000_000_000);
+    }
+    assert!(
+        world.client(conn).has("code: Silent"),
+        "once let go it is to be heard again"
+    );
+}
+
+/// Goal: nothing is said after the farewell. Method: a second SUBSCRIBE before the names of the first were told.
+#[test]
+fn nothing_follows_a_farewell() {
+    let mut world = World::new();
+    world.publisher("one", 1, 10);
+    let conn = world.subscribe(From::Live, 0, None, &[">"]);
+    let subscribe = relay_wire::message::Heartbeat {
+        next_seq: Seq(0),
+        epoch: relay_wire::id::Epoch(0),
+        checksum: 0,
+        held: relay_wire::code::Held::No,
+    };
+    let mut wrong = relay_wire::message::Message::Heartbeat(subscribe)
+        .to_vec()
+        .unwrap();
+    wrong[20] ^= 1;
+    world.fanout.on_bytes(conn, &wrong, world.now.mono_ns);
+    world.run();
+    let last = world.subscriber_client(conn).messages().pop().unwrap();
+    assert!(last.contains("Terminate"), "{last}");
+}

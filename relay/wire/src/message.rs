@@ -470,6 +470,9 @@ fn sized(rest: &[u8], length: usize) -> Result<&[u8], MessageError> {
 }
 
 fn text(rest: &[u8], length: usize) -> Result<&str, MessageError> {
+    if length > TEXT_LENGTH_MAX {
+        return Err(MessageError::Length);
+    }
     core::str::from_utf8(sized(rest, length)?).map_err(|_| MessageError::NotUtf8)
 }
 

@@ -63,6 +63,12 @@ impl Fanout {
             }
             return;
         };
+        if subscriber.is_waiting {
+            // It got one out of its turn, from a holder that could not use it.
+            subscriber.is_waiting = false;
+            let index = subscriber.conn.index;
+            self.waiting.retain(|&waiting| waiting != index);
+        }
         let segment = self.settings.segment_size;
         let left_in_segment = segment - from.get() % segment;
         let released = self.tail.position.since(from);
