@@ -237,7 +237,7 @@ impl Sequence {
         self.append_control(RecordKind::Epoch, &Fields::default(), body.as_bytes(), log);
         if let Some((number, name)) = session {
             let mut payload = [0_u8; 8 + 64];
-            let name = name[..name.floor_char_boundary(64)].as_bytes();
+            let name = &name.as_bytes()[..name.floor_char_boundary(64)];
             payload[..8].copy_from_slice(&number.to_le_bytes());
             payload[8..8 + name.len()].copy_from_slice(name);
             let payload = &payload[..8 + name.len()];
