@@ -12,7 +12,9 @@
 //!
 //! [`Message::encode`] and [`Message::decode`] are each other's inverse. A decoded message borrows from its bytes.
 
-use zerocopy::little_endian::{U16, U32, U64};
+mod layout;
+
+use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::{crc32c, crc32c_append};
@@ -22,6 +24,12 @@ use crate::item::MESSAGE_HEADER_LENGTH;
 use crate::proof::{self, Nonce, Proof};
 use crate::{PROTOCOL_VERSION, stride};
 
+use self::layout::{
+    AckLayout, ChallengeLayout, HeaderLayout, HeartbeatLayout, LOGON_PROOF_AT, LogonAckLayout,
+    LogonLayout, RejectLayout, SubscribeLayout, SubscribedLayout, TerminateLayout, TopicLayout,
+    TopicRequestLayout,
+};
+
 /// Most bytes of a credential's name.
 pub const CREDENTIAL_NAME_LENGTH_MAX: usize = 64;
 /// Most patterns of a subscription.
@@ -30,148 +38,6 @@ pub const PATTERNS_MAX: usize = 1_000;
 pub const TEXT_LENGTH_MAX: usize = 400;
 /// A peer is given up after so many heartbeat intervals of silence.
 pub const SILENT_INTERVALS: u32 = 5;
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct HeaderLayout {
-    length: U32,
-    kind: u8,
-    version: u8,
-    zero: U16,
-    checksum: U32,
-    zero_tail: U32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct ChallengeLayout {
-    nonce: [u8; 32],
-    node: U64,
-    version_lowest: U16,
-    version_highest: U16,
-    zero: U32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct LogonLayout {
-    role: u8,
-    name_length: u8,
-    zero: U16,
-    stream: U32,
-    publisher: U64,
-    incarnation: U64,
-    zero_tail: U64,
-    nonce: [u8; 32],
-    proof: [u8; 32],
-}
-
-const LOGON_PROOF_AT: usize = 64;
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct LogonAckLayout {
-    proof: [u8; 32],
-    epoch: U64,
-    trading_session: U64,
-    next_expected: U64,
-    released_through: U64,
-    next_seq: U64,
-    credit: U64,
-    payload_limit: U32,
-    heartbeat_ms: U32,
-    stream: U32,
-    zero: [u8; 20],
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct TerminateLayout {
-    code: U16,
-    text_length: U16,
-    zero: U32,
-    detail: U64,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct HeartbeatLayout {
-    next_seq: U64,
-    epoch: U64,
-    checksum: U32,
-    held: u8,
-    zero: [u8; 11],
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct TopicRequestLayout {
-    request: U32,
-    name_length: U16,
-    zero: U16,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct TopicLayout {
-    request: U32,
-    topic: U32,
-    name_length: U16,
-    zero: [u8; 6],
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct AckLayout {
-    publisher_seq: U64,
-    seq: U64,
-    epoch: U64,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RejectLayout {
-    publisher_seq: U64,
-    next_expected: U64,
-    request: U32,
-    code: U16,
-    text_length: U16,
-    zero: U64,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct SubscribeLayout {
-    from: u8,
-    flags: u8,
-    patterns: U16,
-    checksum: U32,
-    value: U64,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct SubscribedLayout {
-    start_seq: U64,
-    earliest_seq: U64,
-    next_seq: U64,
-    epoch: U64,
-}
-
-const _: () = {
-    assert!(size_of::<HeaderLayout>() == MESSAGE_HEADER_LENGTH);
-    assert!(size_of::<ChallengeLayout>() == 48);
-    assert!(size_of::<LogonLayout>() == 96);
-    assert!(size_of::<LogonAckLayout>() == 112);
-    assert!(size_of::<TerminateLayout>() == 16);
-    assert!(size_of::<HeartbeatLayout>() == 32);
-    assert!(size_of::<TopicRequestLayout>() == 8);
-    assert!(size_of::<TopicLayout>() == 16);
-    assert!(size_of::<AckLayout>() == 24);
-    assert!(size_of::<RejectLayout>() == 32);
-    assert!(size_of::<SubscribeLayout>() == 16);
-    assert!(size_of::<SubscribedLayout>() == 32);
-};
 
 /// The relay's first message on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
