@@ -16,6 +16,7 @@
 //! * [`startup`]: from what recovery found to the machines above.
 #![forbid(unsafe_code)]
 
+pub mod arbiter;
 pub mod command;
 pub mod credential;
 pub mod fanout;

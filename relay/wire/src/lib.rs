@@ -14,6 +14,7 @@ pub mod code;
 pub mod counters;
 pub mod id;
 pub mod item;
+pub mod membership;
 pub mod message;
 pub mod proof;
 pub mod record;
