@@ -16,6 +16,7 @@ pub mod id;
 pub mod item;
 pub mod membership;
 pub mod message;
+pub mod peer;
 pub mod proof;
 pub mod record;
 pub mod topic;

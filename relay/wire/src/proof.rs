@@ -18,6 +18,7 @@ pub type Proof = [u8; PROOF_LENGTH];
 
 const LOGON_LABEL: &[u8] = b"relay-logon-v1";
 const ACCEPT_LABEL: &[u8] = b"relay-accept-v1";
+const PEER_LABEL: &[u8] = b"relay-peer-v1";
 
 fn keyed(secret: &[u8]) -> Hmac<Sha256> {
     Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length")
@@ -78,4 +79,23 @@ pub fn accept_holds(
     accept_mac(secret, client, relay, body_without_proof)
         .verify_slice(proof)
         .is_ok()
+}
+
+/// A node's proof towards a peer, over both HELLO messages; see [`crate::peer::prove`].
+pub(crate) fn peer(secret: &[u8], is_dialer: bool, dialer: &[u8], acceptor: &[u8]) -> Proof {
+    let mut mac = keyed(secret);
+    mac.update(PEER_LABEL);
+    mac.update(&[if is_dialer { 1 } else { 2 }]);
+    mac.update(dialer);
+    mac.update(acceptor);
+    mac.finalize().into_bytes().into()
+}
+
+/// Whether two proofs are the same, in a time that does not depend on where they differ.
+#[must_use]
+pub fn is_same(a: &Proof, b: &Proof) -> bool {
+    a.iter()
+        .zip(b)
+        .fold(0, |differing, (a, b)| differing | (a ^ b))
+        == 0
 }
