@@ -4,7 +4,7 @@
 //! reads them says when they are no longer needed.
 
 use relay_wire::code::{Held, RejectCode, TerminateCode};
-use relay_wire::id::{Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
+use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
 
 /// A connection: a place in a table and how often that place was given out before, so that a late word about an
 /// earlier connection is not taken for the present one.
@@ -116,6 +116,13 @@ pub enum ToIngress {
         /// See [`TerminateCode`].
         detail: u64,
     },
+    /// This node leads now and what it begins with is released: clients may log on.
+    Serve {
+        /// The epoch.
+        epoch: Epoch,
+        /// Number of the trading session.
+        trading_session: u64,
+    },
     /// Release moved on, or publishers are held or let go.
     Progress {
         /// The next seq to be released.
@@ -123,6 +130,15 @@ pub enum ToIngress {
         /// Whether publishers are held.
         held: Held,
     },
+}
+
+/// The end of a block: what it releases, and the checksum that stands for the whole log up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogEnd {
+    /// Where a reader stands who has read everything up to here.
+    pub point: ReleasePoint,
+    /// Header checksum of the block that ends here; 0 at the start of the log.
+    pub block_checksum: u32,
 }
 
 /// The two clocks, read once a turn.

@@ -265,6 +265,7 @@ impl Fanout {
             sealed_time_ns: header.sealed_time_ns,
         });
         self.index_time_ns = header.sealed_time_ns;
+        self.epoch = header.epoch;
         if header.record_count > header.data_count {
             for record in block::records(body) {
                 let (_, record) = record.expect("the ring holds what was sealed");

@@ -111,6 +111,8 @@ pub struct Ingress {
     held: Held,
     checked_ns: u64,
     is_stopping: bool,
+    /// False on a node of a group that does not lead, or leads and has not released what it began with.
+    is_serving: bool,
     refused: u64,
 }
 
@@ -140,8 +142,14 @@ impl Ingress {
             held: Held::No,
             checked_ns: 0,
             is_stopping: false,
+            is_serving: true,
             refused: 0,
         }
+    }
+
+    /// Sends every client on to another node until the sequencer says [`ToIngress::Serve`].
+    pub fn stand_by(&mut self) {
+        self.is_serving = false;
     }
 
     /// A connection was made; `nonce` is 32 random bytes. `None` when there is no place: close it at once.
@@ -362,6 +370,11 @@ impl Ingress {
             );
             return;
         };
+        if !self.is_serving {
+            let text = terminate_text(TerminateCode::NotPrimary);
+            self.end(conn, TerminateCode::NotPrimary, 0, text, now_ns);
+            return;
+        }
         self.unauthenticated.retain(|&other| other != conn);
         let slot = &mut self.slots[conn.index as usize];
         slot.credential = credential;
@@ -490,6 +503,14 @@ impl Ingress {
                         slot.heard_ns = slot.heard_ns.max(now_ns);
                     }
                 }
+            }
+            ToIngress::Serve {
+                epoch,
+                trading_session,
+            } => {
+                self.is_serving = true;
+                self.epoch = epoch;
+                self.trading_session = trading_session;
             }
             ToIngress::Taken { .. } => {}
         }

@@ -65,6 +65,13 @@ impl Packing {
         }
     }
 
+    /// Blocks from here on are of `epoch`. The open block is empty: a block has one epoch.
+    pub(crate) fn set_epoch(&mut self, epoch: Epoch) {
+        assert_eq!(self.record_count, 0, "a block has one epoch");
+        assert!(epoch >= self.epoch, "epochs only rise");
+        self.epoch = epoch;
+    }
+
     /// Position of the open block.
     pub(crate) const fn position(&self) -> Position {
         self.position

@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 
 use relay_journal::superblock::WriteMethod;
 
-use crate::command::ReleasePoint;
+use crate::command::LogEnd;
 
 /// A sealed block on its way to the disk.
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     number: u64,
-    point: ReleasePoint,
+    end: LogEnd,
     is_written: bool,
 }
 
@@ -30,11 +30,11 @@ pub(crate) struct Persist {
     in_flight: VecDeque<InFlight>,
     /// While a sync is under way: the number after the last block it covers.
     sync_covers: Option<u64>,
-    durable: ReleasePoint,
+    durable: LogEnd,
 }
 
 impl Persist {
-    pub(crate) fn new(method: WriteMethod, depth: u32, durable: ReleasePoint) -> Self {
+    pub(crate) fn new(method: WriteMethod, depth: u32, durable: LogEnd) -> Self {
         Self {
             method,
             depth: depth as usize,
@@ -53,15 +53,15 @@ impl Persist {
         self.in_flight.len() < self.depth
     }
 
-    /// Block `number`, which ends at `point`, is being written.
-    pub(crate) fn on_sealed(&mut self, number: u64, point: ReleasePoint) {
+    /// Block `number`, which ends at `end`, is being written.
+    pub(crate) fn on_sealed(&mut self, number: u64, end: LogEnd) {
         assert!(self.has_room(), "no block is sealed beyond the depth");
         if let Some(last) = self.in_flight.back() {
             assert_eq!(last.number + 1, number, "blocks are sealed in order");
         }
         self.in_flight.push_back(InFlight {
             number,
-            point,
+            end,
             is_written: false,
         });
     }
@@ -108,7 +108,7 @@ impl Persist {
     }
 
     /// End of the contiguous blocks that are durable.
-    pub(crate) const fn durable(&self) -> ReleasePoint {
+    pub(crate) const fn durable(&self) -> LogEnd {
         self.durable
     }
 
@@ -132,10 +132,10 @@ impl Persist {
         {
             let block = self.in_flight.pop_front().expect("looked at just now");
             assert!(
-                block.point.position > self.durable.position,
+                block.end.point.position > self.durable.point.position,
                 "durable only grows"
             );
-            self.durable = block.point;
+            self.durable = block.end;
         }
     }
 }
@@ -145,12 +145,17 @@ mod tests {
     use relay_wire::id::{Position, Seq};
 
     use super::*;
+    use crate::command::ReleasePoint;
 
-    fn point(n: u64) -> ReleasePoint {
-        ReleasePoint {
+    fn point(n: u64) -> LogEnd {
+        let point = ReleasePoint {
             position: Position(n * 4096),
             next_seq: Seq(n),
             checksum: 0,
+        };
+        LogEnd {
+            point,
+            block_checksum: n as u32,
         }
     }
 

@@ -21,12 +21,13 @@ use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
 use relay_wire::code::{Held, Policy, RecordKind, RejectCode};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherSeq, Seq, TopicId};
+use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Membership};
 use relay_wire::record::{self, EpochBody, Fields, Record};
 use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 use self::clients::Session;
-use crate::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
+use crate::command::{ConnId, LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::log::LogWindow;
 use crate::packing::{Fit, Packing};
@@ -127,7 +128,11 @@ pub struct Sequence {
     acks_due: Vec<u32>,
     packing: Packing,
     persist: Persist,
-    released: ReleasePoint,
+    /// Sealed and not released: each block's number and end.
+    unreleased: VecDeque<(u64, LogEnd)>,
+    /// How far the group lets go; the end of the address space for a node that is not in one.
+    group_limit: Position,
+    released: LogEnd,
     released_block: u64,
     /// The release position the newest sealed block carries.
     released_on_disk: Position,
@@ -176,6 +181,11 @@ impl Sequence {
             next_seq: tables.next_seq,
             checksum: tables.last_checksum,
         };
+        let end = LogEnd {
+            point,
+            block_checksum: tables.previous_checksum,
+        };
+        let blocks_unreleased_max = settings.ring_size / u64::from(settings.block_alignment);
         let sessions = (0..settings.connections_max)
             .map(|_| Session::default())
             .collect();
@@ -196,8 +206,10 @@ impl Sequence {
             acks: VecDeque::with_capacity(ACKS_MAX),
             acks_popped: 0,
             acks_due: Vec::with_capacity(settings.publishers_max as usize),
-            persist: Persist::new(beginning.write_method, settings.write_depth, point),
-            released: point,
+            persist: Persist::new(beginning.write_method, settings.write_depth, end),
+            unreleased: VecDeque::with_capacity(blocks_unreleased_max as usize),
+            group_limit: Position(u64::MAX),
+            released: end,
             released_block: packing.number(),
             released_on_disk: point.position,
             records_end: point.position,
@@ -217,33 +229,94 @@ impl Sequence {
         }
     }
 
-    /// Writes the record that opens the epoch, and the trading session's if `session` names a new one.
+    /// What the log held when this machine began counts as released only to `released`; the rest goes with the group's
+    /// limit. Call before anything else on a node of a group.
+    pub fn hold_back_to(&mut self, released: Position) {
+        let end = self.released;
+        assert!(self.unreleased.is_empty(), "nothing is sealed yet");
+        if released < end.point.position {
+            self.unreleased.push_back((0, end));
+            self.released.point.position = released;
+        }
+    }
+
+    /// Writes the record that opens the epoch of a node standing alone, and the trading session's if `session` names a new one.
     pub fn open_epoch(
         &mut self,
         beginning: &Beginning<'_>,
         session: Option<(u64, &str)>,
         log: &mut LogWindow<'_>,
     ) {
-        let body = EpochBody {
-            epoch: beginning.epoch.get().into(),
-            start_position: self.packing.position().get().into(),
-            previous_checksum: self.packing.previous_checksum().into(),
-            copies: 1,
-            policy: Policy::number(self.settings.policy),
-            reserved: [0; 2],
-            clean: u8::from(beginning.was_clean),
-            reserved_tail: [0; 15],
-        };
-        self.append_control(RecordKind::Epoch, &Fields::default(), body.as_bytes(), log);
+        self.append_epoch(beginning.epoch, beginning.was_clean, None, log);
         if let Some((number, name)) = session {
-            let mut payload = [0_u8; 8 + 64];
-            let name = &name.as_bytes()[..name.floor_char_boundary(64)];
-            payload[..8].copy_from_slice(&number.to_le_bytes());
-            payload[8..8 + name.len()].copy_from_slice(name);
-            let payload = &payload[..8 + name.len()];
-            self.append_control(RecordKind::TradingSession, &Fields::default(), payload, log);
+            self.append_trading_session(number, name, log);
         }
         self.seal(log, beginning.now);
+    }
+
+    /// Opens the epoch of `membership` with its record: at the start of a reign, and at each change of the set within it. False
+    /// when there is no room for that now: try again next turn.
+    pub fn open_group_epoch(
+        &mut self,
+        membership: &Membership,
+        session: Option<(u64, &str)>,
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> bool {
+        if self.is_failed {
+            return false;
+        }
+        if self.packing.body_length() > 0 {
+            if !self.persist.has_room() {
+                return false;
+            }
+            self.seal(log, now);
+        }
+        if !self.make_room(2 * CONTROL_STRIDE_MAX, now, log) || !self.persist.has_room() {
+            return false;
+        }
+        self.packing.set_epoch(membership.epoch);
+        self.append_epoch(membership.epoch, false, Some(membership), log);
+        if let Some((number, name)) = session {
+            self.append_trading_session(number, name, log);
+        }
+        self.seal(log, now);
+        true
+    }
+
+    fn append_epoch(
+        &mut self,
+        epoch: Epoch,
+        was_clean: bool,
+        membership: Option<&Membership>,
+        log: &mut LogWindow<'_>,
+    ) {
+        let policy = membership.map_or(self.settings.policy, |record| record.policy);
+        let body = EpochBody {
+            epoch: epoch.get().into(),
+            start_position: self.packing.position().get().into(),
+            previous_checksum: self.packing.previous_checksum().into(),
+            copies: membership.map_or(1, |record| record.members.len() as u8),
+            policy: Policy::number(policy),
+            reserved: [0; 2],
+            clean: u8::from(was_clean),
+            reserved_tail: [0; 15],
+        };
+        let mut payload = [0_u8; size_of::<EpochBody>() + MEMBERSHIP_LENGTH_MAX];
+        let (front, rest) = payload.split_at_mut(size_of::<EpochBody>());
+        front.copy_from_slice(body.as_bytes());
+        let length = front.len() + membership.map_or(0, |record| record.encode(rest));
+        let payload = &payload[..length];
+        self.append_control(RecordKind::Epoch, &Fields::default(), payload, log);
+    }
+
+    fn append_trading_session(&mut self, number: u64, name: &str, log: &mut LogWindow<'_>) {
+        let mut payload = [0_u8; 8 + 64];
+        let name = &name.as_bytes()[..name.floor_char_boundary(64)];
+        payload[..8].copy_from_slice(&number.to_le_bytes());
+        payload[8..8 + name.len()].copy_from_slice(name);
+        let payload = &payload[..8 + name.len()];
+        self.append_control(RecordKind::TradingSession, &Fields::default(), payload, log);
     }
 
     /// Whether the next record surely has a place; otherwise leave commands where they are.
@@ -408,7 +481,7 @@ impl Sequence {
                     let header = self.packing.seal_filler(
                         log,
                         now.utc_ns.max(self.receive_time_ns),
-                        self.released.position,
+                        self.released.point.position,
                     );
                     self.on_sealed(&header, self.settings.block_alignment);
                 }
@@ -445,8 +518,8 @@ impl Sequence {
             return;
         }
         let is_idle = self.persist.in_flight() == 0;
-        let is_unmarked =
-            self.records_end > self.released_on_disk && self.released.position >= self.records_end;
+        let is_unmarked = self.records_end > self.released_on_disk
+            && self.released().position >= self.records_end;
         let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
         // A mark takes one unit, so it fits where records don't any more. Where not even that is left, a clean stop is proof
         // enough: the superblock then names the tail.
@@ -457,7 +530,12 @@ impl Sequence {
         let is_markable = is_unmarked && mark_end <= self.room_ends(log);
         if is_idle && is_markable && (is_due || self.stop_asked) {
             self.seal(log, now);
-        } else if is_idle && self.stop_asked && !is_markable && !self.is_stopped {
+        } else if is_idle
+            && self.stop_asked
+            && !is_markable
+            && !self.is_stopped
+            && self.unreleased.is_empty()
+        {
             self.is_stopped = true;
             self.effects.push_back(SequenceEffect::Stopped(CleanStop {
                 tail: self.packing.position(),
@@ -470,7 +548,9 @@ impl Sequence {
     fn seal(&mut self, log: &mut LogWindow<'_>, now: Now) {
         let sealed_ns = now.utc_ns.max(self.receive_time_ns);
         self.receive_time_ns = sealed_ns;
-        let header = self.packing.seal(log, sealed_ns, self.released.position);
+        let header = self
+            .packing
+            .seal(log, sealed_ns, self.released.point.position);
         if header.record_count > 0 {
             self.records_end = header.next_position();
         }
@@ -493,7 +573,12 @@ impl Sequence {
             next_seq: header.next_seq(),
             checksum: self.last_checksum,
         };
-        self.persist.on_sealed(header.number, point);
+        let end = LogEnd {
+            point,
+            block_checksum: header.checksum,
+        };
+        self.persist.on_sealed(header.number, end);
+        self.unreleased.push_back((header.number, end));
         self.effects.push_back(SequenceEffect::Write {
             number: header.number,
             position: header.position,
@@ -529,25 +614,42 @@ impl Sequence {
         self.is_failed = true;
     }
 
+    /// The group lets everything up to `limit` go, as far as this node's own part is done.
+    pub fn set_group_limit(&mut self, limit: Position) {
+        self.group_limit = limit;
+        if !self.is_failed {
+            self.advance();
+        }
+    }
+
+    /// The join: releases what this node's own part and the group's both cover, whole blocks at a time.
     fn advance(&mut self) {
         if self.persist.start_sync() {
             self.effects.push_back(SequenceEffect::Sync);
         }
-        // One node, policy `local`: what is durable here is released. Groups join their peers' positions here.
-        let point = self.persist.durable();
-        if point.position == self.released.position {
+        let own = match self.settings.policy {
+            Policy::Mirrored => self.packing.position(),
+            Policy::Local | Policy::Durable => self.persist.durable().point.position,
+        };
+        let through = own.min(self.group_limit);
+        let before = self.released;
+        while let Some((_, end)) = self.unreleased.front()
+            && end.point.position <= through
+        {
+            self.released = *end;
+            self.unreleased.pop_front();
+        }
+        let point = self.released.point;
+        if point.position == before.point.position {
             return;
         }
-        assert!(
-            point.position > self.released.position,
-            "release only grows"
-        );
+        assert!(point.position > before.point.position, "release only grows");
         assert!(
             point.position <= self.packing.position(),
             "release never passes what is sealed"
         );
-        self.released = point;
-        self.released_block = self.packing.number() - self.persist.in_flight() as u64;
+        let first_unreleased = self.unreleased.front().map(|(number, _)| *number);
+        self.released_block = first_unreleased.unwrap_or(self.packing.number());
         self.effects.push_back(SequenceEffect::Released(point));
         self.reply(ToIngress::Progress {
             next_seq: point.next_seq,
@@ -626,7 +728,7 @@ impl Sequence {
         };
         if held != self.held {
             self.held = held;
-            let next_seq = self.released.next_seq;
+            let next_seq = self.released.point.next_seq;
             self.reply(ToIngress::Progress { next_seq, held });
         }
     }
@@ -645,12 +747,44 @@ impl Sequence {
     /// How far is released.
     #[must_use]
     pub const fn released(&self) -> ReleasePoint {
+        self.released.point
+    }
+
+    /// The end of the released log, with its checksum.
+    #[must_use]
+    pub const fn released_end(&self) -> LogEnd {
         self.released
+    }
+
+    /// The end of what is sealed.
+    #[must_use]
+    pub fn sealed_end(&self) -> LogEnd {
+        self.unreleased
+            .back()
+            .map_or(self.released, |(_, end)| *end)
+    }
+
+    /// The block that ends at `position`, if it is the last released one or a later one.
+    #[must_use]
+    pub fn end_at(&self, position: Position) -> Option<LogEnd> {
+        if self.released.point.position == position {
+            return Some(self.released);
+        }
+        let place = self
+            .unreleased
+            .binary_search_by_key(&position, |(_, end)| end.point.position);
+        place.ok().map(|place| self.unreleased[place].1)
     }
 
     /// How far is durable here.
     #[must_use]
     pub const fn durable(&self) -> ReleasePoint {
+        self.persist.durable().point
+    }
+
+    /// The end of what is durable here, with its checksum.
+    #[must_use]
+    pub const fn durable_end(&self) -> LogEnd {
         self.persist.durable()
     }
 

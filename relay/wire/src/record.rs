@@ -24,6 +24,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::{crc32c, crc32c_append};
 use crate::code::RecordKind;
 use crate::id::{Incarnation, PublisherId, PublisherSeq, Seq, TopicId};
+use crate::membership::Membership;
 use crate::stride;
 
 /// Bytes of a record's header.
@@ -424,6 +425,14 @@ pub struct EpochBody {
 }
 
 const _: () = assert!(size_of::<EpochBody>() == 40);
+
+/// What the body of an EPOCH record of a group has behind [`EpochBody`]: the membership record it was won with
+/// ([`crate::membership::Membership::encode`] gives its bytes).
+#[must_use]
+pub fn epoch_membership(payload: &[u8]) -> Option<Membership> {
+    let bytes = payload.get(size_of::<EpochBody>()..)?;
+    Membership::decode(bytes).ok()
+}
 
 /// Views the body of an EPOCH record.
 #[must_use]
