@@ -39,24 +39,35 @@ impl Outgoing {
 
     /// Appends `message`, or says that it does not fit now.
     pub(crate) fn push(&mut self, message: &Message<'_>) -> Result<(), Full> {
+        self.push_with(|place| match message.encode(place) {
+            Ok(taken) => Ok(taken),
+            Err(MessageError::NoRoom(needed)) => Err(needed),
+            Err(error) => panic!("the relay built a message that can't be encoded: {error}"),
+        })
+    }
+
+    /// Appends what `encode` lays out, which returns its length, or as an error the length it needs.
+    pub(crate) fn push_with(
+        &mut self,
+        encode: impl Fn(&mut [u8]) -> Result<usize, usize>,
+    ) -> Result<(), Full> {
         if self.start == self.end && !self.is_sending {
             self.start = 0;
             self.end = 0;
         }
-        match message.encode(&mut self.bytes[self.end..]) {
-            Ok(taken) => {
-                self.end += taken;
-                Ok(())
-            }
-            Err(MessageError::NoRoom(_)) if self.start > 0 && !self.is_sending => {
-                self.bytes.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-                self.push(message)
-            }
-            Err(MessageError::NoRoom(_)) => Err(Full),
-            Err(error) => panic!("the relay built a message that can't be encoded: {error}"),
+        if let Ok(taken) = encode(&mut self.bytes[self.end..]) {
+            self.end += taken;
+            return Ok(());
         }
+        if self.start == 0 || self.is_sending {
+            return Err(Full);
+        }
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let taken = encode(&mut self.bytes[self.end..]).map_err(|_| Full)?;
+        self.end += taken;
+        Ok(())
     }
 
     /// Whether there is something to send and no send under way.
@@ -81,6 +92,15 @@ impl Outgoing {
         self.is_sending = false;
         self.start += length;
         assert!(self.start <= self.end, "no more can be sent than there was");
+    }
+
+    pub(crate) const fn is_sending(&self) -> bool {
+        self.is_sending
+    }
+
+    /// Bytes that wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.end - self.start
     }
 
     /// Bytes it holds at most.

@@ -136,6 +136,8 @@ pub struct Sequence {
     released_block: u64,
     /// The release position the newest sealed block carries.
     released_on_disk: Position,
+    /// Position of the newest sealed block and checksum of the one before it.
+    newest_block: (Position, u32),
     /// End of the newest sealed block that holds records.
     records_end: Position,
     next_seq: Seq,
@@ -212,6 +214,7 @@ impl Sequence {
             released: end,
             released_block: packing.number(),
             released_on_disk: point.position,
+            newest_block: (point.position, tables.previous_checksum),
             records_end: point.position,
             next_seq: point.next_seq,
             last_checksum: point.checksum,
@@ -237,6 +240,7 @@ impl Sequence {
         if released < end.point.position {
             self.unreleased.push_back((0, end));
             self.released.point.position = released;
+            self.released.block_checksum = 0;
         }
     }
 
@@ -272,7 +276,13 @@ impl Sequence {
             }
             self.seal(log, now);
         }
-        if !self.make_room(2 * CONTROL_STRIDE_MAX, now, log) || !self.persist.has_room() {
+        // The record takes one unit with its block, so it fits what is left of any segment and is always the epoch's first
+        // block: where two logs part can then be told from their epochs alone (`history`).
+        let end = self
+            .packing
+            .position()
+            .plus(self.settings.block_alignment.into());
+        if end > self.room_ends(log) || !self.persist.has_room() {
             return false;
         }
         self.packing.set_epoch(membership.epoch);
@@ -559,6 +569,7 @@ impl Sequence {
 
     fn on_sealed(&mut self, header: &BlockHeader, length: u32) {
         self.released_on_disk = header.released;
+        self.newest_block = (header.position, header.previous_checksum);
         let end = header.next_position();
         for entry in self
             .acks
@@ -762,6 +773,18 @@ impl Sequence {
         self.unreleased
             .back()
             .map_or(self.released, |(_, end)| *end)
+    }
+
+    /// Where the newest sealed block starts, and the checksum of the block before it.
+    #[must_use]
+    pub const fn newest_block(&self) -> (Position, u32) {
+        self.newest_block
+    }
+
+    /// Whether the open block holds records.
+    #[must_use]
+    pub const fn has_open_records(&self) -> bool {
+        self.packing.body_length() > 0
     }
 
     /// The block that ends at `position`, if it is the last released one or a later one.

@@ -1,0 +1,739 @@
+//! Who leads, and which copies count: the decisions of design rules R1, R2, R8-R13, R17-R22 and R26.
+//!
+//! The machine looks at what is known (the arbiter's record, the durable vote, how the peers are doing, the own log) and
+//! decides the next step from that alone, again at every turn: nothing is remembered as "waiting for" but one request to
+//! the arbiter and one vote on its way to the disk. So a lost answer, a late one or a restart changes when a step is taken,
+//! never which.
+//!
+//! ```text
+//!            OPEN of a primary                    own swap succeeded
+//!   Seeking ------------------> Following    Seeking -----------------> Leading
+//!      ^   <-- primary suspected --'            ^                          |
+//!      '------------------- begins again from its disk <-- superseded -----'
+//! ```
+//!
+//! Invariants:
+//! * a promise is durable before a swap rests on it or an epoch is joined;
+//! * a swap is asked with the revisions of a read made after the suspicion began;
+//! * a swap whose outcome is not known is repeated unchanged until it is; meanwhile its members count too (R11);
+//! * nothing is decided from an answer to a request that is not the one under way.
+
+mod lead;
+mod seek;
+
+use std::collections::VecDeque;
+
+use relay_wire::id::{Epoch, Position};
+use relay_wire::membership::{Floor, Member, Members, Membership};
+use relay_wire::peer::{Progress, Standing};
+
+use crate::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
+use crate::command::LogEnd;
+use crate::group::{Carry, GroupSettings, HaltReason, Vote};
+use crate::links::Identity;
+
+/// A decision, for the node to carry out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Ask the arbiter.
+    Ask(ArbiterRequest),
+    /// Make the vote durable.
+    Store(Vote),
+    /// The epoch is joined: tell its primary this node's log.
+    Join(Membership),
+    /// This node leads.
+    Lead(Membership),
+    /// It leads with another set.
+    Reopen(Membership),
+    /// Another node leads.
+    StepDown(Epoch),
+    /// Ask this peer how far its log reaches, and for a promise.
+    AskEnd { peer: u32, epoch: Epoch },
+    /// Tell the peers at once where this node stands.
+    Tell,
+    /// No way on without an operator.
+    Halt(HaltReason),
+}
+
+/// What the machine has to know of the log in this very turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// What is on this node's disk.
+    pub(crate) durable: LogEnd,
+    /// What is released, as far as this node knows.
+    pub(crate) released: LogEnd,
+    /// The oldest write takes far too long.
+    pub(crate) is_disk_stalled: bool,
+    /// The opening record of the joined epoch is durable here.
+    pub(crate) holds_opening: bool,
+}
+
+/// A peer as the primary's mirror sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct MirrorFacts {
+    /// Its durable end has reached what is released, and it holds the epoch's opening record.
+    pub(crate) is_caught_up: bool,
+    /// Something waits for its acknowledgement for longer than the deadline.
+    pub(crate) is_overdue: bool,
+}
+
+/// A peer as heard of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerView {
+    pub(crate) member: Member,
+    pub(crate) is_observer: bool,
+    pub(crate) is_connected: bool,
+    /// When the connection was made or ended.
+    pub(crate) changed_ns: u64,
+    /// When it last said something.
+    pub(crate) heard_ns: u64,
+    /// The epoch it stands in.
+    pub(crate) epoch: Epoch,
+    pub(crate) progress: Progress,
+    pub(crate) mirror: MirrorFacts,
+    /// Since when it has kept up without a break.
+    pub(crate) caught_up_ns: Option<u64>,
+    /// When it was last let into an epoch it demanded, or asked for its end.
+    pub(crate) obliged_ns: u64,
+    /// What it was asked to promise.
+    pub(crate) asked: Epoch,
+}
+
+/// A swap that was asked for and is not known to be settled.
+#[derive(Debug, Clone, Copy)]
+struct Proposal {
+    next: Membership,
+    base: Revision,
+    floor_base: Option<Revision>,
+    /// An answer to an earlier asking left it open.
+    is_open: bool,
+}
+
+/// The request under way.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    id: u64,
+    what: What,
+    sent_ns: u64,
+    committed: Epoch,
+    nonce: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Read,
+    Swap,
+    Floor,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Failover {
+    settings: GroupSettings,
+    peers: Vec<PeerView>,
+    /// On disk.
+    stored: Vote,
+    /// To be on disk.
+    wanted: Vote,
+    storing: Option<Vote>,
+    start_promised: Epoch,
+    started_ns: u64,
+    registers: Option<Registers>,
+    /// When the read that gave the registers was sent.
+    read_ns: u64,
+    is_read_wanted: bool,
+    asked: Option<Asked>,
+    next_id: u64,
+    ask_after_ns: u64,
+    arbiter_heard_ns: Option<u64>,
+    proposal: Option<Proposal>,
+    /// The epoch this node promised for its own next proposal.
+    own_promise: Epoch,
+    joining: Option<Membership>,
+    joined: Option<Membership>,
+    has_joined: bool,
+    reign: Option<Membership>,
+    /// Since when no primary is heard.
+    leaderless_ns: u64,
+    /// When a primary asked this node to take over.
+    handed_over_ns: Option<u64>,
+    floor_written: Floor,
+    floor_due_ns: u64,
+    nonces: u64,
+    is_halted: bool,
+    orders: VecDeque<Order>,
+}
+
+impl Failover {
+    pub(crate) fn new(
+        settings: GroupSettings,
+        stored: Vote,
+        carry: Option<Carry>,
+        now_ns: u64,
+    ) -> Self {
+        let peers = settings
+            .peers
+            .iter()
+            .map(|peer| PeerView {
+                member: Member {
+                    node: peer.node,
+                    ..Member::default()
+                },
+                is_observer: peer.is_observer,
+                is_connected: false,
+                changed_ns: now_ns,
+                heard_ns: 0,
+                epoch: Epoch(0),
+                progress: Progress::default(),
+                mirror: MirrorFacts::default(),
+                caught_up_ns: None,
+                obliged_ns: 0,
+                asked: Epoch(0),
+            })
+            .collect();
+        let carry = carry.unwrap_or(Carry {
+            start_promised: stored.promised,
+            joined: None,
+            started_ns: now_ns,
+        });
+        Self {
+            nonces: settings.seed,
+            settings,
+            peers,
+            stored,
+            wanted: stored,
+            storing: None,
+            start_promised: carry.start_promised,
+            started_ns: carry.started_ns,
+            registers: None,
+            read_ns: 0,
+            is_read_wanted: false,
+            asked: None,
+            next_id: 1,
+            ask_after_ns: 0,
+            arbiter_heard_ns: None,
+            proposal: None,
+            own_promise: Epoch(0),
+            joining: None,
+            joined: carry.joined,
+            has_joined: carry.joined.is_some(),
+            reign: None,
+            leaderless_ns: now_ns,
+            handed_over_ns: None,
+            floor_written: Floor::default(),
+            floor_due_ns: 0,
+            is_halted: false,
+            orders: VecDeque::with_capacity(64),
+        }
+    }
+
+    /// What goes with the node when only its log is rebuilt.
+    pub(crate) const fn carry(&self) -> Carry {
+        Carry {
+            start_promised: self.start_promised,
+            joined: self.joined,
+            started_ns: self.started_ns,
+        }
+    }
+
+    pub(crate) fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    pub(crate) const fn standing(&self) -> Standing {
+        if self.reign.is_some() {
+            Standing::Leading
+        } else if self.joined.is_some() {
+            Standing::Following
+        } else {
+            Standing::Seeking
+        }
+    }
+
+    /// The epoch this node acknowledges or leads in; 0 for none.
+    pub(crate) fn epoch(&self) -> Epoch {
+        let record = self.reign.as_ref().or(self.joined.as_ref());
+        record.map_or(Epoch(0), |record| record.epoch)
+    }
+
+    /// The record it follows or leads by, or else the newest it knows of.
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        let known = self.registers.as_ref().map(|known| &known.membership);
+        self.reign.as_ref().or(self.joined.as_ref()).or(known)
+    }
+
+    pub(crate) const fn joined(&self) -> Option<&Membership> {
+        self.joined.as_ref()
+    }
+
+    pub(crate) const fn vote(&self) -> &Vote {
+        &self.stored
+    }
+
+    pub(crate) const fn arbiter_heard_ns(&self) -> Option<u64> {
+        self.arbiter_heard_ns
+    }
+
+    pub(crate) fn peers(&self) -> &[PeerView] {
+        &self.peers
+    }
+
+    /// The lowest epoch this node would join; 0 while it is in one (rules R9, R26).
+    pub(crate) fn lowest_join(&self) -> Epoch {
+        if self.reign.is_some() || self.joined.is_some() {
+            return Epoch(0);
+        }
+        let known = self.registers.as_ref();
+        let known = known.map_or(Epoch(0), |known| known.membership.epoch);
+        self.start_promised
+            .next()
+            .max(self.wanted.promised)
+            .max(known)
+    }
+
+    /// The copies a release waits for: the current set and, while a change is not settled, those it names (rule R7).
+    pub(crate) fn counted(&self) -> Option<Members> {
+        let reign = self.reign.as_ref()?;
+        let mut set = reign.members;
+        if let Some(proposal) = &self.proposal {
+            for member in proposal.next.members.as_slice() {
+                // Two incarnations of a node can't both be held: the newcomer's is the one that still has to be waited for.
+                if !set.contains(member) {
+                    set = set.with(*member);
+                }
+            }
+        }
+        Some(set)
+    }
+
+    /// Whether a change of the set, or another node's word that it has been changed, makes the union hold two incarnations
+    /// of a node: then nothing is released until it is settled.
+    pub(crate) fn is_union_split(&self) -> bool {
+        let (Some(reign), Some(proposal)) = (&self.reign, &self.proposal) else {
+            return false;
+        };
+        let next = proposal.next.members;
+        reign.members.as_slice().iter().any(|member| {
+            next.of_node(member.node)
+                .is_some_and(|other| other != *member)
+        })
+    }
+
+    /// A peer proved who it is.
+    pub(crate) fn on_peer_joined(&mut self, peer: u32, identity: Identity, now_ns: u64) {
+        let counts_process = self.settings.identity.process != 0;
+        let view = &mut self.peers[peer as usize];
+        view.member.incarnation = identity.incarnation;
+        view.member.process = if counts_process { identity.process } else { 0 };
+        view.is_connected = true;
+        view.changed_ns = now_ns;
+        view.heard_ns = now_ns;
+        view.epoch = Epoch(0);
+        view.progress = Progress::default();
+        view.caught_up_ns = None;
+        view.mirror = MirrorFacts::default();
+    }
+
+    pub(crate) fn on_peer_lost(&mut self, peer: u32, now_ns: u64) {
+        let view = &mut self.peers[peer as usize];
+        view.is_connected = false;
+        view.changed_ns = now_ns;
+        view.caught_up_ns = None;
+        view.asked = Epoch(0);
+    }
+
+    /// A peer said something.
+    pub(crate) fn on_heard(&mut self, peer: u32, now_ns: u64) {
+        self.peers[peer as usize].heard_ns = now_ns;
+    }
+
+    /// A peer said where it stands.
+    pub(crate) fn on_progress(&mut self, peer: u32, epoch: Epoch, progress: &Progress) {
+        let mine = self.epoch();
+        let view = &mut self.peers[peer as usize];
+        view.epoch = epoch;
+        view.progress = *progress;
+        // Somebody knows of a later record, or leads beside us: the arbiter says what holds.
+        let is_news = progress.committed > self.wanted.committed
+            || (progress.standing == Standing::Leading && epoch > mine);
+        if is_news && self.reign.is_some() {
+            self.is_read_wanted = true;
+        }
+    }
+
+    pub(crate) fn on_mirror_facts(&mut self, peer: u32, facts: MirrorFacts, now_ns: u64) {
+        let view = &mut self.peers[peer as usize];
+        view.mirror = facts;
+        if !facts.is_caught_up {
+            view.caught_up_ns = None;
+        } else if view.caught_up_ns.is_none() {
+            view.caught_up_ns = Some(now_ns);
+        }
+    }
+
+    /// A primary asks to be followed, with the record it won. Whether this node does is answered by [`Order::Join`], or by the
+    /// lowest epoch it tells.
+    pub(crate) fn on_open(&mut self, peer: u32, membership: &Membership, now_ns: u64) {
+        let view = &self.peers[peer as usize];
+        if membership.primary != view.member.node || self.is_halted {
+            return;
+        }
+        if self.proposal.is_some() && self.reign.is_none() {
+            // An own swap may have landed after this record, or have been beaten by it: the arbiter says which.
+            return;
+        }
+        let committed = (self.wanted.committed, self.wanted.nonce);
+        if membership.epoch == committed.0 && membership.nonce != committed.1 {
+            self.halt(HaltReason::TwoRecords(membership.epoch));
+            return;
+        }
+        if let Some(reign) = &self.reign {
+            if membership.epoch > reign.epoch {
+                self.step_down(membership.epoch);
+            }
+            return;
+        }
+        let is_again = self
+            .joined
+            .is_some_and(|joined| joined.epoch == membership.epoch);
+        let lowest = self
+            .start_promised
+            .next()
+            .max(self.wanted.promised)
+            .max(committed.0);
+        if !is_again && membership.epoch < lowest {
+            self.orders.push_back(Order::Tell);
+            return;
+        }
+        if !is_again {
+            self.joined = None;
+        }
+        self.joining = Some(*membership);
+        self.wanted.promised = self.wanted.promised.max(membership.epoch);
+        self.wanted.committed = membership.epoch;
+        self.wanted.nonce = membership.nonce;
+        self.handed_over_ns = None;
+        self.leaderless_ns = now_ns;
+        self.finish_join();
+    }
+
+    fn finish_join(&mut self) {
+        if let Some(membership) = self.joining
+            && self.stored.promised >= membership.epoch
+            && self.stored.committed >= membership.epoch
+        {
+            if self.stored.promised > membership.epoch {
+                // Promised more meanwhile: this epoch is not to be joined any more.
+                self.joining = None;
+                self.orders.push_back(Order::Tell);
+                return;
+            }
+            self.joining = None;
+            self.joined = Some(membership);
+            self.has_joined = true;
+            self.orders.push_back(Order::Join(membership));
+        }
+    }
+
+    /// A member that cut damage asks for a promise and for how far this node's log reaches (rule R17).
+    pub(crate) fn on_ask_end(&mut self, epoch: Epoch, now_ns: u64) {
+        if self.reign.is_some() || self.proposal.is_some() || self.is_primary_heard(now_ns) {
+            return;
+        }
+        self.joined = None;
+        self.joining = None;
+        self.wanted.promised = self.wanted.promised.max(epoch);
+        self.orders.push_back(Order::Tell);
+    }
+
+    /// The primary this node follows wants it to take over.
+    pub(crate) fn on_hand_over(&mut self, peer: u32, epoch: Epoch, now_ns: u64) {
+        let node = self.peers[peer as usize].member.node;
+        let is_ours = self
+            .joined
+            .is_some_and(|joined| joined.primary == node && joined.epoch == epoch);
+        if is_ours {
+            self.handed_over_ns = Some(now_ns);
+        }
+    }
+
+    /// The vote given with [`Order::Store`] is on disk.
+    pub(crate) fn on_vote_stored(&mut self) {
+        let stored = self.storing.take().expect("a vote was on its way");
+        assert!(
+            stored.promised >= self.stored.promised,
+            "a promise is never taken back"
+        );
+        self.stored = stored;
+        self.finish_join();
+        self.orders.push_back(Order::Tell);
+    }
+
+    /// The arbiter's answer.
+    pub(crate) fn on_arbiter(&mut self, reply: &ArbiterReply, now_ns: u64) {
+        let Some(asked) = self.asked.filter(|asked| asked.id == reply.id) else {
+            return;
+        };
+        self.asked = None;
+        if self.is_halted {
+            return;
+        }
+        if !matches!(
+            reply.answer,
+            ArbiterAnswer::Unavailable | ArbiterAnswer::Unknown
+        ) {
+            self.arbiter_heard_ns = Some(now_ns);
+        }
+        match (asked.what, reply.answer) {
+            (_, ArbiterAnswer::Garbled) => self.halt(HaltReason::Garbled),
+            (_, ArbiterAnswer::Read(None) | ArbiterAnswer::Refused(None)) => {
+                self.halt(HaltReason::NoRecord);
+            }
+            (_, ArbiterAnswer::Read(Some(registers))) => self.take(registers, &asked, now_ns),
+            (What::Swap, ArbiterAnswer::Refused(Some(registers))) => {
+                let proposal = self.proposal.take().expect("a swap was asked for");
+                if registers.membership == proposal.next {
+                    self.on_won(registers, now_ns);
+                } else {
+                    self.take(registers, &asked, now_ns);
+                }
+            }
+            (_, ArbiterAnswer::Refused(Some(registers))) => self.take(registers, &asked, now_ns),
+            (What::Swap, ArbiterAnswer::Done(revision)) => {
+                let proposal = self.proposal.take().expect("a swap was asked for");
+                let before = self.registers.expect("a swap rests on a read");
+                let registers = Registers {
+                    membership: proposal.next,
+                    revision,
+                    ..before
+                };
+                self.on_won(registers, now_ns);
+            }
+            (What::Swap, ArbiterAnswer::Unknown) => {
+                if let Some(proposal) = &mut self.proposal {
+                    proposal.is_open = true;
+                }
+                self.ask_after_ns = now_ns + self.settings.retry_ns;
+            }
+            (What::Swap, ArbiterAnswer::Unavailable) => {
+                // This asking was not carried out; an earlier one may still be.
+                self.proposal = self.proposal.filter(|proposal| proposal.is_open);
+                self.ask_after_ns = now_ns + self.settings.retry_ns;
+            }
+            (What::Floor, ArbiterAnswer::Done(revision)) => {
+                if let Some(registers) = &mut self.registers {
+                    registers.floor_revision = revision;
+                    registers.floor = Some(self.floor_written);
+                }
+            }
+            (_, ArbiterAnswer::Unavailable | ArbiterAnswer::Unknown | ArbiterAnswer::Done(_)) => {
+                self.ask_after_ns = now_ns + self.settings.retry_ns;
+            }
+        }
+    }
+
+    /// Takes what the arbiter shows (rule R2).
+    fn take(&mut self, registers: Registers, asked: &Asked, now_ns: u64) {
+        let shown = &registers.membership;
+        let held = (asked.committed, asked.nonce);
+        if shown.epoch < held.0 {
+            self.halt(HaltReason::ArbiterWentBack {
+                committed: held.0,
+                shown: shown.epoch,
+            });
+            return;
+        }
+        if shown.epoch == held.0 && shown.nonce != held.1 {
+            self.halt(HaltReason::TwoRecords(shown.epoch));
+            return;
+        }
+        if let Some(proposal) = self.proposal
+            && shown.epoch == proposal.next.epoch
+            && shown.nonce == proposal.next.nonce
+        {
+            self.proposal = None;
+            self.on_won(registers, now_ns);
+            return;
+        }
+        if let Some(proposal) = self.proposal
+            && registers.revision != proposal.base
+        {
+            // The record moved on under the swap: it can't land any more.
+            self.proposal = None;
+        }
+        self.note_committed(shown);
+        self.registers = Some(registers);
+        self.read_ns = asked.sent_ns;
+        self.is_read_wanted = false;
+        if let Some(reign) = self.reign
+            && (shown.epoch, shown.nonce) != (reign.epoch, reign.nonce)
+        {
+            self.step_down(shown.epoch);
+        }
+    }
+
+    fn note_committed(&mut self, shown: &Membership) {
+        if shown.epoch > self.wanted.committed {
+            self.wanted.committed = shown.epoch;
+            self.wanted.nonce = shown.nonce;
+        }
+    }
+
+    /// An own swap succeeded.
+    fn on_won(&mut self, registers: Registers, now_ns: u64) {
+        let won = registers.membership;
+        assert!(
+            self.stored.promised >= won.epoch,
+            "a promise is durable before its swap is asked for"
+        );
+        self.note_committed(&won);
+        self.registers = Some(registers);
+        self.read_ns = now_ns;
+        self.joined = None;
+        self.joining = None;
+        self.handed_over_ns = None;
+        let order = if self.reign.replace(won).is_some() {
+            Order::Reopen(won)
+        } else {
+            Order::Lead(won)
+        };
+        for view in &mut self.peers {
+            view.caught_up_ns = None;
+        }
+        self.orders.push_back(order);
+    }
+
+    fn step_down(&mut self, epoch: Epoch) {
+        self.reign = None;
+        self.proposal = None;
+        self.is_halted = true;
+        self.orders.push_back(Order::StepDown(epoch));
+    }
+
+    pub(crate) fn halt(&mut self, reason: HaltReason) {
+        if !self.is_halted {
+            self.is_halted = true;
+            self.reign = None;
+            self.joined = None;
+            self.orders.push_back(Order::Halt(reason));
+        }
+    }
+
+    /// The own disk failed: nobody is to be led or followed from here.
+    pub(crate) fn stand_back(&mut self) {
+        self.is_halted = true;
+        self.reign = None;
+        self.joined = None;
+        self.joining = None;
+    }
+
+    /// Looks at everything and takes the next step.
+    pub(crate) fn step(&mut self, facts: &Facts, now_ns: u64) {
+        if self.is_halted {
+            return;
+        }
+        if self.is_primary_heard(now_ns) {
+            self.leaderless_ns = now_ns;
+        }
+        if facts.holds_opening && self.joined.is_some() {
+            self.wanted.unknown_tail = None;
+        }
+        if self.reign.is_some() {
+            self.lead(facts, now_ns);
+        } else {
+            self.seek(facts, now_ns);
+        }
+        self.store_vote();
+    }
+
+    fn store_vote(&mut self) {
+        if self.storing.is_none() && self.wanted != self.stored {
+            self.storing = Some(self.wanted);
+            self.orders.push_back(Order::Store(self.wanted));
+        }
+    }
+
+    fn ask(&mut self, what: What, ask: Ask, now_ns: u64) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.asked = Some(Asked {
+            id,
+            what,
+            sent_ns: now_ns,
+            committed: self.stored.committed,
+            nonce: self.stored.nonce,
+        });
+        self.orders
+            .push_back(Order::Ask(ArbiterRequest { id, ask }));
+    }
+
+    fn can_ask(&self, now_ns: u64) -> bool {
+        self.asked.is_none() && now_ns >= self.ask_after_ns
+    }
+
+    /// Asks for a swap, or again for the one that is not settled.
+    fn ask_swap(&mut self, proposal: Proposal, now_ns: u64) {
+        assert!(
+            self.stored.promised >= proposal.next.epoch,
+            "a swap rests on a durable promise"
+        );
+        self.proposal = Some(proposal);
+        let ask = Ask::Swap {
+            base: proposal.base,
+            floor_base: proposal.floor_base,
+            next: proposal.next,
+        };
+        self.ask(What::Swap, ask, now_ns);
+    }
+
+    /// Makes sure of a durable promise above everything known; the epoch once it is there.
+    fn promise(&mut self, above: Epoch) -> Option<Epoch> {
+        if self.own_promise <= above || self.own_promise != self.wanted.promised {
+            self.own_promise = above.max(self.wanted.promised).next();
+            self.wanted.promised = self.own_promise;
+        }
+        (self.stored.promised >= self.own_promise).then_some(self.own_promise)
+    }
+
+    fn nonce(&mut self) -> u64 {
+        // SplitMix64: a fixed walk from a random start, so that no two records of a group have one nonce by chance.
+        self.nonces = self.nonces.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.nonces;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Whether a node leads and is heard of, this one's primary or a later one.
+    fn is_primary_heard(&self, now_ns: u64) -> bool {
+        let known = self.membership().map_or(Epoch(0), |record| record.epoch);
+        self.peers.iter().any(|view| {
+            view.is_connected
+                && view.progress.standing == Standing::Leading
+                && view.epoch >= known
+                && !view.progress.is_disk_stalled
+                && now_ns < view.heard_ns + self.settings.suspect_ns
+        })
+    }
+
+    /// Whether a peer can be counted on now: connected, heard lately, its disk working.
+    fn is_well(&self, view: &PeerView, within_ns: u64, now_ns: u64) -> bool {
+        view.is_connected && now_ns < view.heard_ns + within_ns && !view.progress.is_disk_stalled
+    }
+
+    fn view_of(&self, member: &Member) -> Option<&PeerView> {
+        self.peers.iter().find(|view| view.member == *member)
+    }
+
+    /// The proposal that is not settled, if there is one.
+    pub(crate) const fn is_changing(&self) -> bool {
+        self.proposal.is_some()
+    }
+}
+
+impl PeerView {
+    /// End of its durable log as it last said.
+    fn durable(&self) -> Position {
+        self.progress.durable
+    }
+}

@@ -1,0 +1,139 @@
+//! A primary's changes of its set: who is dropped, who is taken in, and the released floor (rules R9, R12, R21, R22, R23,
+//! R24).
+
+use relay_wire::id::Epoch;
+use relay_wire::membership::{Floor, Members, Membership};
+
+use super::{Facts, Failover, PeerView, Proposal, What};
+use crate::arbiter::Ask;
+
+/// A learner that demands a higher epoch is obliged so often.
+const OBLIGE_LEARNER_NS: u64 = 1_000_000_000;
+
+impl Failover {
+    pub(super) fn lead(&mut self, facts: &Facts, now_ns: u64) {
+        if !self.can_ask(now_ns) {
+            return;
+        }
+        if let Some(proposal) = self.proposal {
+            self.ask_swap(proposal, now_ns);
+            return;
+        }
+        let (Some(reign), Some(registers)) = (self.reign, self.registers) else {
+            return;
+        };
+        if self.is_read_wanted {
+            self.ask(What::Read, Ask::Read, now_ns);
+            return;
+        }
+        let members = self.set_to_keep(&reign, now_ns);
+        let demanded = self.demanded(&reign, now_ns);
+        if members == reign.members && demanded <= reign.epoch {
+            self.write_floor(facts, now_ns);
+            return;
+        }
+        let above = Epoch(reign.epoch.get().max(demanded.get().saturating_sub(1)));
+        let Some(epoch) = self.promise(above) else {
+            return;
+        };
+        for view in &mut self.peers {
+            if view.progress.lowest_join > reign.epoch {
+                view.obliged_ns = now_ns;
+            }
+        }
+        let proposal = Proposal {
+            next: Membership {
+                epoch,
+                nonce: self.nonce(),
+                members,
+                min_copies: self.settings.min_copies,
+                policy: self.settings.policy,
+                ..reign
+            },
+            base: registers.revision,
+            floor_base: None,
+            is_open: false,
+        };
+        self.ask_swap(proposal, now_ns);
+    }
+
+    /// The set as it should be: without members that can't be counted on, as long as enough stay, and with learners that have
+    /// kept up for a while.
+    fn set_to_keep(&self, reign: &Membership, now_ns: u64) -> Members {
+        let me = self.settings.identity;
+        let mut set = reign.members;
+        for member in reign.members.as_slice() {
+            let is_lost = *member != me
+                && self
+                    .peers
+                    .iter()
+                    .find(|view| view.member.node == member.node)
+                    .is_none_or(|view| view.member != *member || self.is_lost(view, now_ns));
+            if is_lost && set.len() > self.settings.min_copies.into() {
+                set = set.without(member.node);
+            }
+        }
+        for view in &self.peers {
+            let has_kept_up = view
+                .caught_up_ns
+                .is_some_and(|since| now_ns >= since + self.settings.readmit_after_ns);
+            if has_kept_up && !view.is_observer && !set.contains(&view.member) {
+                set = set.with(view.member);
+            }
+        }
+        set
+    }
+
+    /// Whether a member is to be dropped, a head start before it would give up on this primary.
+    fn is_lost(&self, view: &PeerView, now_ns: u64) -> bool {
+        let settings = &self.settings;
+        if !view.is_connected {
+            let patience_ns = settings
+                .suspect_closed_ns
+                .saturating_sub(settings.head_start_ns);
+            return now_ns >= view.changed_ns + patience_ns;
+        }
+        let patience_ns = settings.suspect_ns.saturating_sub(settings.head_start_ns);
+        view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)
+    }
+
+    /// The highest epoch a node demands to be let in, members at once and learners now and then.
+    fn demanded(&self, reign: &Membership, now_ns: u64) -> Epoch {
+        let mut demanded = Epoch(0);
+        for view in self.peers.iter().filter(|view| view.is_connected) {
+            let is_member = reign.members.contains(&view.member);
+            let is_due = is_member || now_ns >= view.obliged_ns + OBLIGE_LEARNER_NS;
+            if is_due {
+                demanded = demanded.max(view.progress.lowest_join);
+            }
+        }
+        demanded
+    }
+
+    /// About once a second, where release has moved on (rule R22).
+    fn write_floor(&mut self, facts: &Facts, now_ns: u64) {
+        let released = facts.released;
+        let (Some(reign), Some(registers)) = (self.reign, self.registers) else {
+            return;
+        };
+        // Before the first release of a reign the checksum at the released end is not at hand.
+        let is_due = now_ns >= self.floor_due_ns
+            && released.block_checksum != 0
+            && released.point.position > self.floor_written.position
+            && released.point.position > registers.floor.unwrap_or_default().position;
+        if !is_due {
+            return;
+        }
+        self.floor_due_ns = now_ns + self.settings.floor_every_ns;
+        self.floor_written = Floor {
+            epoch: reign.epoch,
+            position: released.point.position,
+            checksum: released.block_checksum,
+        };
+        let ask = Ask::Floor {
+            base: registers.revision,
+            floor: self.floor_written,
+        };
+        self.ask(What::Floor, ask, now_ns);
+    }
+}

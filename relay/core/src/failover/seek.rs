@@ -1,0 +1,201 @@
+//! A node without an epoch of its own: waits for a primary, and when there is none becomes a candidate (rules R9, R10, R17,
+//! R18, R19, R20, R22).
+
+use relay_wire::id::Epoch;
+use relay_wire::membership::{Members, Membership};
+
+use super::{Facts, Failover, Order, PeerView, Proposal, What};
+use crate::arbiter::{Ask, Registers};
+
+/// A learner looks at the record so often, to know of a change nobody told it.
+const REFRESH_NS: u64 = 500_000_000;
+/// A peer is asked for a promise so often.
+const ASK_END_NS: u64 = 200_000_000;
+
+impl Failover {
+    pub(super) fn seek(&mut self, facts: &Facts, now_ns: u64) {
+        if !self.can_ask(now_ns) {
+            return;
+        }
+        if let Some(proposal) = self.proposal {
+            self.ask_swap(proposal, now_ns);
+            return;
+        }
+        let Some(registers) = self.registers else {
+            self.ask(What::Read, Ask::Read, now_ns);
+            return;
+        };
+        if self.is_primary_heard(now_ns) && self.handed_over_ns.is_none() {
+            return;
+        }
+        if self.is_read_wanted || now_ns >= self.read_ns + REFRESH_NS {
+            self.ask(What::Read, Ask::Read, now_ns);
+            return;
+        }
+        let record = registers.membership;
+        if !record.members.contains(&self.settings.identity) || self.settings.is_observer {
+            return;
+        }
+        let Some(suspected_ns) = self.suspected_since(&record, facts, now_ns) else {
+            return;
+        };
+        if self.read_ns < suspected_ns {
+            self.ask(What::Read, Ask::Read, now_ns);
+            return;
+        }
+        if facts.is_disk_stalled || !self.is_tail_answered(&record, facts, now_ns) {
+            return;
+        }
+        if registers
+            .floor
+            .is_some_and(|floor| facts.durable.point.position < floor.position)
+        {
+            // Something released is missing here: another member has it, or an operator has to decide.
+            return;
+        }
+        self.stand(&registers, now_ns);
+    }
+
+    /// Promises, then proposes itself.
+    fn stand(&mut self, registers: &Registers, now_ns: u64) {
+        let record = &registers.membership;
+        self.joined = None;
+        self.joining = None;
+        let Some(epoch) = self.promise(record.epoch) else {
+            return;
+        };
+        let proposal = Proposal {
+            next: Membership {
+                epoch,
+                nonce: self.nonce(),
+                primary: self.settings.identity.node,
+                members: self.set_to_lead(record, now_ns),
+                min_copies: self.settings.min_copies,
+                policy: self.settings.policy,
+                ..*record
+            },
+            base: registers.revision,
+            floor_base: Some(registers.floor_revision),
+            is_open: false,
+        };
+        self.ask_swap(proposal, now_ns);
+    }
+
+    /// The members that can be counted on; all of them, holding release, where these are too few.
+    fn set_to_lead(&self, record: &Membership, now_ns: u64) -> Members {
+        let me = self.settings.identity;
+        let mut set = Members::of(&[me]);
+        for member in record.members.as_slice() {
+            let is_well = self
+                .view_of(member)
+                .is_some_and(|view| self.is_well(view, self.settings.suspect_ns, now_ns));
+            if *member != me && is_well {
+                set = set.with(*member);
+            }
+        }
+        if set.len() >= self.settings.min_copies.into() {
+            set
+        } else {
+            record.members
+        }
+    }
+
+    /// Since when this member may stand, if it may by now.
+    fn suspected_since(&self, record: &Membership, facts: &Facts, now_ns: u64) -> Option<u64> {
+        let settings = &self.settings;
+        if self.handed_over_ns.is_some() {
+            return self.handed_over_ns;
+        }
+        let mut due_ns = self.leaderless_ns;
+        if record.primary != settings.identity.node {
+            let primary = self
+                .peers
+                .iter()
+                .find(|view| view.member.node == record.primary);
+            due_ns = match primary {
+                Some(view) if view.is_connected && view.progress.is_disk_stalled => view.heard_ns,
+                Some(view) if view.is_connected => {
+                    view.heard_ns.min(self.leaderless_ns) + settings.suspect_ns
+                }
+                Some(view) => {
+                    let closed_ns = view.changed_ns + settings.suspect_closed_ns;
+                    closed_ns.min(self.leaderless_ns + settings.suspect_ns)
+                }
+                None => self.leaderless_ns + settings.suspect_ns,
+            };
+        }
+        let others = record
+            .members
+            .as_slice()
+            .iter()
+            .filter(|member| **member != settings.identity);
+        let (mut better, mut missing) = (0, 0);
+        for member in others {
+            match self.view_of(member).filter(|view| view.is_connected) {
+                Some(view) => better += u64::from(self.is_better(view, record, facts)),
+                None => missing += 1,
+            }
+        }
+        // A process that just started first gives the others the time to start too (R18).
+        let is_cold = !self.has_joined;
+        if is_cold && missing > 0 {
+            due_ns = due_ns.max(self.started_ns + settings.start_wait_ns);
+        }
+        let stagger_ns = if is_cold {
+            settings.suspect_ns
+        } else {
+            settings.head_start_ns
+        };
+        due_ns += better * stagger_ns;
+        (now_ns >= due_ns).then_some(due_ns)
+    }
+
+    /// Whether a connected member should stand rather than this one: with the longer intact log, or in the order everyone
+    /// agrees on.
+    fn is_better(&self, view: &PeerView, record: &Membership, facts: &Facts) -> bool {
+        let mine = self.wanted.unknown_tail.is_some();
+        if view.progress.is_tail_unknown != mine {
+            return mine;
+        }
+        let (theirs, ours) = (view.durable(), facts.durable.point.position);
+        if theirs != ours {
+            return theirs > ours;
+        }
+        let node = self.settings.identity.node;
+        if node == record.primary {
+            return false;
+        }
+        view.member.node == record.primary || view.member.node < node
+    }
+
+    /// Whether nothing is in doubt about this node's tail, or another member has answered for it (rule R17).
+    fn is_tail_answered(&mut self, record: &Membership, facts: &Facts, now_ns: u64) -> bool {
+        if self.wanted.unknown_tail.is_none() {
+            return true;
+        }
+        let epoch = record.epoch.next();
+        let mut is_anyone_there = false;
+        for at in 0..self.peers.len() {
+            let view = self.peers[at];
+            let is_member = record.members.contains(&view.member);
+            if !is_member || !self.is_well(&view, self.settings.suspect_ns, now_ns) {
+                continue;
+            }
+            is_anyone_there = true;
+            let has_promised =
+                view.asked > Epoch(0) && view.progress.promised >= epoch && view.epoch == Epoch(0);
+            if has_promised && view.durable() <= facts.durable.point.position {
+                self.wanted.unknown_tail = None;
+                return true;
+            }
+            if now_ns >= view.obliged_ns + ASK_END_NS {
+                self.peers[at].obliged_ns = now_ns;
+                self.peers[at].asked = epoch;
+                let peer = at as u32;
+                self.orders.push_back(Order::AskEnd { peer, epoch });
+            }
+        }
+        // Alone where one copy is enough: the operator chose to go on (and is told).
+        !is_anyone_there && self.settings.min_copies == 1
+    }
+}

@@ -1,0 +1,165 @@
+//! What the machines of a group need to know of its configuration, and the values they share.
+
+use relay_wire::code::Policy;
+use relay_wire::id::{Epoch, NodeId, Position};
+use relay_wire::membership::{Member, Membership};
+
+use crate::standby::IntakeError;
+
+/// Another node of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// Its number.
+    pub node: NodeId,
+    /// It keeps a copy and is never counted on, nor leads unless an operator says so.
+    pub is_observer: bool,
+}
+
+/// Settings of a group as one node sees it. Times are nanoseconds.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// This very copy: node, disk, and under the policy `mirrored` the process too.
+    pub identity: Member,
+    /// Random number of this process.
+    pub process: u64,
+    /// Where the random numbers of membership records come from.
+    pub seed: u64,
+    /// This node keeps a copy and is never counted on.
+    pub is_observer: bool,
+    /// The others.
+    pub peers: Vec<PeerSettings>,
+    /// What all of them know.
+    pub secret: Vec<u8>,
+    /// When a message may be released.
+    pub policy: Policy,
+    /// With fewer copies nothing is released.
+    pub min_copies: u8,
+    /// Each side of a link says something at least so often.
+    pub heartbeat_ns: u64,
+    /// A primary silent for so long is suspected; a member a head start earlier.
+    pub suspect_ns: u64,
+    /// A peer whose connection ended and did not come back within so long is suspected.
+    pub suspect_closed_ns: u64,
+    /// How much earlier a primary suspects a member than the member suspects it.
+    pub head_start_ns: u64,
+    /// A node that starts waits so long for the other members before it goes on without them.
+    pub start_wait_ns: u64,
+    /// A member that acknowledges nothing for so long, while something waits, is taken out.
+    pub ack_deadline_ns: u64,
+    /// A learner that has kept up for so long is taken in.
+    pub readmit_after_ns: u64,
+    /// A disk whose oldest write is under way for so long is not to be counted on.
+    pub disk_stall_ns: u64,
+    /// An arbiter that gave no certain answer is asked again after so long.
+    pub retry_ns: u64,
+    /// The released floor is written so often.
+    pub floor_every_ns: u64,
+    /// Most bytes a second read from disk for one node that catches up.
+    pub catch_up_rate: u64,
+}
+
+/// What a node must never forget: it lies in the superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vote {
+    /// The highest epoch promised.
+    pub promised: Epoch,
+    /// Epoch of the newest membership record known.
+    pub committed: Epoch,
+    /// That record's nonce.
+    pub nonce: u64,
+    /// Where damage was cut at a start, until somebody has answered for it.
+    pub unknown_tail: Option<Position>,
+}
+
+/// Why a node can't go on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HaltReason {
+    /// The arbiter has no record of the stream.
+    NoRecord,
+    /// The arbiter shows an older record than this node has seen: it was restored from a backup, or is another one.
+    ArbiterWentBack {
+        /// What this node saw.
+        committed: Epoch,
+        /// What the arbiter shows.
+        shown: Epoch,
+    },
+    /// The arbiter shows another record of an epoch than this node has seen.
+    TwoRecords(Epoch),
+    /// What the arbiter holds is no record of this stream.
+    Garbled,
+    /// Two different logs exist in one epoch.
+    TwoHistories(Epoch),
+    /// The primary's log parts from this node's before what is known to be released.
+    CutBelowReleased {
+        /// Where they part.
+        parting: Position,
+        /// What is released.
+        released: Position,
+    },
+    /// The primary sent a block that can't continue this node's log.
+    Diverged(IntakeError),
+}
+
+impl core::fmt::Display for HaltReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoRecord => write!(
+                f,
+                "the arbiter has no membership record of this stream: make one with `relayd \
+                 init-group`, once for each stream; if there was one, the arbiter has lost it: \
+                 restore it"
+            ),
+            Self::ArbiterWentBack { committed, shown } => write!(
+                f,
+                "the arbiter shows epoch {shown}, this node has seen {committed}: the arbiter was \
+                 restored from an old backup, or is another one. Bring the newest record back"
+            ),
+            Self::TwoRecords(epoch) => write!(
+                f,
+                "the arbiter shows another record of epoch {epoch} than this node has seen: it was \
+                 restored from a backup, or is another one. Bring the newest record back"
+            ),
+            Self::Garbled => write!(
+                f,
+                "what the arbiter holds is no membership record of this stream: check its address, \
+                 key prefix and version"
+            ),
+            Self::TwoHistories(epoch) => write!(
+                f,
+                "two different logs exist in epoch {epoch}: an operator has to find out which \
+                 is right; keep both"
+            ),
+            Self::CutBelowReleased { parting, released } => write!(
+                f,
+                "the primary's log parts from this node's at position {parting}, but everything up \
+                 to {released} was released: an operator has to find out which log is right; \
+                 keep both"
+            ),
+            Self::Diverged(error) => write!(f, "{error}; keep both journals and report it"),
+        }
+    }
+}
+
+impl core::error::Error for HaltReason {}
+
+/// Why a node gives up what it does and begins again from its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartReason {
+    /// Another node leads a later epoch.
+    Superseded(Epoch),
+    /// The new primary's log parts from this node's here: what lies behind is set aside and cut.
+    Cut(Position),
+    /// Another connection's primary had to be followed before the log was whole; begin again from what is durable.
+    Rejoin,
+}
+
+/// What a node knows that outlives its log being rebuilt within one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carry {
+    /// The highest epoch promised when the process started: rule R26 asks for a higher one.
+    pub start_promised: Epoch,
+    /// The epoch joined, with its record.
+    pub joined: Option<Membership>,
+    /// When the process started, monotonic ns.
+    pub started_ns: u64,
+}

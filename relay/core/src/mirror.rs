@@ -1,0 +1,286 @@
+//! A primary's view of one peer's copy: what it was sent, what it holds, what it gets next (rules R5, R6, R23, R24).
+//!
+//! ```text
+//!   OPEN --> HISTORY --> FROM(parting) --> BLOCK, BLOCK, BLOCK ...      acknowledged <= received <= cursor <= sealed
+//! ```
+//!
+//! Blocks go out as soon as they are sealed, beside this node's own write. A peer near the tail is served from the memory
+//! ring; one further back from disk, a piece at a time and at a limited rate, until it has come near. What it acknowledges
+//! counts only in the present epoch and only with the checksum of the very block it names.
+
+use relay_journal::block::{self, BlockKind, HEADER_LENGTH};
+use relay_wire::id::Position;
+use relay_wire::peer::{Envelope, PeerMessage, Progress};
+
+use crate::command::LogEnd;
+use crate::links::Links;
+use crate::log::LogView;
+use crate::sequence::Sequence;
+
+/// A peer that does not answer an OPEN is asked again after so long, ns.
+const ASK_AGAIN_NS: u64 = 100_000_000;
+/// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
+const READ_LENGTH: u32 = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not connected, or not asked yet.
+    Idle,
+    /// Asked to follow the epoch.
+    Asked { since_ns: u64 },
+    /// Its log continues ours; blocks go out from the cursor.
+    Streaming,
+}
+
+/// A piece of the log to be read for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) position: Position,
+    pub(crate) length: u32,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    peer: u32,
+    phase: Phase,
+    cursor: Position,
+    acknowledged: Position,
+    received: Position,
+    /// When it last acknowledged something new, or had nothing to acknowledge.
+    progressed_ns: u64,
+    is_reading: bool,
+    read_length: u32,
+    /// Bytes it may be sent from disk by now.
+    budget: u64,
+    budget_ns: u64,
+    rate: u64,
+    segment_size: u64,
+    mismatches: u64,
+}
+
+impl Mirror {
+    pub(crate) fn new(peer: u32, block_span_max: u32, segment_size: u64, rate: u64) -> Self {
+        Self {
+            segment_size,
+            peer,
+            phase: Phase::Idle,
+            cursor: Position(0),
+            acknowledged: Position(0),
+            received: Position(0),
+            progressed_ns: 0,
+            is_reading: false,
+            read_length: READ_LENGTH.max(block_span_max),
+            budget: 0,
+            budget_ns: 0,
+            rate,
+            mismatches: 0,
+        }
+    }
+
+    /// The connection is gone, or another epoch begins: nothing it said before counts any more.
+    pub(crate) fn reset(&mut self) {
+        self.phase = Phase::Idle;
+        self.acknowledged = Position(0);
+        self.received = Position(0);
+    }
+
+    pub(crate) const fn peer(&self) -> u32 {
+        self.peer
+    }
+
+    /// Whether it is to be asked to follow now.
+    pub(crate) fn wants_open(&self, now_ns: u64) -> bool {
+        match self.phase {
+            Phase::Idle => true,
+            Phase::Asked { since_ns } => now_ns >= since_ns + ASK_AGAIN_NS,
+            Phase::Streaming => false,
+        }
+    }
+
+    pub(crate) fn on_open_said(&mut self, now_ns: u64) {
+        self.phase = Phase::Asked { since_ns: now_ns };
+    }
+
+    /// Its log parts from ours at `parting`; it gets everything from there on.
+    pub(crate) fn start(&mut self, parting: Position, now_ns: u64) {
+        self.phase = Phase::Streaming;
+        self.cursor = parting;
+        self.acknowledged = Position(0);
+        self.received = Position(0);
+        self.progressed_ns = now_ns;
+    }
+
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.phase == Phase::Streaming
+    }
+
+    pub(crate) const fn acknowledged(&self) -> Position {
+        self.acknowledged
+    }
+
+    pub(crate) const fn received(&self) -> Position {
+        self.received
+    }
+
+    /// How often it named a block with another checksum than ours.
+    pub(crate) const fn mismatches(&self) -> u64 {
+        self.mismatches
+    }
+
+    /// It said, in the present epoch, what it holds.
+    pub(crate) fn on_progress(&mut self, progress: &Progress, sequence: &Sequence, now_ns: u64) {
+        if !self.is_streaming() {
+            return;
+        }
+        let released = sequence.released().position;
+        let mut counts = |position: Position, checksum: u32, before: Position| {
+            let ours = sequence.end_at(position);
+            match ours {
+                Some(end) if end.block_checksum == checksum => position.max(before),
+                // What lies before the release counts for catching up only; the chain was checked block by block.
+                None if position < released => position.max(before),
+                _ => {
+                    self.mismatches += 1;
+                    before
+                }
+            }
+        };
+        let acknowledged = counts(
+            progress.durable,
+            progress.durable_checksum,
+            self.acknowledged,
+        );
+        let received = counts(progress.received, progress.received_checksum, self.received);
+        if acknowledged > self.acknowledged {
+            self.progressed_ns = now_ns;
+        }
+        self.acknowledged = acknowledged;
+        self.received = received.max(acknowledged);
+    }
+
+    /// Whether something has waited for its acknowledgement for longer than `deadline_ns`.
+    pub(crate) fn is_overdue(&mut self, sealed: Position, deadline_ns: u64, now_ns: u64) -> bool {
+        if self.acknowledged >= sealed {
+            self.progressed_ns = now_ns;
+        }
+        self.is_streaming() && now_ns >= self.progressed_ns + deadline_ns
+    }
+
+    /// Sends what is sealed, from the ring where it lies there; else says what to read from disk.
+    pub(crate) fn pump(
+        &mut self,
+        sealed: LogEnd,
+        durable: Position,
+        ring: &LogView<'_>,
+        links: &mut Links,
+        envelope: &Envelope,
+        now_ns: u64,
+    ) -> Option<Piece> {
+        if !self.is_streaming() || self.is_reading {
+            return None;
+        }
+        while self.cursor < sealed.point.position && self.cursor >= ring.start() {
+            if !self.send_block(ring.from(self.cursor), links, envelope) {
+                return None;
+            }
+        }
+        if self.cursor >= sealed.point.position || self.cursor >= durable {
+            return None;
+        }
+        self.refill(now_ns);
+        let is_room = links.has_room_for(self.peer, self.read_length as usize);
+        if !is_room || self.budget < u64::from(self.read_length) {
+            return None;
+        }
+        self.is_reading = true;
+        let left = self.segment_size - self.cursor.get() % self.segment_size;
+        let wanted = durable.since(self.cursor).min(left);
+        let length = wanted.min(self.read_length.into()) as u32;
+        Some(Piece {
+            position: self.cursor,
+            length,
+        })
+    }
+
+    fn refill(&mut self, now_ns: u64) {
+        let most = 2 * u64::from(self.read_length);
+        let passed_ns = now_ns.saturating_sub(self.budget_ns).min(1_000_000_000);
+        let earned = (u128::from(passed_ns) * u128::from(self.rate) / 1_000_000_000) as u64;
+        if earned > 0 {
+            self.budget = (self.budget + earned).min(most);
+            self.budget_ns = now_ns;
+        }
+    }
+
+    /// Frames the block at the start of `bytes`; false when there is no room for it, or it is not all there.
+    fn send_block(&mut self, bytes: &[u8], links: &mut Links, envelope: &Envelope) -> bool {
+        let Ok(header) = block::decode_header(bytes) else {
+            return false;
+        };
+        let length = match header.kind {
+            BlockKind::Records => header.body_end(),
+            BlockKind::Mark | BlockKind::Filler => HEADER_LENGTH,
+        };
+        let is_ours = header.position == self.cursor && bytes.len() >= length;
+        if !is_ours || !links.has_room_for(self.peer, length) {
+            return false;
+        }
+        let block = PeerMessage::Block(&bytes[..length]);
+        if links.say(self.peer, envelope, &block).is_err() {
+            return false;
+        }
+        self.cursor = header.next_position();
+        true
+    }
+
+    /// What was asked for was read. `bytes` start at `position`; empty where the read failed.
+    pub(crate) fn on_read(
+        &mut self,
+        position: Position,
+        bytes: &[u8],
+        links: &mut Links,
+        envelope: &Envelope,
+    ) -> ReadOutcome {
+        self.is_reading = false;
+        if !self.is_streaming() || self.cursor != position {
+            return ReadOutcome::Stale;
+        }
+        loop {
+            let at = self.cursor.since(position) as usize;
+            if at >= bytes.len() || !self.is_intact(&bytes[at..]) {
+                break;
+            }
+            if !self.send_block(&bytes[at..], links, envelope) {
+                break;
+            }
+        }
+        let sent = self.cursor.since(position);
+        self.budget = self.budget.saturating_sub(sent);
+        if sent == 0 {
+            ReadOutcome::Damaged
+        } else {
+            ReadOutcome::Sent
+        }
+    }
+
+    /// Whether a block read from disk is what was written there.
+    fn is_intact(&self, bytes: &[u8]) -> bool {
+        let Ok(header) = block::decode_header(bytes) else {
+            return false;
+        };
+        let body = bytes.get(HEADER_LENGTH..header.body_end());
+        header.position == self.cursor
+            && body.is_some_and(|body| block::verify_body(&header, body).is_ok())
+    }
+}
+
+/// What came of a read for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    Sent,
+    /// The peer is elsewhere by now.
+    Stale,
+    /// The first block read is not intact, or there was no room for it.
+    Damaged,
+}

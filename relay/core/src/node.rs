@@ -1,0 +1,688 @@
+//! A node of a stream: follower or primary, and what the others are to it.
+//!
+//! It routes and nothing else: what arrives from a peer, the arbiter, the disk or ingress goes to the machine that decides, and
+//! what these decide becomes effects. A node without a group is a primary for ever.
+//!
+//! ```text
+//!                      links (bytes of peers)          arbiter, vote
+//!                             |                             |
+//!   commands --> sequence  mirrors / standby  <------- failover
+//!                   |         |                             |
+//!                   '--- writes, sends, replies, releases --'
+//! ```
+//!
+//! A node becomes a primary in place: its tables are the fold of its log at every moment. It never becomes a follower again in
+//! place: a primary that is superseded, and a follower whose log has to be cut, begin again from their disk
+//! ([`NodeEffect::Restart`]), the way every start goes.
+
+mod peers;
+mod primary;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use relay_journal::superblock::{CleanStop, WriteMethod};
+use relay_journal::tables::Tables;
+use relay_wire::id::{Epoch, NodeId, Position, Seq};
+use relay_wire::membership::Membership;
+use relay_wire::peer::{Envelope, Standing};
+
+use crate::arbiter::{ArbiterReply, ArbiterRequest};
+use crate::command::{LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
+use crate::credential::CredentialBook;
+use crate::failover::{Facts, Failover, Order};
+use crate::group::{Carry, GroupSettings, HaltReason, RestartReason, Vote};
+use crate::links::{LinkEffect, LinkFault, Links};
+use crate::log::{LogView, LogWindow};
+use crate::mirror::Mirror;
+use crate::sequence::{Progress, Sequence, SequenceEffect};
+use crate::settings::Settings;
+use crate::standby::Standby;
+
+pub use self::peers::Heard;
+pub use self::primary::HandOverRefused;
+use self::primary::Primary;
+
+/// What the caller is to do.
+#[derive(Debug)]
+pub enum NodeEffect {
+    /// Write `length` bytes of the log at `position` and report with [`Node::on_written`].
+    Write {
+        /// For the report.
+        number: u64,
+        /// First byte.
+        position: Position,
+        /// Bytes, a multiple of the block alignment.
+        length: u32,
+    },
+    /// Data-sync every segment that was written and report with [`Node::on_synced`].
+    Sync,
+    /// Tell ingress.
+    Reply(ToIngress),
+    /// Readers may go up to here.
+    Released(ReleasePoint),
+    /// Nothing more will come. With a clean stop to be recorded, where everything accepted is released.
+    Stopped(Option<CleanStop>),
+    /// Do something about a connection to a peer.
+    Link(LinkEffect),
+    /// Ask the arbiter and report with [`Node::on_arbiter`].
+    Ask(ArbiterRequest),
+    /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`].
+    StoreVote(Vote),
+    /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
+    ReadLog {
+        /// The peer's place.
+        peer: u32,
+        /// First byte.
+        position: Position,
+        /// Bytes; not beyond the segment's end.
+        length: u32,
+    },
+    /// This node leads: subscribers will be served from a log with these tables.
+    Lead(Box<Tables>, Epoch),
+    /// Give everything up and begin again from the disk, with what is carried.
+    Restart(RestartReason, Carry),
+    /// There is no way on without an operator.
+    Halt(HaltReason),
+    /// For the log of the process: something an operator may want to know.
+    Note(Note),
+}
+
+/// Something an operator may want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// A peer's connection is proven.
+    PeerJoined(NodeId),
+    /// It ended.
+    PeerLost(NodeId),
+    /// A connection to or from a peer was refused.
+    PeerRefused(LinkFault),
+    /// This node follows the epoch of this record.
+    Follows(Membership),
+    /// This node leads with this record.
+    Leads(Membership),
+    /// A peer's log is continued from here.
+    Mirrors(NodeId, Position),
+    /// A block read for a peer is not what was written.
+    Damaged(Position),
+    /// The planned switch did not come about in time.
+    HandOverFailed,
+}
+
+/// How a node stands, for status and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// What it does.
+    pub standing: Standing,
+    /// The epoch it leads or follows; 0 for none.
+    pub epoch: Epoch,
+    /// End of what it appended or received.
+    pub appended: LogEnd,
+    /// End of what is on its disk.
+    pub durable: LogEnd,
+    /// How far it knows the log to be released.
+    pub released: LogEnd,
+    /// The record it goes by.
+    pub membership: Option<Membership>,
+    /// What it promised and knows of, durably.
+    pub vote: Vote,
+    /// When the arbiter last gave a certain answer, monotonic ns.
+    pub arbiter_heard_ns: Option<u64>,
+    /// A swap is not settled.
+    pub is_changing: bool,
+}
+
+/// A peer, for status and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// Whether its connection is proven.
+    pub is_connected: bool,
+    /// When it was last heard, monotonic ns.
+    pub heard_ns: u64,
+    /// What it does.
+    pub standing: Standing,
+    /// What is durable there, as it last said.
+    pub durable: Position,
+    /// What this primary counts of it; 0 on a follower.
+    pub mirrored: Position,
+    /// Whether this very copy is in the set.
+    pub is_member: bool,
+    /// How often it named a block with another checksum than this primary's.
+    pub mismatches: u64,
+}
+
+/// What a start needs besides settings.
+#[derive(Debug)]
+pub struct Start {
+    /// The fold of the log on disk.
+    pub tables: Tables,
+    /// What the superblock remembers.
+    pub vote: Vote,
+    /// What an earlier node of this process left, where only the log was rebuilt.
+    pub carry: Option<Carry>,
+    /// How a write becomes durable.
+    pub write_method: WriteMethod,
+    /// End of the prepared space.
+    pub prepared: Position,
+    /// The trading session to open if it is a new one.
+    pub session: Option<(u64, String)>,
+    /// The clocks.
+    pub now: Now,
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower(Box<Standby>),
+    Primary(Box<Primary>),
+    /// It was said to give up; nothing is done any more.
+    Over,
+}
+
+/// Everything a node of a group has besides its log.
+#[derive(Debug)]
+struct Group {
+    settings: GroupSettings,
+    failover: Failover,
+    links: Links,
+    mirrors: Vec<Mirror>,
+    /// The follower's blocks come over this peer's connection, from where the primary said.
+    source: Option<u32>,
+    /// Won, and not begun yet: what was received is still on its way to the disk.
+    winning: Option<Membership>,
+    said_ns: u64,
+    is_telling: bool,
+    stop_asked_ns: Option<u64>,
+    session: Option<(u64, String)>,
+    /// How far the log is known to be released, here or beyond what this node holds.
+    carry_released: Position,
+    /// Something was received since this node last said how far it is.
+    has_received: bool,
+    said_durable: Position,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    credentials: Arc<CredentialBook>,
+    method: WriteMethod,
+    prepared: Position,
+    role: Role,
+    group: Option<Box<Group>>,
+    /// Positions below are not in this process's memory ring.
+    ring_start: Position,
+    /// When a write last completed, while some are under way.
+    disk_moved_ns: u64,
+    is_stopped: bool,
+    effects: VecDeque<NodeEffect>,
+}
+
+impl Node {
+    /// A node without a group: a primary for ever, whose epoch is open already.
+    #[must_use]
+    pub fn alone(settings: Settings, credentials: Arc<CredentialBook>, sequence: Sequence) -> Self {
+        let start = sequence.released().position;
+        Self {
+            settings,
+            credentials,
+            method: WriteMethod::Dsync,
+            prepared: Position(0),
+            role: Role::Primary(Box::new(Primary::alone(sequence))),
+            group: None,
+            ring_start: start,
+            disk_moved_ns: 0,
+            is_stopped: false,
+            effects: VecDeque::with_capacity(64),
+        }
+    }
+
+    /// A node of a group, which begins as a follower whatever it was before (rule R26).
+    #[must_use]
+    pub fn of_group(
+        settings: Settings,
+        group: GroupSettings,
+        credentials: Arc<CredentialBook>,
+        start: Start,
+    ) -> Self {
+        let now = start.now;
+        let ring_start = start.tables.position;
+        let released = start.tables.released;
+        let standby = Standby::new(&settings, start.tables, start.write_method, start.prepared);
+        let nodes: Vec<NodeId> = group.peers.iter().map(|peer| peer.node).collect();
+        let span_max = settings.block_span_max();
+        let mirrors = (0..nodes.len())
+            .map(|peer| {
+                let segment = settings.segment_size;
+                Mirror::new(peer as u32, span_max, segment, group.catch_up_rate)
+            })
+            .collect();
+        let links = Links::new(
+            settings.node,
+            group.process,
+            group.secret.clone(),
+            &nodes,
+            span_max,
+        );
+        let failover = Failover::new(group.clone(), start.vote, start.carry, now.mono_ns);
+        Self {
+            settings,
+            credentials,
+            method: start.write_method,
+            prepared: start.prepared,
+            role: Role::Follower(Box::new(standby)),
+            group: Some(Box::new(Group {
+                settings: group,
+                failover,
+                links,
+                mirrors,
+                source: None,
+                winning: None,
+                said_ns: 0,
+                is_telling: true,
+                stop_asked_ns: None,
+                session: start.session,
+                carry_released: released,
+                has_received: false,
+                said_durable: Position(0),
+            })),
+            ring_start,
+            disk_moved_ns: now.mono_ns,
+            is_stopped: false,
+            effects: VecDeque::with_capacity(4_096),
+        }
+    }
+
+    /// Whether the next record surely has a place; otherwise leave commands where they are.
+    #[must_use]
+    pub fn has_room(&self, log: &LogWindow<'_>) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.has_room(log),
+            Role::Follower(_) | Role::Over => true,
+        }
+    }
+
+    /// Carries out a command of ingress; a node that does not lead lets it pass. `bytes` are those it names.
+    pub fn on_command(
+        &mut self,
+        command: ToSequence,
+        bytes: &[u8],
+        now: Now,
+        log: &mut LogWindow<'_>,
+    ) -> Progress {
+        match &mut self.role {
+            Role::Primary(primary) if primary.is_taking() => {
+                primary.sequence.on_command(command, bytes, now, log)
+            }
+            // Being handed over: what comes now is for the next primary.
+            Role::Primary(_) | Role::Follower(_) | Role::Over => Progress {
+                taken: bytes.len(),
+                is_done: true,
+            },
+        }
+    }
+
+    /// A write completed in full.
+    pub fn on_written(&mut self, number: u64, now: Now) {
+        self.disk_moved_ns = now.mono_ns;
+        match &mut self.role {
+            Role::Primary(primary) => primary.sequence.on_written(number),
+            Role::Follower(standby) => standby.on_written(number),
+            Role::Over => {}
+        }
+    }
+
+    /// The data-sync completed.
+    pub fn on_synced(&mut self, now: Now) {
+        self.disk_moved_ns = now.mono_ns;
+        match &mut self.role {
+            Role::Primary(primary) => primary.sequence.on_synced(),
+            Role::Follower(standby) => standby.on_synced(),
+            Role::Over => {}
+        }
+    }
+
+    /// A write or sync failed: this node acknowledges and releases nothing any more (design section 4).
+    pub fn on_storage_fault(&mut self) {
+        match &mut self.role {
+            Role::Primary(primary) => primary.sequence.on_storage_fault(),
+            Role::Follower(standby) => standby.on_storage_fault(),
+            Role::Over => {}
+        }
+        if let Some(group) = &mut self.group {
+            group.failover.stand_back();
+            for peer in 0..group.mirrors.len() {
+                group.links.close_peer(peer as u32);
+            }
+        }
+    }
+
+    /// The arbiter's answer.
+    pub fn on_arbiter(&mut self, reply: &ArbiterReply, now: Now) {
+        if let Some(group) = &mut self.group {
+            group.failover.on_arbiter(reply, now.mono_ns);
+        }
+    }
+
+    /// The vote is in the superblock.
+    pub fn on_vote_stored(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.failover.on_vote_stored();
+        }
+    }
+
+    /// The prepared space now ends at `end`.
+    pub fn on_prepared(&mut self, end: Position) {
+        self.prepared = end;
+        match &mut self.role {
+            Role::Primary(primary) => primary.sequence.on_prepared(end),
+            Role::Follower(standby) => standby.on_prepared(end),
+            Role::Over => {}
+        }
+    }
+
+    /// Once a turn, after completions, peers' bytes and commands: time passes, and what is due is decided, sealed and written.
+    /// [`Node::pump`] comes after it.
+    pub fn turn(&mut self, now: Now, log: &mut LogWindow<'_>) {
+        if matches!(self.role, Role::Over) {
+            return;
+        }
+        if let Some(mut group) = self.group.take() {
+            self.attend(&mut group, now, log);
+            self.group = Some(group);
+        }
+        if let Role::Primary(primary) = &mut self.role {
+            primary.sequence.seal_if_due(now, log);
+        }
+        if self.writes_in_flight() == 0 {
+            self.disk_moved_ns = now.mono_ns;
+        }
+    }
+
+    /// Right after [`Node::turn`], so that a block goes to the peers beside its own write (rule R5): sends what is sealed, and
+    /// says how far this node is. `ring` shows what of the log is in memory, from [`Node::ring_start`] or later to the
+    /// open position.
+    pub fn pump(&mut self, now: Now, ring: &LogView<'_>) {
+        if matches!(self.role, Role::Over) {
+            return;
+        }
+        if let Some(mut group) = self.group.take() {
+            self.send_blocks(&mut group, now, ring);
+            self.speak(&mut group, now);
+            self.group = Some(group);
+        }
+    }
+
+    fn writes_in_flight(&self) -> usize {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.writes_in_flight(),
+            Role::Follower(standby) => standby.writes_in_flight(),
+            Role::Over => 0,
+        }
+    }
+
+    /// Lets the failover machine look at everything, and carries its orders out.
+    fn attend(&mut self, group: &mut Group, now: Now, log: &mut LogWindow<'_>) {
+        if let Some(membership) = group.winning
+            && self.begin_reign(group, &membership, now)
+        {
+            group.winning = None;
+        }
+        if let Role::Follower(standby) = &mut self.role {
+            while let Some(write) = standby.next_write() {
+                self.effects.push_back(NodeEffect::Write {
+                    number: write.number,
+                    position: write.position,
+                    length: write.length,
+                });
+            }
+            if standby.start_sync() {
+                self.effects.push_back(NodeEffect::Sync);
+            }
+        }
+        self.open_epoch(group, now, log);
+        let facts = self.facts(group, now);
+        self.look_at_mirrors(group, now);
+        group.failover.step(&facts, now.mono_ns);
+        while let Some(order) = group.failover.poll_order() {
+            self.carry_out(group, order, now);
+        }
+        self.release(group);
+        group.links.on_time(now.mono_ns);
+        self.hand_over_if_due(group, now);
+        self.stop_if_due(group, now);
+    }
+
+    fn facts(&self, group: &Group, now: Now) -> Facts {
+        let in_flight = self.writes_in_flight();
+        let stall_ns = group.settings.disk_stall_ns;
+        let holds_opening = match (&self.role, group.failover.joined()) {
+            (Role::Follower(standby), Some(joined)) => {
+                let last = standby.tables().epochs.last();
+                let durable = standby.durable().point.position;
+                last.is_some_and(|last| last.epoch == joined.epoch && durable > last.start)
+            }
+            _ => false,
+        };
+        let status = self.positions(group);
+        Facts {
+            durable: status.1,
+            released: status.2,
+            is_disk_stalled: in_flight > 0 && now.mono_ns >= self.disk_moved_ns + stall_ns,
+            holds_opening,
+        }
+    }
+
+    /// Ends of what is appended, durable and released.
+    fn positions(&self, group: &Group) -> (LogEnd, LogEnd, LogEnd) {
+        match &self.role {
+            Role::Primary(primary) => {
+                let sequence = &primary.sequence;
+                let sealed = sequence.sealed_end();
+                (sealed, sequence.durable_end(), sequence.released_end())
+            }
+            Role::Follower(standby) => {
+                let durable = standby.durable();
+                let told = group.carry_released.min(durable.point.position);
+                let mut released = durable;
+                released.point.position = told;
+                (standby.received(), durable, released)
+            }
+            Role::Over => Default::default(),
+        }
+    }
+
+    fn carry_out(&mut self, group: &mut Group, order: Order, now: Now) {
+        match order {
+            Order::Ask(request) => self.effects.push_back(NodeEffect::Ask(request)),
+            Order::Store(vote) => self.effects.push_back(NodeEffect::StoreVote(vote)),
+            Order::Tell => group.is_telling = true,
+            Order::Join(membership) => self.join(group, &membership),
+            Order::Lead(membership) => {
+                group.source = None;
+                if !self.begin_reign(group, &membership, now) {
+                    group.winning = Some(membership);
+                }
+            }
+            // The set may change before the reign has begun: what was received is still on its way to the disk.
+            Order::Reopen(membership) if group.winning.is_some() => {
+                group.winning = Some(membership);
+            }
+            Order::Reopen(membership) => self.reopen(group, &membership),
+            Order::AskEnd { peer, epoch } => self.ask_end(group, peer, epoch),
+            Order::StepDown(epoch) => {
+                self.end(group, RestartReason::Superseded(epoch));
+            }
+            Order::Halt(reason) => {
+                self.role = Role::Over;
+                self.effects.push_back(NodeEffect::Halt(reason));
+            }
+        }
+    }
+
+    /// Gives everything up; the log is rebuilt from the disk.
+    fn end(&mut self, group: &mut Group, reason: RestartReason) {
+        let carry = group.failover.carry();
+        self.role = Role::Over;
+        for peer in 0..group.mirrors.len() {
+            group.links.close_peer(peer as u32);
+        }
+        self.effects.push_back(NodeEffect::Restart(reason, carry));
+    }
+
+    /// Takes nothing more in; what was appended is still released where that can be.
+    pub fn stop(&mut self, now: Now) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.sequence.stop();
+        }
+        if let Some(group) = &mut self.group {
+            group.stop_asked_ns.get_or_insert(now.mono_ns);
+        }
+    }
+
+    /// Tells publishers whether they are held; call when a turn ends, with whether a command had to wait.
+    pub fn note_held(&mut self, is_stalled: bool, log: &LogWindow<'_>) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.sequence.note_held(is_stalled, log);
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<NodeEffect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        if let Role::Primary(primary) = &mut self.role
+            && let Some(effect) = primary.sequence.poll_effect()
+        {
+            return Some(match effect {
+                SequenceEffect::Write {
+                    number,
+                    position,
+                    length,
+                } => NodeEffect::Write {
+                    number,
+                    position,
+                    length,
+                },
+                SequenceEffect::Sync => NodeEffect::Sync,
+                SequenceEffect::Reply(reply) => NodeEffect::Reply(reply),
+                SequenceEffect::Released(point) => NodeEffect::Released(point),
+                SequenceEffect::Stopped(stop) => {
+                    self.is_stopped = true;
+                    NodeEffect::Stopped(Some(stop))
+                }
+            });
+        }
+        let group = self.group.as_mut()?;
+        group.links.poll_effect().map(NodeEffect::Link)
+    }
+
+    /// Where the next byte of the log goes; the window given to the machine starts here.
+    #[must_use]
+    pub fn open_position(&self) -> Position {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.open_position(),
+            Role::Follower(standby) => standby.received().point.position,
+            Role::Over => self.ring_start,
+        }
+    }
+
+    /// What of the log the ring may forget at most: on a follower everything durable, on a primary what its readers let go.
+    #[must_use]
+    pub fn forgettable(&self, readers_floor: Position) -> Position {
+        match &self.role {
+            Role::Follower(standby) => standby.durable().point.position,
+            Role::Primary(_) | Role::Over => readers_floor,
+        }
+    }
+
+    /// Positions below are not in this process's memory ring.
+    #[must_use]
+    pub const fn ring_start(&self) -> Position {
+        self.ring_start
+    }
+
+    /// How the node stands.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let Some(group) = &self.group else {
+            let Role::Primary(primary) = &self.role else {
+                unreachable!("a node without a group leads")
+            };
+            let sequence = &primary.sequence;
+            return NodeStatus {
+                standing: Standing::Leading,
+                epoch: Epoch(0),
+                appended: sequence.sealed_end(),
+                durable: sequence.durable_end(),
+                released: sequence.released_end(),
+                membership: None,
+                vote: Vote::default(),
+                arbiter_heard_ns: None,
+                is_changing: false,
+            };
+        };
+        let (appended, durable, released) = self.positions(group);
+        NodeStatus {
+            standing: group.failover.standing(),
+            epoch: group.failover.epoch(),
+            appended,
+            durable,
+            released,
+            membership: group.failover.membership().copied(),
+            vote: *group.failover.vote(),
+            arbiter_heard_ns: group.failover.arbiter_heard_ns(),
+            is_changing: group.failover.is_changing(),
+        }
+    }
+
+    /// How each peer stands, in the order of the configuration.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> + '_ {
+        let group = self.group.iter();
+        group.flat_map(|group| {
+            let membership = group.failover.membership();
+            let views = group.failover.peers().iter().zip(&group.mirrors);
+            views.map(move |(view, mirror)| PeerStatus {
+                node: view.member.node,
+                is_connected: view.is_connected,
+                heard_ns: view.heard_ns,
+                standing: view.progress.standing,
+                durable: view.progress.durable,
+                mirrored: mirror.acknowledged(),
+                mismatches: mirror.mismatches(),
+                is_member: membership.is_some_and(|m| m.members.contains(&view.member)),
+            })
+        })
+    }
+
+    /// The log's machine where this node leads: for counters.
+    #[must_use]
+    pub fn sequence(&self) -> Option<&Sequence> {
+        match &self.role {
+            Role::Primary(primary) => Some(&primary.sequence),
+            Role::Follower(_) | Role::Over => None,
+        }
+    }
+
+    /// The seq the next appended message gets here.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.next_seq(),
+            Role::Follower(standby) => standby.received().point.next_seq,
+            Role::Over => Seq(0),
+        }
+    }
+}
+
+impl Group {
+    fn envelope(&self, settings: &Settings) -> Envelope {
+        Envelope {
+            stream: settings.stream,
+            epoch: self.failover.epoch(),
+            incarnation: self.settings.identity.incarnation,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! A node that leads: from the won swap to the first release, the join of all copies, the planned switch, the stop.
+
+use relay_journal::tables::Tables;
+use relay_wire::id::{NodeId, Position};
+use relay_wire::membership::Membership;
+use relay_wire::peer::{HistoryEntry, PeerMessage};
+
+use super::{Group, Node, NodeEffect, Note, Role};
+use crate::command::{Now, ToIngress};
+use crate::failover::MirrorFacts;
+use crate::log::{LogView, LogWindow};
+use crate::sequence::{Beginning, Sequence};
+
+/// A planned switch that has not come about after so long is given up, ns.
+const HAND_OVER_NS: u64 = 2_000_000_000;
+/// At a stop, what can't be released for want of copies is given up after so long, ns.
+const STOP_NS: u64 = 1_000_000_000;
+
+/// What a primary has.
+#[derive(Debug)]
+pub(super) struct Primary {
+    pub(super) sequence: Sequence,
+    /// The epochs of its log.
+    pub(super) epochs: Vec<HistoryEntry>,
+    /// A record that is to open an epoch and had no room yet.
+    opening: Option<Membership>,
+    /// End of the present epoch's opening block.
+    pub(super) opened: Position,
+    /// Clients may log on, and know the epoch, once this is released.
+    serving: Option<(Position, Membership)>,
+    trading_session: u64,
+    hand_over: Option<HandOver>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct HandOver {
+    peer: u32,
+    asked_ns: u64,
+    is_said: bool,
+}
+
+/// Why a planned switch can't be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOverRefused {
+    /// This node does not lead.
+    NotPrimary,
+    /// The node named is not in the set, or not connected.
+    NotInSync,
+    /// One is under way.
+    UnderWay,
+}
+
+impl core::fmt::Display for HandOverRefused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotPrimary => "this node does not lead: ask the primary",
+            Self::NotInSync => {
+                "that node is not in the in-sync set now: wait until it has caught up, see status"
+            }
+            Self::UnderWay => "a switch is under way already",
+        })
+    }
+}
+
+impl core::error::Error for HandOverRefused {}
+
+impl Primary {
+    pub(super) fn alone(sequence: Sequence) -> Self {
+        Self {
+            opened: sequence.released().position,
+            sequence,
+            epochs: Vec::new(),
+            opening: None,
+            serving: None,
+            trading_session: 0,
+            hand_over: None,
+        }
+    }
+
+    /// Whether commands are taken; not while the switch to another node is under way.
+    pub(super) const fn is_taking(&self) -> bool {
+        self.hand_over.is_none()
+    }
+}
+
+impl Node {
+    /// Turns the follower into a primary once everything it received is on its disk.
+    pub(super) fn begin_reign(
+        &mut self,
+        group: &mut Group,
+        membership: &Membership,
+        now: Now,
+    ) -> bool {
+        let Role::Follower(standby) = &mut self.role else {
+            return true;
+        };
+        if !standby.is_settled() {
+            return false;
+        }
+        let Role::Follower(standby) = std::mem::replace(&mut self.role, Role::Over) else {
+            unreachable!("looked at just now");
+        };
+        let tables = standby.into_tables();
+        let beginning = Beginning {
+            tables: &tables,
+            epoch: membership.epoch,
+            was_clean: false,
+            write_method: self.method,
+            prepared: self.prepared,
+            now,
+        };
+        let mut sequence = Sequence::new(
+            self.settings.clone(),
+            std::sync::Arc::clone(&self.credentials),
+            &beginning,
+        );
+        sequence.hold_back_to(group.carry_released.min(tables.position));
+        sequence.set_group_limit(Position(0));
+        let entries = tables.epochs.iter().map(|entry| HistoryEntry {
+            epoch: entry.epoch,
+            start: entry.start,
+            previous_checksum: entry.previous_checksum,
+        });
+        let mut epochs = Vec::with_capacity(tables.epochs.len() + 1024);
+        epochs.extend(entries);
+        let trading_session = known_session(&tables, group);
+        self.role = Role::Primary(Box::new(Primary {
+            opened: Position(u64::MAX),
+            sequence,
+            epochs,
+            opening: Some(*membership),
+            serving: None,
+            trading_session,
+            hand_over: None,
+        }));
+        for mirror in &mut group.mirrors {
+            mirror.reset();
+        }
+        group.is_telling = true;
+        self.effects
+            .push_back(NodeEffect::Note(Note::Leads(*membership)));
+        self.effects
+            .push_back(NodeEffect::Lead(Box::new(tables), membership.epoch));
+        true
+    }
+
+    /// The set changed within this reign: a new epoch opens, and everybody is asked to follow it.
+    pub(super) fn reopen(&mut self, group: &mut Group, membership: &Membership) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.opening = Some(*membership);
+            primary.opened = Position(u64::MAX);
+        }
+        for mirror in &mut group.mirrors {
+            mirror.reset();
+        }
+        group.is_telling = true;
+        self.effects
+            .push_back(NodeEffect::Note(Note::Leads(*membership)));
+    }
+
+    /// Writes the record that opens the epoch, as soon as there is room for it.
+    pub(super) fn open_epoch(&mut self, group: &mut Group, now: Now, log: &mut LogWindow<'_>) {
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        let Some(membership) = primary.opening else {
+            return;
+        };
+        let session = group.session.as_ref();
+        let session = session.map(|(number, name)| (*number, name.as_str()));
+        let before = primary.sequence.sealed_end();
+        if !primary
+            .sequence
+            .open_group_epoch(&membership, session, now, log)
+        {
+            return;
+        }
+        // What was sealed before it, in the old epoch, is not the epoch's start.
+        let (position, checksum) = primary.sequence.newest_block();
+        debug_assert!(position >= before.point.position);
+        primary.epochs.push(HistoryEntry {
+            epoch: membership.epoch,
+            start: position,
+            previous_checksum: checksum,
+        });
+        if let Some((number, _)) = group.session.take() {
+            primary.trading_session = number;
+        }
+        primary.opening = None;
+        primary.opened = primary.sequence.sealed_end().point.position;
+        primary.serving = Some((primary.opened, membership));
+    }
+
+    /// Asks the peers to follow, and looks how they do.
+    pub(super) fn look_at_mirrors(&mut self, group: &mut Group, now: Now) {
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        let Some(membership) = group.failover.membership().copied() else {
+            return;
+        };
+        let envelope = group.envelope(&self.settings);
+        let sealed = primary.sequence.sealed_end().point.position;
+        let released = primary.sequence.released().position;
+        for peer in 0..group.mirrors.len() {
+            let mirror = &mut group.mirrors[peer];
+            let is_connected = group.links.is_connected(peer as u32);
+            let may_open = primary.opening.is_none() && is_connected;
+            if may_open && mirror.wants_open(now.mono_ns) {
+                let open = PeerMessage::Open(membership);
+                if group.links.say(peer as u32, &envelope, &open).is_ok() {
+                    mirror.on_open_said(now.mono_ns);
+                }
+            }
+            let acknowledged = mirror.acknowledged();
+            let deadline_ns = group.settings.ack_deadline_ns;
+            let facts = MirrorFacts {
+                is_caught_up: mirror.is_streaming()
+                    && acknowledged >= released
+                    && acknowledged >= primary.opened,
+                is_overdue: mirror.is_overdue(sealed, deadline_ns, now.mono_ns),
+            };
+            group
+                .failover
+                .on_mirror_facts(peer as u32, facts, now.mono_ns);
+        }
+    }
+
+    /// The join (rule R7): the least of what every copy that counts has acknowledged in this epoch.
+    pub(super) fn release(&mut self, group: &mut Group) {
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        let Some(counted) = group.failover.counted() else {
+            return;
+        };
+        let is_mirrored = self.settings.policy == relay_wire::code::Policy::Mirrored;
+        let mut limit = Position(u64::MAX);
+        if counted.len() < group.settings.min_copies.into() || group.failover.is_union_split() {
+            limit = Position(0);
+        }
+        for member in counted.as_slice() {
+            if *member == group.settings.identity {
+                continue;
+            }
+            let views = group.failover.peers();
+            let place = views.iter().position(|view| view.member == *member);
+            let held = place.map_or(Position(0), |place| {
+                let mirror = &group.mirrors[place];
+                if is_mirrored {
+                    mirror.received()
+                } else {
+                    mirror.acknowledged()
+                }
+            });
+            limit = limit.min(held);
+        }
+        // Nothing of an epoch is released before its opening record is on its way.
+        if primary.opening.is_some() {
+            limit = Position(0);
+        }
+        primary.sequence.set_group_limit(limit);
+        if let Some((opened, membership)) = primary.serving
+            && primary.sequence.released().position >= opened
+        {
+            primary.serving = None;
+            self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {
+                epoch: membership.epoch,
+                trading_session: primary.trading_session,
+            }));
+        }
+    }
+
+    /// Sends what is sealed to every peer that follows.
+    pub(super) fn send_blocks(&mut self, group: &mut Group, now: Now, ring: &LogView<'_>) {
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        if primary.opening.is_some() {
+            return;
+        }
+        let envelope = group.envelope(&self.settings);
+        let sealed = primary.sequence.sealed_end();
+        let durable = primary.sequence.durable().position;
+        for mirror in &mut group.mirrors {
+            let links = &mut group.links;
+            let piece = mirror.pump(sealed, durable, ring, links, &envelope, now.mono_ns);
+            if let Some(piece) = piece {
+                self.effects.push_back(NodeEffect::ReadLog {
+                    peer: mirror.peer(),
+                    position: piece.position,
+                    length: piece.length,
+                });
+            }
+        }
+    }
+
+    /// Begins the planned switch to `node`, or to whichever member has kept up best.
+    ///
+    /// # Errors
+    /// [`HandOverRefused`].
+    pub fn hand_over(&mut self, node: Option<NodeId>, now: Now) -> Result<(), HandOverRefused> {
+        let (Role::Primary(primary), Some(group)) = (&mut self.role, &self.group) else {
+            return Err(HandOverRefused::NotPrimary);
+        };
+        if primary.hand_over.is_some() {
+            return Err(HandOverRefused::UnderWay);
+        }
+        let Some(membership) = group.failover.membership() else {
+            return Err(HandOverRefused::NotPrimary);
+        };
+        let mut best: Option<(Position, u32)> = None;
+        for (peer, view) in group.failover.peers().iter().enumerate() {
+            let mirror = &group.mirrors[peer];
+            let is_wanted = node.is_none_or(|node| node == view.member.node);
+            let is_in = membership.members.contains(&view.member) && mirror.is_streaming();
+            let held = mirror.acknowledged();
+            if is_wanted && is_in && best.is_none_or(|(most, _)| held > most) {
+                best = Some((held, peer as u32));
+            }
+        }
+        let (_, peer) = best.ok_or(HandOverRefused::NotInSync)?;
+        primary.hand_over = Some(HandOver {
+            peer,
+            asked_ns: now.mono_ns,
+            is_said: false,
+        });
+        Ok(())
+    }
+
+    /// Says the word once everything taken is released, and takes it back when nothing comes of it.
+    pub(super) fn hand_over_if_due(&mut self, group: &mut Group, now: Now) {
+        let envelope = group.envelope(&self.settings);
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        let Some(mut hand_over) = primary.hand_over else {
+            return;
+        };
+        if now.mono_ns >= hand_over.asked_ns + HAND_OVER_NS {
+            primary.hand_over = None;
+            self.effects
+                .push_back(NodeEffect::Note(Note::HandOverFailed));
+            return;
+        }
+        let is_all_released = primary.sequence.released().position
+            == primary.sequence.open_position()
+            && !primary.sequence.has_open_records();
+        if hand_over.is_said || !is_all_released || group.failover.is_changing() {
+            return;
+        }
+        let word = PeerMessage::HandOver;
+        if group.links.say(hand_over.peer, &envelope, &word).is_ok() {
+            hand_over.is_said = true;
+            primary.hand_over = Some(hand_over);
+        }
+    }
+
+    /// At a stop: over once everything is released, or as much as can be.
+    pub(super) fn stop_if_due(&mut self, group: &mut Group, now: Now) {
+        let Some(asked_ns) = group.stop_asked_ns else {
+            return;
+        };
+        let is_over = match &self.role {
+            Role::Primary(_) => now.mono_ns >= asked_ns + STOP_NS,
+            Role::Follower(standby) => standby.is_settled(),
+            Role::Over => true,
+        };
+        if is_over && !self.is_stopped {
+            self.is_stopped = true;
+            self.effects.push_back(NodeEffect::Stopped(None));
+        }
+    }
+}
+
+/// The trading session the log is in; the configured one is only to be opened if it is another.
+fn known_session(tables: &Tables, group: &mut Group) -> u64 {
+    let known = tables
+        .trading_session
+        .as_ref()
+        .map(|session| session.number);
+    if group.session.as_ref().map(|(number, _)| *number) == known {
+        group.session = None;
+    }
+    known.unwrap_or(0)
+}
