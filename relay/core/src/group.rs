@@ -38,9 +38,10 @@ pub struct GroupSettings {
     pub heartbeat_ns: u64,
     /// A primary silent for so long is suspected; a member a head start earlier.
     pub suspect_ns: u64,
-    /// A peer whose connection ended and did not come back within so long is suspected.
+    /// A primary whose connection ended and did not come back within so long is suspected; a member after half of it.
     pub suspect_closed_ns: u64,
-    /// How much earlier a primary suspects a member than the member suspects it.
+    /// How much earlier a primary suspects a member than the member suspects it; more than two heartbeats, or the two may
+    /// suspect each other in the wrong order.
     pub head_start_ns: u64,
     /// A node that starts waits so long for the other members before it goes on without them.
     pub start_wait_ns: u64,

@@ -17,6 +17,10 @@ use crate::outgoing::{Full, Outgoing};
 pub const STRANGERS_MAX: usize = 8;
 /// Bytes for messages to one of them: a HELLO and a PROOF.
 pub const OUTGOING_BEFORE_PROOF: usize = 256;
+/// Bytes for messages to a proven peer, where two of the longest messages are not longer.
+const OUTGOING_PROVEN: usize = 4 << 20;
+/// Bytes of them that blocks leave free, so that control messages always have room.
+const OUTGOING_RESERVE: usize = 2 * peer::CONTROL_LENGTH_MAX;
 /// Time for HELLO and PROOF.
 const HANDSHAKE_NS: u64 = 2_000_000_000;
 /// Pause between two attempts to reach a peer.
@@ -163,7 +167,7 @@ impl Links {
             me,
             process,
             secret,
-            outgoing_length: 2 * message_length_max + (1 << 20),
+            outgoing_length: OUTGOING_PROVEN.max(2 * message_length_max),
             message_length_max,
             slots: (0..places).map(|_| Slot::new(0)).collect(),
             peers: peers
@@ -374,12 +378,12 @@ impl Links {
         Ok(())
     }
 
-    /// Whether the peer's buffer takes a message of `length` bytes and as much again for others.
+    /// Whether the peer's buffer takes a block of `length` bytes and leaves room for control messages.
     pub(crate) fn has_room_for(&self, peer: u32, length: usize) -> bool {
         let link = self.peers[peer as usize].link;
         link.is_some_and(|link| {
             let outgoing = &self.slots[link.index as usize].outgoing;
-            outgoing.len() + 2 * length + peer::HEADER_LENGTH <= outgoing.capacity()
+            outgoing.len() + length + peer::HEADER_LENGTH + OUTGOING_RESERVE <= outgoing.capacity()
         })
     }
 

@@ -77,7 +77,8 @@ impl Failover {
             let has_kept_up = view
                 .caught_up_ns
                 .is_some_and(|since| now_ns >= since + self.settings.readmit_after_ns);
-            if has_kept_up && !view.is_observer && !set.contains(&view.member) {
+            let is_wanted = has_kept_up && !view.is_observer && !self.is_lost(view, now_ns);
+            if is_wanted && !set.contains(&view.member) {
                 set = set.with(view.member);
             }
         }
@@ -88,10 +89,7 @@ impl Failover {
     fn is_lost(&self, view: &PeerView, now_ns: u64) -> bool {
         let settings = &self.settings;
         if !view.is_connected {
-            let patience_ns = settings
-                .suspect_closed_ns
-                .saturating_sub(settings.head_start_ns);
-            return now_ns >= view.changed_ns + patience_ns;
+            return now_ns >= view.changed_ns + settings.suspect_closed_ns / 2;
         }
         let patience_ns = settings.suspect_ns.saturating_sub(settings.head_start_ns);
         view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)

@@ -1,0 +1,932 @@
+//! A group in memory: real machines, disks that are vectors, connections that are vectors, an arbiter that is one value, a clock
+//! that moves a millisecond a step. Scenarios cut, freeze, hold and restart; every release is compared with every disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
+use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::credential::{Credential, CredentialBook};
+use relay_core::group::{Carry, GroupSettings, HaltReason, PeerSettings, RestartReason, Vote};
+use relay_core::links::{LinkEffect, LinkId};
+use relay_core::log::{LogView, LogWindow};
+use relay_core::node::{Node, NodeEffect, Note, Start};
+use relay_core::settings::Settings;
+use relay_journal::recovery::{RecoveryError, recover};
+use relay_journal::scan::{LogSource, SourceError};
+use relay_journal::superblock::{FORMAT_VERSION, Superblock, WriteMethod};
+use relay_journal::tables::Tables;
+use relay_wire::code::{Policy, RecordKind};
+use relay_wire::id::{
+    Epoch, Incarnation, NodeId, Position, PublisherId, PublisherSeq, StreamId, TopicId,
+};
+use relay_wire::membership::{Member, Members, Membership};
+use relay_wire::message::{Message, TopicRequest};
+use relay_wire::peer::Standing;
+use relay_wire::record::{self, Fields};
+use relay_wire::stride;
+
+pub const MS: u64 = 1_000_000;
+const MEMORY: usize = 8 << 20;
+const RING: u64 = 1 << 20;
+const SECRET: &[u8] = b"the group's secret";
+
+#[derive(Clone)]
+pub struct Disk {
+    pub bytes: Vec<u8>,
+    pub superblock: Superblock,
+}
+
+impl LogSource for Disk {
+    fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        let rest = self.bytes.get(position.get() as usize..).unwrap_or(&[]);
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+}
+
+pub struct Machine {
+    pub node: Option<Node>,
+    pub disk: Disk,
+    memory: Vec<u8>,
+    process: u64,
+    floor: Position,
+    writes: VecDeque<(u64, Position, Vec<u8>)>,
+    reads: VecDeque<(u32, Position, u32)>,
+    votes: VecDeque<Vote>,
+    asks: VecDeque<ArbiterRequest>,
+    restart: Option<(RestartReason, Carry)>,
+    replies: Vec<ToIngress>,
+    pub halted: Option<HaltReason>,
+    pub set_aside: Vec<(Position, Vec<u8>)>,
+    pub is_frozen: bool,
+    pub holds_writes: bool,
+    pub is_serving: bool,
+    pub reigns: Vec<Epoch>,
+}
+
+/// A connection between two machines; the first dialled.
+struct Wire {
+    ends: [usize; 2],
+    links: [Option<LinkId>; 2],
+    /// Bytes on their way to each end.
+    bytes: [Vec<u8>; 2],
+}
+
+pub struct Cluster {
+    pub settings: Settings,
+    pub machines: Vec<Machine>,
+    wires: Vec<Wire>,
+    pub registers: Option<Registers>,
+    pub now: Now,
+    /// Pairs whose bytes don't arrive, from the first to the second.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub no_arbiter: BTreeSet<usize>,
+    /// Swaps of these machines are carried out but answered as unknown.
+    pub unknown_swaps: BTreeSet<usize>,
+    /// Swaps of these machines are kept back, to land when told.
+    pub late_swaps: BTreeSet<usize>,
+    pub swaps_kept: VecDeque<(usize, ArbiterRequest)>,
+    pub min_copies: u8,
+    /// Everything ever released, byte for byte.
+    pub ledger: Vec<u8>,
+    /// Who released in which epoch.
+    pub released_by: BTreeMap<Epoch, usize>,
+    pub publisher: Publisher,
+}
+
+/// A publisher that keeps what is not acknowledged and goes to whoever serves.
+#[derive(Default)]
+pub struct Publisher {
+    at: Option<(usize, u64)>,
+    conn: u32,
+    topic: Option<TopicId>,
+    pub sent: u64,
+    pub wanted: u64,
+    pub acked: u64,
+    is_established: bool,
+}
+
+fn settings(node: u64, policy: Policy) -> Settings {
+    Settings {
+        node: NodeId(node),
+        stream: StreamId(1),
+        policy,
+        payload_limit: 1024,
+        credit: 1 << 18,
+        heartbeat_ns: 1_000 * MS,
+        logon_timeout_ns: 5_000 * MS,
+        connections_max: 4096,
+        unauthenticated_max: 4,
+        publishers_max: 4,
+        topics_max: 8,
+        subscribers_max: 8,
+        block_alignment: 4096,
+        block_length_max: 16 << 10,
+        seal_threshold: 4 << 10,
+        eager_depth: 1,
+        write_depth: 4,
+        segment_size: 1 << 20,
+        ring_size: RING,
+        mark_after_ns: 10 * MS,
+        stall_limit_ns: 2_000 * MS,
+        lag_limit: 0,
+        replay_slots: 2,
+        replay_slot_size: 128 << 10,
+    }
+}
+
+fn group(
+    settings: &Settings,
+    nodes: u64,
+    min_copies: u8,
+    member: Member,
+    process: u64,
+) -> GroupSettings {
+    let others = (1..=nodes).filter(|node| *node != settings.node.get());
+    GroupSettings {
+        identity: member,
+        process,
+        seed: process ^ 0x5eed,
+        is_observer: false,
+        peers: others
+            .map(|node| PeerSettings {
+                node: NodeId(node),
+                is_observer: false,
+            })
+            .collect(),
+        secret: SECRET.to_vec(),
+        policy: settings.policy,
+        min_copies,
+        heartbeat_ns: 10 * MS,
+        suspect_ns: 200 * MS,
+        suspect_closed_ns: 40 * MS,
+        head_start_ns: 40 * MS,
+        start_wait_ns: 1_000 * MS,
+        ack_deadline_ns: 1_000 * MS,
+        readmit_after_ns: 100 * MS,
+        disk_stall_ns: 300 * MS,
+        retry_ns: 20 * MS,
+        floor_every_ns: 1_000 * MS,
+        catch_up_rate: 1 << 30,
+    }
+}
+
+fn book() -> Arc<CredentialBook> {
+    Arc::new(CredentialBook::new(vec![Credential {
+        name: "one".to_owned(),
+        secret: b"0123456789abcdef".to_vec(),
+        publisher: Some(PublisherId(1)),
+        publish: vec![">".to_owned()],
+        subscribe: vec![">".to_owned()],
+        rate_limit: 0,
+    }]))
+}
+
+impl Cluster {
+    /// A group whose members are all of `nodes`, led by the first; nobody runs yet.
+    pub fn new(nodes: u64, min_copies: u8) -> Self {
+        Self::with_policy(nodes, min_copies, Policy::Durable)
+    }
+
+    pub fn with_policy(nodes: u64, min_copies: u8, policy: Policy) -> Self {
+        let settings = settings(1, policy);
+        let machines = (1..=nodes).map(|node| Machine::new(&settings, node, node * 100));
+        let machines: Vec<Machine> = machines.collect();
+        let members: Vec<Member> = machines
+            .iter()
+            .map(|machine| machine.member(policy))
+            .collect();
+        let membership = Membership {
+            stream: StreamId(1),
+            epoch: Epoch(1),
+            nonce: 42,
+            primary: NodeId(1),
+            members: Members::of(&members),
+            min_copies,
+            policy,
+        };
+        Self {
+            settings,
+            machines,
+            wires: Vec::new(),
+            registers: Some(Registers {
+                membership,
+                revision: Revision(1),
+                floor: None,
+                floor_revision: Revision(0),
+            }),
+            now: Now {
+                utc_ns: 1_000_000_000_000,
+                mono_ns: 1_000 * MS,
+            },
+            cut: BTreeSet::new(),
+            no_arbiter: BTreeSet::new(),
+            unknown_swaps: BTreeSet::new(),
+            late_swaps: BTreeSet::new(),
+            swaps_kept: VecDeque::new(),
+            min_copies,
+            ledger: Vec::new(),
+            released_by: BTreeMap::new(),
+            publisher: Publisher::default(),
+        }
+    }
+
+    /// A group that runs, with everything in sync.
+    pub fn running(nodes: u64, min_copies: u8) -> Self {
+        let mut cluster = Self::new(nodes, min_copies);
+        for at in 0..cluster.machines.len() {
+            cluster.start(at);
+        }
+        cluster.until("somebody serves and all are in sync", |cluster| {
+            cluster.serving().is_some() && cluster.in_sync() == nodes as usize
+        });
+        cluster
+    }
+
+    pub fn start(&mut self, at: usize) {
+        self.start_with(at, None).unwrap();
+    }
+
+    pub fn start_with(&mut self, at: usize, carry: Option<Carry>) -> Result<(), RecoveryError> {
+        let (nodes, min_copies, now) = (self.machines.len() as u64, self.min_copies, self.now);
+        let settings = Settings {
+            node: NodeId(at as u64 + 1),
+            ..self.settings.clone()
+        };
+        let machine = &mut self.machines[at];
+        let empty = Tables::empty(settings.stream);
+        let superblock = machine.disk.superblock;
+        let recovered = recover(&mut machine.disk, &superblock, empty, &mut |_| {})?;
+        if let Some(cut) = &recovered.cut {
+            let from = cut.position.get() as usize;
+            machine.disk.bytes[from..from + cut.leftovers as usize].fill(0);
+            machine.disk.superblock.unknown_tail = Some(cut.position);
+        }
+        if carry.is_none() {
+            machine.process += 1;
+        }
+        let member = machine.member(settings.policy);
+        let group = group(&settings, nodes, min_copies, member, machine.process);
+        let superblock = &machine.disk.superblock;
+        let start = Start {
+            vote: Vote {
+                promised: superblock.promised,
+                committed: superblock.committed,
+                nonce: superblock.committed_nonce,
+                unknown_tail: superblock.unknown_tail,
+            },
+            carry,
+            write_method: WriteMethod::Dsync,
+            prepared: Position(MEMORY as u64),
+            session: Some((20_261_124, "day".to_owned())),
+            now,
+            tables: recovered.tables,
+        };
+        machine.floor = start.tables.position;
+        machine.memory.fill(0xee);
+        machine.node = Some(Node::of_group(settings, group, book(), start));
+        Ok(())
+    }
+
+    /// The process dies. What was written is on disk; of writes under way the first `kept` are too.
+    pub fn kill(&mut self, at: usize, kept: usize) {
+        let machine = &mut self.machines[at];
+        for (_, position, bytes) in machine.writes.drain(..).take(kept) {
+            let from = position.get() as usize;
+            machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
+        }
+        self.forget(at);
+    }
+
+    fn forget(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        machine.node = None;
+        machine.writes.clear();
+        machine.reads.clear();
+        machine.votes.clear();
+        machine.asks.clear();
+        machine.replies.clear();
+        machine.restart = None;
+        machine.is_serving = false;
+        machine.is_frozen = false;
+        for wire in &mut self.wires {
+            for end in 0..2 {
+                if wire.ends[end] == at {
+                    wire.links[end] = None;
+                }
+            }
+        }
+        if self.publisher.at.is_some_and(|(there, _)| there == at) {
+            self.publisher.at = None;
+        }
+    }
+
+    /// The index of the machine that serves clients.
+    pub fn serving(&self) -> Option<usize> {
+        let is_on = |machine: &Machine| machine.is_serving && !machine.is_frozen;
+        self.machines.iter().position(is_on)
+    }
+
+    pub fn in_sync(&self) -> usize {
+        self.registers
+            .map_or(0, |registers| registers.membership.members.len())
+    }
+
+    pub fn standing(&self, at: usize) -> Standing {
+        let node = self.machines[at].node.as_ref();
+        node.map_or(Standing::Seeking, |node| node.status().standing)
+    }
+
+    /// Steps until `is_so`, at most 30 simulated seconds.
+    pub fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..30_000 {
+            if is_so(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never: {what}\n{}", self.describe());
+    }
+
+    /// Steps for so many milliseconds, during which `never` does not become true.
+    pub fn pass(&mut self, milliseconds: u64, never: impl Fn(&Self) -> bool) {
+        for _ in 0..milliseconds {
+            assert!(!never(self), "what must not be\n{}", self.describe());
+            self.step();
+        }
+    }
+
+    /// Publishes so many more messages and steps until all are acknowledged.
+    pub fn publish(&mut self, count: u64) {
+        self.publisher.wanted += count;
+        self.until("everything is acknowledged", |cluster| {
+            cluster.publisher.acked == cluster.publisher.wanted
+        });
+    }
+
+    pub fn describe(&self) -> String {
+        let mut text = format!(
+            "at {} ms, registers {:?}\npublisher acked {} of {}\n",
+            self.now.mono_ns / MS,
+            self.registers,
+            self.publisher.acked,
+            self.publisher.wanted
+        );
+        for (at, machine) in self.machines.iter().enumerate() {
+            let status = machine.node.as_ref().map(Node::status);
+            text += &format!(
+                "machine {at}: halted {:?}, frozen {}, {status:?}\n",
+                machine.halted, machine.is_frozen
+            );
+            if let Some(node) = &machine.node {
+                for peer in node.peers() {
+                    text += &format!("    {peer:?}\n");
+                }
+            }
+        }
+        text
+    }
+
+    pub fn step(&mut self) {
+        self.now.utc_ns += MS;
+        self.now.mono_ns += MS;
+        for at in 0..self.machines.len() {
+            if self.machines[at].is_frozen {
+                continue;
+            }
+            self.deliver(at);
+            self.answer(at);
+            self.turn(at);
+            self.drain(at);
+            self.restart(at);
+        }
+        self.close_broken();
+        self.drive_publisher();
+    }
+
+    fn with_window<R>(
+        &mut self,
+        at: usize,
+        with: impl FnOnce(&mut Node, &mut LogWindow<'_>, Now) -> R,
+    ) -> Option<R> {
+        let now = self.now;
+        let machine = &mut self.machines[at];
+        let node = machine.node.as_mut()?;
+        let start = node.open_position();
+        let end = node.forgettable(machine.floor).plus(RING);
+        let bytes = &mut machine.memory[start.get() as usize..end.get() as usize];
+        let mut window = LogWindow::new(start, bytes);
+        Some(with(node, &mut window, now))
+    }
+
+    fn deliver(&mut self, at: usize) {
+        for wire in 0..self.wires.len() {
+            for end in 0..2 {
+                let from = self.wires[wire].ends[1 - end];
+                if self.wires[wire].ends[end] != at || self.cut.contains(&(from, at)) {
+                    continue;
+                }
+                let Some(link) = self.wires[wire].links[end] else {
+                    continue;
+                };
+                let bytes = std::mem::take(&mut self.wires[wire].bytes[end]);
+                let heard = self.with_window(at, |node, log, now| {
+                    node.on_link_bytes(link, &bytes, now, log)
+                });
+                if let Some(heard) = heard {
+                    let mut rest = bytes[heard.consumed..].to_vec();
+                    rest.append(&mut self.wires[wire].bytes[end]);
+                    self.wires[wire].bytes[end] = rest;
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, at: usize) {
+        let now = self.now;
+        let machine = &mut self.machines[at];
+        let Some(node) = &mut machine.node else {
+            return;
+        };
+        if !machine.holds_writes {
+            for (number, position, bytes) in machine.writes.drain(..) {
+                let from = position.get() as usize;
+                machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
+                node.on_written(number, now);
+            }
+        }
+        for (peer, position, length) in machine.reads.drain(..) {
+            let from = position.get() as usize;
+            let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
+            node.on_log_read(peer, position, &bytes);
+        }
+        for vote in machine.votes.drain(..) {
+            let superblock = &mut machine.disk.superblock;
+            superblock.promised = vote.promised;
+            superblock.committed = vote.committed;
+            superblock.committed_nonce = vote.nonce;
+            superblock.unknown_tail = vote.unknown_tail;
+            node.on_vote_stored();
+        }
+        while let Some(request) = self.machines[at].asks.pop_front() {
+            let is_swap = matches!(request.ask, Ask::Swap { .. });
+            if is_swap && self.late_swaps.contains(&at) {
+                self.swaps_kept.push_back((at, request));
+                self.reply(at, request.id, ArbiterAnswer::Unknown);
+                continue;
+            }
+            if self.no_arbiter.contains(&at) {
+                self.reply(at, request.id, ArbiterAnswer::Unavailable);
+                continue;
+            }
+            let answer = self.arbitrate(&request.ask);
+            let is_hidden = is_swap && self.unknown_swaps.contains(&at);
+            let answer = if is_hidden {
+                ArbiterAnswer::Unknown
+            } else {
+                answer
+            };
+            self.reply(at, request.id, answer);
+        }
+    }
+
+    fn reply(&mut self, at: usize, id: u64, answer: ArbiterAnswer) {
+        let now = self.now;
+        if let Some(node) = &mut self.machines[at].node {
+            node.on_arbiter(&ArbiterReply { id, answer }, now);
+        }
+    }
+
+    /// The register itself.
+    pub fn arbitrate(&mut self, ask: &Ask) -> ArbiterAnswer {
+        let Some(registers) = &mut self.registers else {
+            return ArbiterAnswer::Read(None);
+        };
+        match ask {
+            Ask::Read => ArbiterAnswer::Read(Some(*registers)),
+            Ask::Swap {
+                base,
+                floor_base,
+                next,
+            } => {
+                let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
+                if *base != registers.revision || !floor_fits {
+                    return ArbiterAnswer::Refused(Some(*registers));
+                }
+                assert!(next.epoch > registers.membership.epoch, "epochs rise");
+                registers.membership = *next;
+                registers.revision.0 += 1;
+                ArbiterAnswer::Done(registers.revision)
+            }
+            Ask::Floor { base, floor } => {
+                if *base != registers.revision {
+                    return ArbiterAnswer::Refused(Some(*registers));
+                }
+                registers.floor = Some(*floor);
+                registers.floor_revision.0 += 1;
+                ArbiterAnswer::Done(registers.floor_revision)
+            }
+        }
+    }
+
+    fn turn(&mut self, at: usize) {
+        self.with_window(at, |node, log, now| node.turn(now, log));
+        let now = self.now;
+        let machine = &mut self.machines[at];
+        let Some(node) = &mut machine.node else {
+            return;
+        };
+        let end = node.open_position();
+        let oldest = end.get().saturating_sub(RING / 2);
+        let start = node.ring_start().max(Position(oldest)).min(end);
+        // The oldest block's start is not known here; a view may begin inside a block, where no cursor ever stands.
+        let bytes = &machine.memory[start.get() as usize..end.get() as usize];
+        node.pump(now, &LogView::new(start, bytes));
+    }
+
+    fn drain(&mut self, at: usize) {
+        while let Some(effect) = self.machines[at].node.as_mut().and_then(Node::poll_effect) {
+            let machine = &mut self.machines[at];
+            match effect {
+                NodeEffect::Write {
+                    number,
+                    position,
+                    length,
+                } => {
+                    let from = position.get() as usize;
+                    let bytes = machine.memory[from..from + length as usize].to_vec();
+                    machine.writes.push_back((number, position, bytes));
+                }
+                NodeEffect::Sync | NodeEffect::Stopped(_) => {}
+                NodeEffect::Reply(reply) => machine.replies.push(reply),
+                NodeEffect::Released(point) => self.on_released(at, point.position),
+                NodeEffect::Link(effect) => self.on_link(at, effect),
+                NodeEffect::Ask(request) => machine.asks.push_back(request),
+                NodeEffect::StoreVote(vote) => machine.votes.push_back(vote),
+                NodeEffect::ReadLog {
+                    peer,
+                    position,
+                    length,
+                } => machine.reads.push_back((peer, position, length)),
+                NodeEffect::Lead(tables, epoch) => {
+                    machine.floor = tables.position;
+                    machine.reigns.push(epoch);
+                }
+                NodeEffect::Restart(reason, carry) => machine.restart = Some((reason, carry)),
+                NodeEffect::Halt(reason) => machine.halted = Some(reason),
+                NodeEffect::Note(Note::PeerRefused(fault)) => panic!("{fault}"),
+                NodeEffect::Note(_) => {}
+            }
+        }
+    }
+
+    /// Compares what is released with everything released before, and with the disks of every copy that counts.
+    fn on_released(&mut self, at: usize, position: Position) {
+        let machine = &mut self.machines[at];
+        machine.floor = position;
+        let end = position.get() as usize;
+        let node = machine.node.as_ref().unwrap();
+        let status = node.status();
+        let first = node.ring_start().get() as usize;
+        let mut log = machine.disk.bytes[..first.min(end)].to_vec();
+        log.extend_from_slice(&machine.memory[first.min(end)..end]);
+        let common = log.len().min(self.ledger.len());
+        assert!(
+            is_same_log(&log[..common], &self.ledger[..common]),
+            "two histories"
+        );
+        if log.len() > self.ledger.len() {
+            self.ledger = log;
+            let before = *self.released_by.entry(status.epoch).or_insert(at);
+            assert_eq!(before, at, "two nodes release in epoch {}", status.epoch);
+            if self.settings.policy == Policy::Durable {
+                let ledger = &self.ledger;
+                let copies = self.machines.iter();
+                let copies = copies.filter(|m| is_same_log(&m.disk.bytes[..end], ledger));
+                assert!(
+                    copies.count() >= self.min_copies.into(),
+                    "released to {end} with too few copies\n{}",
+                    self.describe()
+                );
+            }
+        }
+    }
+
+    fn on_link(&mut self, at: usize, effect: LinkEffect) {
+        let now = self.now;
+        match effect {
+            LinkEffect::Dial(peer) => {
+                let others = (0..self.machines.len()).filter(|other| *other != at);
+                let to = others.collect::<Vec<_>>()[peer as usize];
+                let reaches = !self.cut.contains(&(at, to)) && !self.cut.contains(&(to, at));
+                let is_there = self.machines[to].node.is_some() && reaches;
+                let nonce = [self.now.mono_ns as u8; 32];
+                let node = self.machines[at].node.as_mut().unwrap();
+                if !is_there {
+                    node.on_dial_failed(peer, now);
+                    return;
+                }
+                let dialer = node.on_link_opened(Some(peer), nonce, now);
+                let acceptor = self.machines[to].node.as_mut().unwrap();
+                let acceptor = acceptor.on_link_opened(None, [9; 32], now);
+                self.wires.push(Wire {
+                    ends: [at, to],
+                    links: [dialer, acceptor],
+                    bytes: [Vec::new(), Vec::new()],
+                });
+            }
+            LinkEffect::Send(link) => {
+                let node = self.machines[at].node.as_mut().unwrap();
+                let bytes = node.link_outgoing(link).to_vec();
+                node.on_link_sent(link, bytes.len());
+                if let Some((wire, end)) = self.wire_of(at, link) {
+                    self.wires[wire].bytes[1 - end].extend_from_slice(&bytes);
+                }
+            }
+            LinkEffect::Close(link) => {
+                if let Some((wire, end)) = self.wire_of(at, link) {
+                    self.wires[wire].links[end] = None;
+                }
+            }
+        }
+    }
+
+    fn wire_of(&self, at: usize, link: LinkId) -> Option<(usize, usize)> {
+        self.wires.iter().enumerate().find_map(|(place, wire)| {
+            let end = (0..2).find(|&e| wire.ends[e] == at && wire.links[e] == Some(link))?;
+            Some((place, end))
+        })
+    }
+
+    /// An end whose other end is gone is told, unless the way is cut: then it hears nothing.
+    fn close_broken(&mut self) {
+        let now = self.now;
+        let mut at = 0;
+        while at < self.wires.len() {
+            let wire = &mut self.wires[at];
+            for end in 0..2 {
+                let way = (wire.ends[1 - end], wire.ends[end]);
+                let is_told = wire.links[1 - end].is_none() && !self.cut.contains(&way);
+                let is_awake = !self.machines[wire.ends[end]].is_frozen;
+                if is_told
+                    && is_awake
+                    && wire.bytes[end].is_empty()
+                    && let Some(link) = wire.links[end].take()
+                    && let Some(node) = &mut self.machines[wire.ends[end]].node
+                {
+                    node.on_link_closed(link, now);
+                }
+            }
+            if wire.links == [None, None] {
+                self.wires.swap_remove(at);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// A stream that gave up begins again from its disk, once its writes have completed.
+    fn restart(&mut self, at: usize) {
+        let machine = &mut self.machines[at];
+        if machine.halted.is_some() {
+            self.forget(at);
+            return;
+        }
+        if machine.holds_writes {
+            return;
+        }
+        let Some((reason, carry)) = machine.restart.take() else {
+            return;
+        };
+        for (_, position, bytes) in machine.writes.drain(..) {
+            let from = position.get() as usize;
+            machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
+        }
+        for vote in machine.votes.drain(..) {
+            machine.disk.superblock.promised = vote.promised;
+            machine.disk.superblock.committed = vote.committed;
+            machine.disk.superblock.committed_nonce = vote.nonce;
+            machine.disk.superblock.unknown_tail = vote.unknown_tail;
+        }
+        if let RestartReason::Cut(position) = reason {
+            let behind = &mut machine.disk.bytes[position.get() as usize..];
+            machine.set_aside.push((position, behind.to_vec()));
+            behind.fill(0);
+        }
+        self.forget(at);
+        self.start_with(at, Some(carry)).unwrap();
+    }
+
+    fn drive_publisher(&mut self) {
+        for at in 0..self.machines.len() {
+            for reply in std::mem::take(&mut self.machines[at].replies) {
+                self.on_reply(at, reply);
+            }
+        }
+        let Some(at) = self.serving() else {
+            return;
+        };
+        let process = self.machines[at].process;
+        if self.publisher.at != Some((at, process)) {
+            let publisher = &mut self.publisher;
+            publisher.at = Some((at, process));
+            publisher.conn += 1;
+            publisher.topic = None;
+            publisher.is_established = false;
+            let conn = publisher.conn();
+            let logon = ToSequence::Logon {
+                conn,
+                publisher: PublisherId(1),
+                incarnation: Incarnation(1),
+                credential: 0,
+            };
+            self.command(at, logon, &[]);
+            let mut bytes = [0; 64];
+            let request = Message::TopicRequest(TopicRequest {
+                request: 1,
+                name: b"a",
+            });
+            let length = request.encode(&mut bytes).unwrap() as u32;
+            let ask = ToSequence::TopicRequest {
+                conn,
+                offset: 0,
+                length,
+            };
+            self.command(at, ask, &bytes[..length as usize]);
+        }
+        let publisher = &self.publisher;
+        if let (Some(topic), true) = (publisher.topic, publisher.is_established)
+            && publisher.sent < publisher.wanted.min(publisher.acked + 64)
+        {
+            let sequence = publisher.sent + 1;
+            let fields = Fields {
+                topic,
+                publisher: PublisherId(1),
+                incarnation: Incarnation(1),
+                publisher_seq: PublisherSeq(sequence),
+                ..Fields::default()
+            };
+            let payload = sequence.to_le_bytes();
+            let mut bytes = [0; 128];
+            let length = record::encode(&mut bytes, RecordKind::Data, &fields, &[], &payload);
+            let length = length.unwrap();
+            let records = ToSequence::Records {
+                conn: publisher.conn(),
+                offset: 0,
+                length: length as u32,
+                receive_time_ns: self.now.utc_ns,
+            };
+            self.publisher.sent += 1;
+            assert_eq!(length, stride(length));
+            self.command(at, records, &bytes[..length]);
+        }
+    }
+
+    fn command(&mut self, at: usize, command: ToSequence, bytes: &[u8]) {
+        let done = self.with_window(at, |node, log, now| {
+            node.on_command(command, bytes, now, log)
+        });
+        assert!(done.is_some_and(|done| done.is_done), "there is room");
+    }
+
+    fn on_reply(&mut self, at: usize, reply: ToIngress) {
+        if let ToIngress::Serve { .. } = reply {
+            self.machines[at].is_serving = true;
+            return;
+        }
+        let publisher = &mut self.publisher;
+        let own = publisher.conn();
+        match reply {
+            ToIngress::Established {
+                conn,
+                next_expected,
+                released_through,
+            } if conn == own => {
+                assert!(
+                    released_through.get() >= publisher.acked,
+                    "acknowledged and forgotten: {} of {}",
+                    released_through,
+                    publisher.acked
+                );
+                publisher.is_established = true;
+                publisher.sent = next_expected.get() - 1;
+                publisher.acked = released_through.get();
+            }
+            ToIngress::Topic { conn, topic, .. } if conn == own => publisher.topic = Some(topic),
+            ToIngress::Ack {
+                conn,
+                publisher_seq,
+                ..
+            } if conn == own => publisher.acked = publisher.acked.max(publisher_seq.get()),
+            ToIngress::Reject { conn, code, .. } if conn == own => panic!("rejected: {code:?}"),
+            _ => {}
+        }
+    }
+
+    /// Folds the ledger: everything acknowledged is in it, once, in order.
+    pub fn verify(&self) {
+        let mut disk = Disk {
+            bytes: self.ledger.clone(),
+            superblock: self.machines[0].disk.superblock,
+        };
+        disk.superblock.clean = None;
+        let superblock = disk.superblock;
+        let empty = Tables::empty(self.settings.stream);
+        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {}).unwrap();
+        let publisher = &recovered.tables.publishers[&PublisherId(1)];
+        assert!(publisher.last.get() >= self.publisher.acked);
+        assert_eq!(
+            recovered.tables.next_seq.get() - 1,
+            publisher.last.get(),
+            "each message once"
+        );
+    }
+}
+
+impl Publisher {
+    fn conn(&self) -> ConnId {
+        ConnId {
+            index: self.conn,
+            generation: 0,
+        }
+    }
+}
+
+/// Whether two logs hold the same blocks; what lies behind a filler's first unit is not part of a log.
+fn is_same_log(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        let (Ok(left), Ok(right)) = (
+            relay_journal::block::decode_header(&a[at..]),
+            relay_journal::block::decode_header(&b[at..]),
+        ) else {
+            return false;
+        };
+        if left != right || a[at..at + left.body_end()] != b[at..at + left.body_end()] {
+            return false;
+        }
+        at += left.span as usize;
+    }
+    true
+}
+
+impl Machine {
+    pub fn new(settings: &Settings, node: u64, incarnation: u64) -> Self {
+        Self {
+            node: None,
+            disk: Disk {
+                bytes: vec![0; MEMORY],
+                superblock: Superblock {
+                    format_version: FORMAT_VERSION,
+                    node: NodeId(node),
+                    stream: settings.stream,
+                    disk_incarnation: incarnation,
+                    created_ns: 1,
+                    segment_size: settings.segment_size,
+                    block_alignment: settings.block_alignment,
+                    write_method: WriteMethod::Dsync,
+                    in_flight_bytes_max: settings.in_flight_bytes_max(),
+                    generation: 1,
+                    clean: None,
+                    promised: Epoch(0),
+                    committed: Epoch(0),
+                    committed_nonce: 0,
+                    unknown_tail: None,
+                    ring_length: settings.ring_size,
+                },
+            },
+            memory: vec![0; MEMORY],
+            process: node * 1_000,
+            floor: Position(0),
+            writes: VecDeque::new(),
+            reads: VecDeque::new(),
+            votes: VecDeque::new(),
+            asks: VecDeque::new(),
+            restart: None,
+            replies: Vec::new(),
+            halted: None,
+            set_aside: Vec::new(),
+            is_frozen: false,
+            holds_writes: false,
+            is_serving: false,
+            reigns: Vec::new(),
+        }
+    }
+
+    fn member(&self, policy: Policy) -> Member {
+        Member {
+            node: self.disk.superblock.node,
+            incarnation: self.disk.superblock.disk_incarnation,
+            process: if policy == Policy::Mirrored {
+                self.process
+            } else {
+                0
+            },
+        }
+    }
+}
