@@ -123,6 +123,8 @@ pub enum ToIngress {
         /// Number of the trading session.
         trading_session: u64,
     },
+    /// This node leads but reaches neither its standbys nor the arbiter: clients are to try elsewhere until it serves again.
+    Withdraw,
     /// Release moved on, or publishers are held or let go.
     Progress {
         /// The next seq to be released.

@@ -23,13 +23,14 @@ mod seek;
 
 use std::collections::VecDeque;
 
-use relay_wire::id::{Epoch, Position};
+use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::{Floor, Member, Members, Membership};
 use relay_wire::peer::{Progress, Standing};
+use relay_wire::record::UncleanBody;
 
 use crate::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
 use crate::command::LogEnd;
-use crate::group::{Carry, GroupSettings, HaltReason, Vote};
+use crate::group::{Carry, GroupSettings, HaltReason, Loss, Vote, WordRefused};
 use crate::links::Identity;
 
 /// A decision, for the node to carry out.
@@ -97,6 +98,8 @@ pub(crate) struct PeerView {
     pub(crate) obliged_ns: u64,
     /// What it was asked to promise.
     pub(crate) asked: Epoch,
+    /// An operator took it out; it stays out until it is told otherwise.
+    pub(crate) is_detached: bool,
 }
 
 /// A swap that was asked for and is not known to be settled.
@@ -107,6 +110,13 @@ struct Proposal {
     floor_base: Option<Revision>,
     /// An answer to an earlier asking left it open.
     is_open: bool,
+}
+
+/// An operator's word that this node is to lead.
+#[derive(Debug, Clone, Copy)]
+struct Promotion {
+    asked_ns: u64,
+    accepts_loss: bool,
 }
 
 /// The request under way.
@@ -146,6 +156,8 @@ pub(crate) struct Failover {
     next_id: u64,
     ask_after_ns: u64,
     arbiter_heard_ns: Option<u64>,
+    /// The last request to the arbiter got no certain answer.
+    is_arbiter_gone: bool,
     proposal: Option<Proposal>,
     /// The epoch this node promised for its own next proposal.
     own_promise: Epoch,
@@ -157,6 +169,10 @@ pub(crate) struct Failover {
     leaderless_ns: u64,
     /// When a primary asked this node to take over.
     handed_over_ns: Option<u64>,
+    /// An operator's word that this node is to lead, with what may be lost by it.
+    promotion: Option<Promotion>,
+    /// The reign that begins was forced.
+    unclean: Option<UncleanBody>,
     floor_written: Floor,
     floor_due_ns: u64,
     nonces: u64,
@@ -189,6 +205,7 @@ impl Failover {
                 caught_up_ns: None,
                 obliged_ns: 0,
                 asked: Epoch(0),
+                is_detached: false,
             })
             .collect();
         let carry = carry.unwrap_or(Carry {
@@ -212,6 +229,9 @@ impl Failover {
             next_id: 1,
             ask_after_ns: 0,
             arbiter_heard_ns: None,
+            is_arbiter_gone: false,
+            promotion: None,
+            unclean: None,
             proposal: None,
             own_promise: Epoch(0),
             joining: None,
@@ -478,10 +498,11 @@ impl Failover {
         if self.is_halted {
             return;
         }
-        if !matches!(
+        self.is_arbiter_gone = matches!(
             reply.answer,
             ArbiterAnswer::Unavailable | ArbiterAnswer::Unknown
-        ) {
+        );
+        if !self.is_arbiter_gone {
             self.arbiter_heard_ns = Some(now_ns);
         }
         match (asked.what, reply.answer) {
@@ -592,6 +613,7 @@ impl Failover {
         self.joined = None;
         self.joining = None;
         self.handed_over_ns = None;
+        self.promotion = None;
         let order = if self.reign.replace(won).is_some() {
             Order::Reopen(won)
         } else {
@@ -714,6 +736,95 @@ impl Failover {
                 && !view.progress.is_disk_stalled
                 && now_ns < view.heard_ns + self.settings.suspect_ns
         })
+    }
+
+    /// Fewer copies than this and nothing is released: as the reign's record says.
+    pub(crate) fn min_copies(&self) -> u8 {
+        let reign = self.reign.as_ref();
+        reign.map_or(self.settings.min_copies, |reign| reign.min_copies)
+    }
+
+    /// Whether this primary reaches neither another copy that counts nor the arbiter (rule R13).
+    pub(crate) fn is_cut_off(&self, now_ns: u64) -> bool {
+        let Some(reign) = &self.reign else {
+            return false;
+        };
+        let me = self.settings.identity;
+        let others = reign.members.as_slice().iter().filter(|m| **m != me);
+        let is_anyone_heard = others.clone().any(|member| {
+            self.view_of(member)
+                .is_some_and(|view| self.is_well(view, 2 * self.settings.suspect_ns, now_ns))
+        });
+        self.is_arbiter_gone && others.count() > 0 && !is_anyone_heard
+    }
+
+    /// What an operator accepted with this reign; told once.
+    pub(crate) fn take_unclean(&mut self) -> Option<UncleanBody> {
+        self.unclean.take()
+    }
+
+    /// An operator takes a node out of the set, or lets it in again.
+    ///
+    /// # Errors
+    /// [`WordRefused`] says why not.
+    pub(crate) fn detach(&mut self, node: NodeId, is_detached: bool) -> Result<(), WordRefused> {
+        let reign = self.reign.as_ref().ok_or(WordRefused::NotPrimary)?;
+        let set = reign.members.without(node);
+        let is_member = set.len() < reign.members.len();
+        if is_detached && is_member && set.len() < self.settings.min_copies.into() {
+            return Err(WordRefused::TooFewCopies);
+        }
+        let view = self.peers.iter_mut().find(|view| view.member.node == node);
+        view.ok_or(WordRefused::NotAPeer)?.is_detached = is_detached;
+        Ok(())
+    }
+
+    /// An operator wants this node to lead.
+    ///
+    /// # Errors
+    /// [`WordRefused`] says why not, and what could be lost.
+    pub(crate) fn promote(
+        &mut self,
+        accepts_loss: bool,
+        facts: &Facts,
+        now_ns: u64,
+    ) -> Result<(), WordRefused> {
+        if self.reign.is_some() {
+            return Err(WordRefused::IsPrimary);
+        }
+        match self.loss(facts) {
+            Some(loss) if !accepts_loss || loss == Loss::NoRecord => {
+                Err(WordRefused::MayLose(loss))
+            }
+            _ => {
+                self.promotion = Some(Promotion {
+                    asked_ns: now_ns,
+                    accepts_loss,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// What may be lost if this node leads, as far as is known.
+    fn loss(&self, facts: &Facts) -> Option<Loss> {
+        let Some(registers) = &self.registers else {
+            return Some(Loss::NoRecord);
+        };
+        let floor = registers.floor.unwrap_or_default().position;
+        if !registers
+            .membership
+            .members
+            .contains(&self.settings.identity)
+        {
+            Some(Loss::NotInSet)
+        } else if facts.durable.point.position < floor {
+            Some(Loss::BelowFloor)
+        } else if self.wanted.unknown_tail.is_some() {
+            Some(Loss::TailUnknown)
+        } else {
+            None
+        }
     }
 
     /// Whether a peer can be counted on now: connected, heard lately, its disk working.

@@ -34,6 +34,8 @@ pub struct GroupSettings {
     pub policy: Policy,
     /// With fewer copies nothing is released.
     pub min_copies: u8,
+    /// Nobody is dropped and nobody takes over unless an operator says so.
+    pub is_manual: bool,
     /// Each side of a link says something at least so often.
     pub heartbeat_ns: u64,
     /// A primary silent for so long is suspected; a member a head start earlier.
@@ -71,6 +73,81 @@ pub struct Vote {
     /// Where damage was cut at a start, until somebody has answered for it.
     pub unknown_tail: Option<Position>,
 }
+
+/// Why an operator's word is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WordRefused {
+    /// This node does not lead.
+    NotPrimary,
+    /// It leads already.
+    IsPrimary,
+    /// The node named is none of the group's, or this one.
+    NotAPeer,
+    /// Too few copies would be left.
+    TooFewCopies,
+    /// The node named is not in the set, or not connected.
+    NotInSync,
+    /// A planned switch is under way.
+    UnderWay,
+    /// Something that was released may be missing here; only with the loss accepted.
+    MayLose(Loss),
+}
+
+/// What a promotion may lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Loss {
+    /// This copy is not in the set the newest known record names.
+    NotInSet = 1,
+    /// The log is shorter than what is known to be released.
+    BelowFloor = 2,
+    /// Damage was cut at the start and nobody has answered for it.
+    TailUnknown = 3,
+    /// The record could not be read from the arbiter.
+    NoRecord = 4,
+}
+
+impl core::fmt::Display for Loss {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotInSet => {
+                "this copy is not in the in-sync set: what was released since is missing"
+            }
+            Self::BelowFloor => "this copy ends before what is known to be released",
+            Self::TailUnknown => {
+                "this copy cut damage when it started, and no other has answered for it"
+            }
+            Self::NoRecord => {
+                "the membership record can't be read: whether this copy is whole is not known"
+            }
+        })
+    }
+}
+
+impl core::fmt::Display for WordRefused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotPrimary => write!(f, "this node does not lead: ask the primary"),
+            Self::IsPrimary => write!(f, "this node leads already"),
+            Self::NotAPeer => write!(f, "no other node of the group has this number"),
+            Self::TooFewCopies => write!(
+                f,
+                "fewer copies than min_copies would be left, and nothing would be released"
+            ),
+            Self::NotInSync => write!(
+                f,
+                "that node is not in the in-sync set now: wait until it has caught up, see status"
+            ),
+            Self::UnderWay => write!(f, "a switch is under way already"),
+            Self::MayLose(loss) => write!(
+                f,
+                "it could lose messages that were acknowledged: {loss}. Bring another copy back, or                  accept the loss by typing this node's name"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for WordRefused {}
 
 /// Why a node can't go on by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -512,6 +512,10 @@ impl Ingress {
                 self.epoch = epoch;
                 self.trading_session = trading_session;
             }
+            ToIngress::Withdraw => {
+                self.is_serving = false;
+                self.end_all(TerminateCode::NotPrimary, now_ns);
+            }
             ToIngress::Taken { .. } => {}
         }
     }
@@ -679,6 +683,10 @@ impl Ingress {
     /// Accept nobody any more and take leave of everyone.
     pub fn stop(&mut self, code: TerminateCode, now_ns: u64) {
         self.is_stopping = true;
+        self.end_all(code, now_ns);
+    }
+
+    fn end_all(&mut self, code: TerminateCode, now_ns: u64) {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
             let conn = ConnId {

@@ -19,6 +19,8 @@ use crate::sequence::Sequence;
 
 /// A peer that does not answer an OPEN is asked again after so long, ns.
 const ASK_AGAIN_NS: u64 = 100_000_000;
+/// A block that can't be read is tried again after so long, ns.
+const DAMAGE_PAUSE_NS: u64 = 1_000_000_000;
 /// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
 const READ_LENGTH: u32 = 1 << 20;
 
@@ -56,6 +58,8 @@ pub(crate) struct Mirror {
     budget_ns: u64,
     rate: u64,
     segment_size: u64,
+    /// A block of ours that is to go to it can't be read: not tried again before this time.
+    paused_until_ns: u64,
     mismatches: u64,
 }
 
@@ -63,6 +67,7 @@ impl Mirror {
     pub(crate) fn new(peer: u32, block_span_max: u32, segment_size: u64, rate: u64) -> Self {
         Self {
             segment_size,
+            paused_until_ns: 0,
             peer,
             phase: Phase::Idle,
             cursor: Position(0),
@@ -177,7 +182,7 @@ impl Mirror {
         envelope: &Envelope,
         now_ns: u64,
     ) -> Option<Piece> {
-        if !self.is_streaming() || self.is_reading {
+        if !self.is_streaming() || self.is_reading || now_ns < self.paused_until_ns {
             return None;
         }
         while self.cursor < sealed.point.position && self.cursor >= ring.start() {
@@ -241,6 +246,7 @@ impl Mirror {
         bytes: &[u8],
         links: &mut Links,
         envelope: &Envelope,
+        now_ns: u64,
     ) -> ReadOutcome {
         self.is_reading = false;
         if !self.is_streaming() || self.cursor != position {
@@ -258,6 +264,7 @@ impl Mirror {
         let sent = self.cursor.since(position);
         self.budget = self.budget.saturating_sub(sent);
         if sent == 0 {
+            self.paused_until_ns = now_ns + DAMAGE_PAUSE_NS;
             ReadOutcome::Damaged
         } else {
             ReadOutcome::Sent

@@ -40,7 +40,6 @@ use crate::settings::Settings;
 use crate::standby::Standby;
 
 pub use self::peers::Heard;
-pub use self::primary::HandOverRefused;
 use self::primary::Primary;
 
 /// What the caller is to do.
@@ -69,6 +68,8 @@ pub enum NodeEffect {
     Ask(ArbiterRequest),
     /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`].
     StoreVote(Vote),
+    /// Send every subscriber to another node.
+    Withdraw,
     /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
     ReadLog {
         /// The peer's place.
@@ -246,6 +247,10 @@ impl Node {
         credentials: Arc<CredentialBook>,
         start: Start,
     ) -> Self {
+        assert!(
+            settings.block_alignment >= 1024,
+            "an epoch's opening records fit one unit"
+        );
         let now = start.now;
         let ring_start = start.tables.position;
         let released = start.tables.released;
@@ -448,7 +453,7 @@ impl Node {
         while let Some(order) = group.failover.poll_order() {
             self.carry_out(group, order, now);
         }
-        self.release(group);
+        self.release(group, now);
         group.links.on_time(now.mono_ns);
         self.hand_over_if_due(group, now);
         self.stop_if_due(group, now);

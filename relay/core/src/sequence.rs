@@ -5,7 +5,8 @@
 //! durable where it must be, that end is released: subscribers may read it and publishers are told.
 //!
 //! Invariants:
-//! * `released <= durable <= sealed <= appended`, and none of them ever goes back;
+//! * `released <= durable <= sealed <= appended`, and none of them ever goes back; where copies in memory count, release may
+//!   be ahead of this node's own disk;
 //! * a record is journalled at most once for each (publisher, incarnation, publisher sequence), without a gap;
 //! * nothing is acknowledged, and no topic id told, before the block that holds it is released;
 //! * after a write error nothing is released any more.
@@ -22,7 +23,7 @@ use relay_journal::topics::Topics;
 use relay_wire::code::{Held, Policy, RecordKind, RejectCode};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherSeq, Seq, TopicId};
 use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Membership};
-use relay_wire::record::{self, EpochBody, Fields, Record};
+use relay_wire::record::{self, EpochBody, Fields, Record, UncleanBody};
 use relay_wire::topic;
 use zerocopy::IntoBytes;
 
@@ -132,6 +133,8 @@ pub struct Sequence {
     unreleased: VecDeque<(u64, LogEnd)>,
     /// How far the group lets go; the end of the address space for a node that is not in one.
     group_limit: Position,
+    /// What is in this node's memory counts, without waiting for its disk.
+    memory_counts: bool,
     released: LogEnd,
     released_block: u64,
     /// The release position the newest sealed block carries.
@@ -211,6 +214,7 @@ impl Sequence {
             persist: Persist::new(beginning.write_method, settings.write_depth, end),
             unreleased: VecDeque::with_capacity(blocks_unreleased_max as usize),
             group_limit: Position(u64::MAX),
+            memory_counts: false,
             released: end,
             released_block: packing.number(),
             released_on_disk: point.position,
@@ -264,6 +268,7 @@ impl Sequence {
         &mut self,
         membership: &Membership,
         session: Option<(u64, &str)>,
+        unclean: Option<&UncleanBody>,
         now: Now,
         log: &mut LogWindow<'_>,
     ) -> bool {
@@ -276,7 +281,7 @@ impl Sequence {
             }
             self.seal(log, now);
         }
-        // The record takes one unit with its block, so it fits what is left of any segment and is always the epoch's first
+        // The records take one unit with their block, so they fit what is left of any segment and are always the epoch's first
         // block: where two logs part can then be told from their epochs alone (`history`).
         let end = self
             .packing
@@ -287,6 +292,10 @@ impl Sequence {
         }
         self.packing.set_epoch(membership.epoch);
         self.append_epoch(membership.epoch, false, Some(membership), log);
+        if let Some(body) = unclean {
+            let fields = Fields::default();
+            self.append_control(RecordKind::Unclean, &fields, body.as_bytes(), log);
+        }
         if let Some((number, name)) = session {
             self.append_trading_session(number, name, log);
         }
@@ -625,9 +634,11 @@ impl Sequence {
         self.is_failed = true;
     }
 
-    /// The group lets everything up to `limit` go, as far as this node's own part is done.
-    pub fn set_group_limit(&mut self, limit: Position) {
+    /// The group lets everything up to `limit` go, as far as this node's own part is done: on its disk, or in its memory where
+    /// the policy and the number of copies allow that.
+    pub fn set_group_limit(&mut self, limit: Position, memory_counts: bool) {
         self.group_limit = limit;
+        self.memory_counts = memory_counts;
         if !self.is_failed {
             self.advance();
         }
@@ -638,9 +649,10 @@ impl Sequence {
         if self.persist.start_sync() {
             self.effects.push_back(SequenceEffect::Sync);
         }
-        let own = match self.settings.policy {
-            Policy::Mirrored => self.packing.position(),
-            Policy::Local | Policy::Durable => self.persist.durable().point.position,
+        let own = if self.memory_counts {
+            self.packing.position()
+        } else {
+            self.persist.durable().point.position
         };
         let through = own.min(self.group_limit);
         let before = self.released;

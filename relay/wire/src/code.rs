@@ -39,6 +39,8 @@ codes!(
         Epoch = 4,
         /// Opens a trading session.
         TradingSession = 5,
+        /// An operator made a node lead although something released may be missing there.
+        Unclean = 6,
     }
 );
 

@@ -442,6 +442,28 @@ pub fn epoch_body(payload: &[u8]) -> Option<&EpochBody> {
         .map(|(body, _)| body)
 }
 
+/// Body of an UNCLEAN record: what an operator accepted.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct UncleanBody {
+    /// The epoch before, as the record showed it.
+    pub epoch_before: U64,
+    /// Who led it.
+    pub primary_before: U64,
+    /// How far the log was known to be released, at least.
+    pub floor: U64,
+    /// Where the forced node's log ended: what lies between is lost here.
+    pub tail: U64,
+    /// Why something may be missing: 1 not in the set, 2 below the floor, 3 damage was cut.
+    pub loss: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<UncleanBody>() == 40);
+
 /// Views the body of a TRADING_SESSION record: its number and name.
 #[must_use]
 pub fn trading_session_body(payload: &[u8]) -> Option<(u64, &str)> {

@@ -28,7 +28,9 @@ impl Failover {
         }
         let members = self.set_to_keep(&reign, now_ns);
         let demanded = self.demanded(&reign, now_ns);
-        if members == reign.members && demanded <= reign.epoch {
+        let min_copies = self.min_copies_for(&reign, members);
+        let is_same = members == reign.members && min_copies == reign.min_copies;
+        if is_same && demanded <= reign.epoch {
             self.write_floor(facts, now_ns);
             return;
         }
@@ -46,7 +48,7 @@ impl Failover {
                 epoch,
                 nonce: self.nonce(),
                 members,
-                min_copies: self.settings.min_copies,
+                min_copies,
                 policy: self.settings.policy,
                 ..reign
             },
@@ -63,12 +65,12 @@ impl Failover {
         let me = self.settings.identity;
         let mut set = reign.members;
         for member in reign.members.as_slice() {
+            let view = self.peers.iter().find(|v| v.member.node == member.node);
             let is_lost = *member != me
-                && self
-                    .peers
-                    .iter()
-                    .find(|view| view.member.node == member.node)
-                    .is_none_or(|view| view.member != *member || self.is_lost(view, now_ns));
+                && view.is_none_or(|view| {
+                    let is_gone = view.member != *member || self.is_lost(view, now_ns);
+                    view.is_detached || (is_gone && !self.settings.is_manual)
+                });
             if is_lost && set.len() > self.settings.min_copies.into() {
                 set = set.without(member.node);
             }
@@ -77,12 +79,26 @@ impl Failover {
             let has_kept_up = view
                 .caught_up_ns
                 .is_some_and(|since| now_ns >= since + self.settings.readmit_after_ns);
-            let is_wanted = has_kept_up && !view.is_observer && !self.is_lost(view, now_ns);
+            let is_wanted = has_kept_up
+                && !view.is_observer
+                && !view.is_detached
+                && !self.is_lost(view, now_ns);
             if is_wanted && !set.contains(&view.member) {
                 set = set.with(view.member);
             }
         }
         set
+    }
+
+    /// A forced reign may have begun with fewer copies than the configuration asks for; as soon as there are enough, it holds
+    /// again.
+    fn min_copies_for(&self, reign: &Membership, members: Members) -> u8 {
+        let wanted = self.settings.min_copies;
+        if members.len() >= wanted.into() {
+            wanted
+        } else {
+            reign.min_copies
+        }
     }
 
     /// Whether a member is to be dropped, a head start before it would give up on this primary.
@@ -114,11 +130,12 @@ impl Failover {
         let (Some(reign), Some(registers)) = (self.reign, self.registers) else {
             return;
         };
+        let known = registers.floor.unwrap_or_default();
+        // The first of a reign replaces the one before whatever it says: after a forced reign that may have been further on.
+        let is_news = released.point.position > known.position
+            || (known.epoch != reign.epoch && released.point.position != known.position);
         // Before the first release of a reign the checksum at the released end is not at hand.
-        let is_due = now_ns >= self.floor_due_ns
-            && released.block_checksum != 0
-            && released.point.position > self.floor_written.position
-            && released.point.position > registers.floor.unwrap_or_default().position;
+        let is_due = now_ns >= self.floor_due_ns && released.block_checksum != 0 && is_news;
         if !is_due {
             return;
         }

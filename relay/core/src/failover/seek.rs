@@ -3,8 +3,9 @@
 
 use relay_wire::id::Epoch;
 use relay_wire::membership::{Members, Membership};
+use relay_wire::record::UncleanBody;
 
-use super::{Facts, Failover, Order, PeerView, Proposal, What};
+use super::{Facts, Failover, Order, PeerView, Promotion, Proposal, What};
 use crate::arbiter::{Ask, Registers};
 
 /// A learner looks at the record so often, to know of a change nobody told it.
@@ -32,8 +33,19 @@ impl Failover {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }
+        if let Some(promotion) = self.promotion {
+            self.follow_word(promotion, &registers, facts, now_ns);
+            return;
+        }
         let record = registers.membership;
-        if !record.members.contains(&self.settings.identity) || self.settings.is_observer {
+        let is_candidate = record.members.contains(&self.settings.identity)
+            && !self.settings.is_observer
+            && !self.settings.is_manual;
+        // Where an operator decides, only the primary itself goes on, after its own restart.
+        let goes_on = self.settings.is_manual
+            && record.primary == self.settings.identity.node
+            && record.members.contains(&self.settings.identity);
+        if !is_candidate && !goes_on {
             return;
         }
         let Some(suspected_ns) = self.suspected_since(&record, facts, now_ns) else {
@@ -53,11 +65,49 @@ impl Failover {
             // Something released is missing here: another member has it, or an operator has to decide.
             return;
         }
-        self.stand(&registers, now_ns);
+        let members = self.set_to_lead(&record, now_ns);
+        self.stand(&registers, members, self.settings.min_copies, now_ns);
+    }
+
+    /// An operator said that this node is to lead.
+    fn follow_word(
+        &mut self,
+        promotion: Promotion,
+        registers: &Registers,
+        facts: &Facts,
+        now_ns: u64,
+    ) {
+        if self.read_ns < promotion.asked_ns {
+            self.ask(What::Read, Ask::Read, now_ns);
+            return;
+        }
+        let loss = self.loss(facts);
+        if loss.is_some() && !promotion.accepts_loss {
+            // The record read since shows what was not known when the word was given.
+            self.promotion = None;
+            return;
+        }
+        let (members, min_copies) = if loss.is_some() {
+            self.wanted.unknown_tail = None;
+            (Members::of(&[self.settings.identity]), 1)
+        } else {
+            let members = self.set_to_lead(&registers.membership, now_ns);
+            (members, self.settings.min_copies)
+        };
+        let record = &registers.membership;
+        self.unclean = loss.map(|loss| UncleanBody {
+            epoch_before: record.epoch.get().into(),
+            primary_before: record.primary.get().into(),
+            floor: registers.floor.unwrap_or_default().position.get().into(),
+            tail: facts.durable.point.position.get().into(),
+            loss: loss as u8,
+            reserved: [0; 7],
+        });
+        self.stand(registers, members, min_copies, now_ns);
     }
 
     /// Promises, then proposes itself.
-    fn stand(&mut self, registers: &Registers, now_ns: u64) {
+    fn stand(&mut self, registers: &Registers, members: Members, min_copies: u8, now_ns: u64) {
         let record = &registers.membership;
         self.joined = None;
         self.joining = None;
@@ -69,8 +119,8 @@ impl Failover {
                 epoch,
                 nonce: self.nonce(),
                 primary: self.settings.identity.node,
-                members: self.set_to_lead(record, now_ns),
-                min_copies: self.settings.min_copies,
+                members,
+                min_copies,
                 policy: self.settings.policy,
                 ..*record
             },

@@ -366,13 +366,13 @@ impl Node {
     }
 
     /// What was asked for with [`NodeEffect::ReadLog`] was read: `bytes` start at `position`, and are empty where it failed.
-    pub fn on_log_read(&mut self, peer: u32, position: Position, bytes: &[u8]) {
+    pub fn on_log_read(&mut self, peer: u32, position: Position, bytes: &[u8], now: Now) {
         let Some(mut group) = self.group.take() else {
             return;
         };
         let envelope = group.envelope(&self.settings);
         let mirror = &mut group.mirrors[peer as usize];
-        let outcome = mirror.on_read(position, bytes, &mut group.links, &envelope);
+        let outcome = mirror.on_read(position, bytes, &mut group.links, &envelope, now.mono_ns);
         if outcome == ReadOutcome::Damaged {
             self.effects
                 .push_back(NodeEffect::Note(Note::Damaged(position)));

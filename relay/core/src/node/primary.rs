@@ -4,10 +4,12 @@ use relay_journal::tables::Tables;
 use relay_wire::id::{NodeId, Position};
 use relay_wire::membership::Membership;
 use relay_wire::peer::{HistoryEntry, PeerMessage};
+use relay_wire::record::UncleanBody;
 
 use super::{Group, Node, NodeEffect, Note, Role};
 use crate::command::{Now, ToIngress};
 use crate::failover::MirrorFacts;
+use crate::group::WordRefused;
 use crate::log::{LogView, LogWindow};
 use crate::sequence::{Beginning, Sequence};
 
@@ -26,9 +28,13 @@ pub(super) struct Primary {
     opening: Option<Membership>,
     /// End of the present epoch's opening block.
     pub(super) opened: Position,
-    /// Clients may log on, and know the epoch, once this is released.
-    serving: Option<(Position, Membership)>,
+    /// Clients may log on, and know the epoch, once its opening is released.
+    serving: Option<Membership>,
+    /// Clients were sent away.
+    is_withdrawn: bool,
     trading_session: u64,
+    /// What an operator accepted with this reign, until it is journalled.
+    unclean: Option<UncleanBody>,
     hand_over: Option<HandOver>,
 }
 
@@ -39,31 +45,6 @@ struct HandOver {
     is_said: bool,
 }
 
-/// Why a planned switch can't be begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOverRefused {
-    /// This node does not lead.
-    NotPrimary,
-    /// The node named is not in the set, or not connected.
-    NotInSync,
-    /// One is under way.
-    UnderWay,
-}
-
-impl core::fmt::Display for HandOverRefused {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::NotPrimary => "this node does not lead: ask the primary",
-            Self::NotInSync => {
-                "that node is not in the in-sync set now: wait until it has caught up, see status"
-            }
-            Self::UnderWay => "a switch is under way already",
-        })
-    }
-}
-
-impl core::error::Error for HandOverRefused {}
-
 impl Primary {
     pub(super) fn alone(sequence: Sequence) -> Self {
         Self {
@@ -72,7 +53,9 @@ impl Primary {
             epochs: Vec::new(),
             opening: None,
             serving: None,
+            is_withdrawn: false,
             trading_session: 0,
+            unclean: None,
             hand_over: None,
         }
     }
@@ -115,7 +98,7 @@ impl Node {
             &beginning,
         );
         sequence.hold_back_to(group.carry_released.min(tables.position));
-        sequence.set_group_limit(Position(0));
+        sequence.set_group_limit(Position(0), false);
         let entries = tables.epochs.iter().map(|entry| HistoryEntry {
             epoch: entry.epoch,
             start: entry.start,
@@ -130,7 +113,9 @@ impl Node {
             epochs,
             opening: Some(*membership),
             serving: None,
+            is_withdrawn: false,
             trading_session,
+            unclean: group.failover.take_unclean(),
             hand_over: None,
         }));
         for mirror in &mut group.mirrors {
@@ -169,12 +154,14 @@ impl Node {
         let session = group.session.as_ref();
         let session = session.map(|(number, name)| (*number, name.as_str()));
         let before = primary.sequence.sealed_end();
+        let unclean = primary.unclean.as_ref();
         if !primary
             .sequence
-            .open_group_epoch(&membership, session, now, log)
+            .open_group_epoch(&membership, session, unclean, now, log)
         {
             return;
         }
+        primary.unclean = None;
         // What was sealed before it, in the old epoch, is not the epoch's start.
         let (position, checksum) = primary.sequence.newest_block();
         debug_assert!(position >= before.point.position);
@@ -188,7 +175,7 @@ impl Node {
         }
         primary.opening = None;
         primary.opened = primary.sequence.sealed_end().point.position;
-        primary.serving = Some((primary.opened, membership));
+        primary.serving = Some(membership);
     }
 
     /// Asks the peers to follow, and looks how they do.
@@ -227,7 +214,7 @@ impl Node {
     }
 
     /// The join (rule R7): the least of what every copy that counts has acknowledged in this epoch.
-    pub(super) fn release(&mut self, group: &mut Group) {
+    pub(super) fn release(&mut self, group: &mut Group, now: Now) {
         let Role::Primary(primary) = &mut self.role else {
             return;
         };
@@ -236,7 +223,7 @@ impl Node {
         };
         let is_mirrored = self.settings.policy == relay_wire::code::Policy::Mirrored;
         let mut limit = Position(u64::MAX);
-        if counted.len() < group.settings.min_copies.into() || group.failover.is_union_split() {
+        if counted.len() < group.failover.min_copies().into() || group.failover.is_union_split() {
             limit = Position(0);
         }
         for member in counted.as_slice() {
@@ -259,15 +246,39 @@ impl Node {
         if primary.opening.is_some() {
             limit = Position(0);
         }
-        primary.sequence.set_group_limit(limit);
-        if let Some((opened, membership)) = primary.serving
-            && primary.sequence.released().position >= opened
-        {
+        // A copy in memory survives the loss of one machine only where there is another.
+        let memory_counts = is_mirrored && counted.len() > 1;
+        primary.sequence.set_group_limit(limit, memory_counts);
+        self.serve_or_withdraw(group, now);
+    }
+
+    /// Clients are served once what the reign began with is released, and sent away while neither a standby nor the arbiter
+    /// can be reached: then somebody else may lead (rule R13).
+    fn serve_or_withdraw(&mut self, group: &Group, now: Now) {
+        let Role::Primary(primary) = &mut self.role else {
+            return;
+        };
+        let is_cut_off = group.failover.is_cut_off(now.mono_ns);
+        if is_cut_off && !primary.is_withdrawn {
+            primary.is_withdrawn = true;
+            self.effects
+                .push_back(NodeEffect::Reply(ToIngress::Withdraw));
+            self.effects.push_back(NodeEffect::Withdraw);
+        }
+        let is_open =
+            primary.opening.is_none() && primary.sequence.released().position >= primary.opened;
+        if is_cut_off || !is_open {
+            return;
+        }
+        if let (Some(membership), true) = (primary.serving, !is_cut_off) {
             primary.serving = None;
+            primary.is_withdrawn = false;
             self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {
                 epoch: membership.epoch,
                 trading_session: primary.trading_session,
             }));
+        } else if primary.is_withdrawn {
+            primary.serving = group.failover.membership().copied();
         }
     }
 
@@ -298,16 +309,16 @@ impl Node {
     /// Begins the planned switch to `node`, or to whichever member has kept up best.
     ///
     /// # Errors
-    /// [`HandOverRefused`].
-    pub fn hand_over(&mut self, node: Option<NodeId>, now: Now) -> Result<(), HandOverRefused> {
+    /// [`WordRefused`] says why not.
+    pub fn hand_over(&mut self, node: Option<NodeId>, now: Now) -> Result<(), WordRefused> {
         let (Role::Primary(primary), Some(group)) = (&mut self.role, &self.group) else {
-            return Err(HandOverRefused::NotPrimary);
+            return Err(WordRefused::NotPrimary);
         };
         if primary.hand_over.is_some() {
-            return Err(HandOverRefused::UnderWay);
+            return Err(WordRefused::UnderWay);
         }
         let Some(membership) = group.failover.membership() else {
-            return Err(HandOverRefused::NotPrimary);
+            return Err(WordRefused::NotPrimary);
         };
         let mut best: Option<(Position, u32)> = None;
         for (peer, view) in group.failover.peers().iter().enumerate() {
@@ -319,13 +330,37 @@ impl Node {
                 best = Some((held, peer as u32));
             }
         }
-        let (_, peer) = best.ok_or(HandOverRefused::NotInSync)?;
+        let (_, peer) = best.ok_or(WordRefused::NotInSync)?;
         primary.hand_over = Some(HandOver {
             peer,
             asked_ns: now.mono_ns,
             is_said: false,
         });
         Ok(())
+    }
+
+    /// Takes a node out of the set, where enough copies stay, or lets it in again: an operator's word to the primary.
+    ///
+    /// # Errors
+    /// [`WordRefused`] says why not.
+    pub fn detach(&mut self, node: NodeId, is_detached: bool) -> Result<(), WordRefused> {
+        let group = self.group.as_mut().ok_or(WordRefused::NotAPeer)?;
+        group.failover.detach(node, is_detached)
+    }
+
+    /// Makes this node lead: an operator's word. Where something released may be missing here it is refused unless the loss is
+    /// accepted, and then journalled with the reign.
+    ///
+    /// # Errors
+    /// [`WordRefused`] says why not, and what could be lost.
+    pub fn promote(&mut self, accepts_loss: bool, now: Now) -> Result<(), WordRefused> {
+        let Some(mut group) = self.group.take() else {
+            return Err(WordRefused::IsPrimary);
+        };
+        let facts = self.facts(&group, now);
+        let done = group.failover.promote(accepts_loss, &facts, now.mono_ns);
+        self.group = Some(group);
+        done
     }
 
     /// Says the word once everything taken is released, and takes it back when nothing comes of it.

@@ -159,6 +159,7 @@ fn group(
         secret: SECRET.to_vec(),
         policy: settings.policy,
         min_copies,
+        is_manual: false,
         heartbeat_ns: 10 * MS,
         suspect_ns: 200 * MS,
         suspect_closed_ns: 40 * MS,
@@ -460,7 +461,7 @@ impl Cluster {
         for (peer, position, length) in machine.reads.drain(..) {
             let from = position.get() as usize;
             let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
-            node.on_log_read(peer, position, &bytes);
+            node.on_log_read(peer, position, &bytes, now);
         }
         for vote in machine.votes.drain(..) {
             let superblock = &mut machine.disk.superblock;
@@ -559,7 +560,7 @@ impl Cluster {
                     let bytes = machine.memory[from..from + length as usize].to_vec();
                     machine.writes.push_back((number, position, bytes));
                 }
-                NodeEffect::Sync | NodeEffect::Stopped(_) => {}
+                NodeEffect::Sync | NodeEffect::Stopped(_) | NodeEffect::Withdraw => {}
                 NodeEffect::Reply(reply) => machine.replies.push(reply),
                 NodeEffect::Released(point) => self.on_released(at, point.position),
                 NodeEffect::Link(effect) => self.on_link(at, effect),
@@ -792,8 +793,8 @@ impl Cluster {
     }
 
     fn on_reply(&mut self, at: usize, reply: ToIngress) {
-        if let ToIngress::Serve { .. } = reply {
-            self.machines[at].is_serving = true;
+        if let ToIngress::Serve { .. } | ToIngress::Withdraw = reply {
+            self.machines[at].is_serving = reply != ToIngress::Withdraw;
             return;
         }
         let publisher = &mut self.publisher;
@@ -823,6 +824,31 @@ impl Cluster {
             ToIngress::Reject { conn, code, .. } if conn == own => panic!("rejected: {code:?}"),
             _ => {}
         }
+    }
+
+    /// What was released behind the end of this machine's log is given up: its log is the history from here on.
+    pub fn accept_loss(&mut self, at: usize) {
+        let node = self.machines[at].node.as_ref().unwrap();
+        let tail = node.status().durable.point.position.get() as usize;
+        self.ledger.truncate(tail);
+        self.publisher.acked = 0;
+        self.publisher.sent = 0;
+    }
+
+    /// Kinds of all records released.
+    pub fn kinds(&self) -> Vec<RecordKind> {
+        let mut kinds = Vec::new();
+        let mut at = 0;
+        while at < self.ledger.len() {
+            let header = relay_journal::block::decode_header(&self.ledger[at..]).unwrap();
+            let body =
+                &self.ledger[at + relay_journal::block::HEADER_LENGTH..at + header.body_end()];
+            for record in relay_journal::block::records(body) {
+                kinds.extend(record.unwrap().1.kind());
+            }
+            at += header.span as usize;
+        }
+        kinds
     }
 
     /// Folds the ledger: everything acknowledged is in it, once, in order.

@@ -5,6 +5,8 @@
 mod cluster;
 
 use cluster::{Cluster, MS, Machine};
+use relay_core::group::{Loss, WordRefused};
+use relay_wire::code::RecordKind;
 use relay_wire::id::{NodeId, Position};
 use relay_wire::peer::Standing;
 
@@ -366,4 +368,64 @@ fn a_learner_catches_up_from_disk_while_the_flow_goes_on() {
     let tail = cluster.ledger.len() as u64;
     let status = cluster.machines[1].node.as_ref().unwrap().status();
     assert!(status.durable.point.position >= Position(tail));
+}
+
+/// Goal: a primary that reaches nobody sends its clients away, and serves again when it reaches somebody (R13).
+#[test]
+fn a_primary_cut_off_from_everybody_withdraws() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.no_arbiter.extend([0, 1]);
+    cluster.cut.extend([(0, 1), (1, 0)]);
+    cluster.until("it withdraws", |cluster| !cluster.machines[0].is_serving);
+    cluster.no_arbiter.clear();
+    cluster.cut.clear();
+    cluster.publish(10);
+    cluster.verify();
+}
+
+#[test]
+fn a_detached_node_stays_out_until_it_is_let_in() {
+    let mut cluster = Cluster::running(3, 2);
+    cluster.publish(10);
+    let detach = |cluster: &mut Cluster, node, is_detached| {
+        let primary = cluster.machines[0].node.as_mut().unwrap();
+        primary.detach(NodeId(node), is_detached)
+    };
+    detach(&mut cluster, 3, true).unwrap();
+    cluster.until("it is out", |cluster| cluster.in_sync() == 2);
+    cluster.publish(10);
+    cluster.pass(1_000, |cluster| cluster.in_sync() == 3);
+    assert_eq!(
+        detach(&mut cluster, 2, true),
+        Err(WordRefused::TooFewCopies)
+    );
+    detach(&mut cluster, 3, false).unwrap();
+    cluster.until("it is in again", |cluster| cluster.in_sync() == 3);
+    cluster.verify();
+}
+
+/// Goal: a copy that may lack something leads only where an operator accepts the loss, and the journal says so.
+#[test]
+fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.kill(1, 0);
+    cluster.until("the standby is dropped", |cluster| cluster.in_sync() == 1);
+    cluster.publish(10);
+    cluster.kill(0, 9);
+    cluster.start(1);
+    cluster.pass(3_000, |cluster| cluster.standing(1) == Standing::Leading);
+    let now = cluster.now;
+    let node = cluster.machines[1].node.as_mut().unwrap();
+    assert_eq!(
+        node.promote(false, now),
+        Err(WordRefused::MayLose(Loss::NotInSet))
+    );
+    node.promote(true, now).unwrap();
+    // What only the first disk held is lost, as accepted: the new history begins where the standby's log ends.
+    cluster.accept_loss(1);
+    cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
+    cluster.publish(5);
+    assert!(cluster.kinds().contains(&RecordKind::Unclean));
 }
