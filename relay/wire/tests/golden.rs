@@ -5,18 +5,21 @@
 
 use std::path::PathBuf;
 
-use relay_wire::code::{From, Held, RecordKind, RejectCode, Role, TerminateCode};
+use relay_wire::code::{From, Held, Policy, RecordKind, RejectCode, Role, TerminateCode};
 use relay_wire::id::{
     Epoch, Incarnation, NodeId, PublisherId, PublisherSeq, Seq, StreamId, TopicId,
 };
+use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Member, Members, Membership};
 use relay_wire::message::{
     Ack, Challenge, Heartbeat, Logon, LogonAck, Message, Patterns, Reject, Subscribe, Subscribed,
     Terminate, Topic, TopicRequest,
 };
 use relay_wire::record::{
-    EpochBody, Fields, Record, encode, encoded_stride, epoch_body, stamp, trading_session_body,
+    EpochBody, Fields, Record, UncleanBody, encode, encoded_stride, epoch_body, epoch_membership,
+    stamp, trading_session_body,
 };
 use serde_json::{Value, json};
+use zerocopy::FromBytes;
 
 const SECRET: &[u8] = b"not a secret any more";
 
@@ -429,6 +432,17 @@ fn body_of(kind: RecordKind, payload: &[u8]) -> Value {
                 "copies": body.copies,
                 "policy": body.policy,
                 "clean": body.clean,
+                "membership": epoch_membership(payload).map(membership_of),
+            })
+        }
+        RecordKind::Unclean => {
+            let body = UncleanBody::ref_from_bytes(payload).unwrap();
+            json!({
+                "epoch_before": body.epoch_before.get(),
+                "primary_before": body.primary_before.get(),
+                "floor": body.floor.get(),
+                "tail": body.tail.get(),
+                "loss": body.loss,
             })
         }
         RecordKind::TradingSession => {
@@ -436,6 +450,21 @@ fn body_of(kind: RecordKind, payload: &[u8]) -> Value {
             json!({ "number": number, "name": name })
         }
     }
+}
+
+fn membership_of(record: Membership) -> Value {
+    let members = record.members.as_slice().iter();
+    json!({
+        "stream": record.stream.get(),
+        "epoch": record.epoch.get(),
+        "nonce": record.nonce,
+        "primary": record.primary.get(),
+        "min_copies": record.min_copies,
+        "policy": record.policy.number(),
+        "members": members
+            .map(|m| json!({ "node": m.node.get(), "incarnation": m.incarnation, "process": m.process }))
+            .collect::<Vec<_>>(),
+    })
 }
 
 fn records() -> Vec<Value> {
@@ -456,6 +485,32 @@ fn records() -> Vec<Value> {
         "Monday \u{2014} day".as_bytes(),
     ]
     .concat();
+    let member = |node, incarnation| Member {
+        node: NodeId(node),
+        incarnation,
+        process: 0,
+    };
+    let membership = Membership {
+        stream: StreamId(1),
+        epoch: Epoch(7),
+        nonce: 0x0123_4567_89ab_cdef,
+        primary: NodeId(2),
+        members: Members::of(&[member(1, 0xa1), member(2, 0xb2)]),
+        min_copies: 2,
+        policy: Policy::Durable,
+    };
+    let mut group_epoch = epoch.as_bytes().to_vec();
+    let mut record_bytes = [0; MEMBERSHIP_LENGTH_MAX];
+    let length = membership.encode(&mut record_bytes);
+    group_epoch.extend_from_slice(&record_bytes[..length]);
+    let unclean = UncleanBody {
+        epoch_before: 6.into(),
+        primary_before: 1.into(),
+        floor: 0x2000.into(),
+        tail: 0x1000.into(),
+        loss: 2,
+        reserved: [0; 7],
+    };
     let data = RecordKind::Data;
     let mut vectors = vec![
         record(
@@ -480,6 +535,7 @@ fn records() -> Vec<Value> {
         (RecordKind::PublisherSession, b""),
         (RecordKind::Epoch, epoch.as_bytes()),
         (RecordKind::TradingSession, &session),
+        (RecordKind::Unclean, unclean.as_bytes()),
     ] {
         for has_extension in [false, true] {
             let with = if has_extension { "with" } else { "without" };
@@ -487,6 +543,14 @@ fn records() -> Vec<Value> {
             vectors.push(record(&name, kind, has_extension, stamped, payload));
         }
     }
+    let name = "Epoch of a group, stamped";
+    vectors.push(record(
+        name,
+        RecordKind::Epoch,
+        false,
+        stamped,
+        &group_epoch,
+    ));
     vectors
 }
 
