@@ -13,6 +13,7 @@
 //! * [`ingress`]: connections, logon, what a publisher may send;
 //! * [`sequence`]: the one order: sequence numbers, duplicate check, blocks, durability, release, acknowledgement;
 //! * [`fanout`]: subscribers, each a cursor over what is released;
+//! * [`register`]: the arbiter's side of a stream: records changed by compare-and-swap;
 //! * [`startup`]: from what recovery found to the machines above.
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod outgoing;
 mod packing;
 mod persist;
 mod publishers;
+pub mod register;
 pub mod sequence;
 pub mod settings;
 pub mod startup;
