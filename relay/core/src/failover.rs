@@ -137,7 +137,7 @@ enum What {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failover {
     settings: GroupSettings,
     peers: Vec<PeerView>,

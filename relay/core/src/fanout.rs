@@ -98,7 +98,7 @@ pub enum FanoutEffect {
 }
 
 /// The machine. See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fanout {
     settings: Settings,
     credentials: Arc<CredentialBook>,

@@ -69,7 +69,7 @@ enum State {
     Closing { since_ns: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     generation: u32,
     state: State,
@@ -96,7 +96,7 @@ pub struct Parsed {
 }
 
 /// The machine. See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ingress {
     settings: Settings,
     credentials: Arc<CredentialBook>,

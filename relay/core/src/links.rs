@@ -117,7 +117,7 @@ enum Phase {
     Proven(u32),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     generation: u32,
     phase: Phase,
@@ -138,7 +138,7 @@ struct PeerEntry {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Links {
     me: NodeId,
     process: u64,

@@ -42,7 +42,7 @@ pub(crate) struct Piece {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Mirror {
     peer: u32,
     phase: Phase,

@@ -43,7 +43,7 @@ pub use self::peers::Heard;
 use self::primary::Primary;
 
 /// What the caller is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum NodeEffect {
     /// Write `length` bytes of the log at `position` and report with [`Node::on_written`].
     Write {
@@ -155,7 +155,7 @@ pub struct PeerStatus {
 }
 
 /// What a start needs besides settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Start {
     /// The fold of the log on disk.
     pub tables: Tables,
@@ -173,7 +173,7 @@ pub struct Start {
     pub now: Now,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Role {
     Follower(Box<Standby>),
     Primary(Box<Primary>),
@@ -182,7 +182,7 @@ enum Role {
 }
 
 /// Everything a node of a group has besides its log.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Group {
     settings: GroupSettings,
     failover: Failover,
@@ -204,7 +204,7 @@ struct Group {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Node {
     settings: Settings,
     credentials: Arc<CredentialBook>,

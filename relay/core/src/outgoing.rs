@@ -6,7 +6,7 @@
 use relay_wire::message::{Message, MessageError};
 
 /// A queue of encoded messages.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Outgoing {
     bytes: Box<[u8]>,
     start: usize,

@@ -23,7 +23,7 @@ struct InFlight {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Persist {
     method: WriteMethod,
     depth: usize,

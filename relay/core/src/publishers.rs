@@ -26,7 +26,7 @@ pub(crate) struct Publisher {
 }
 
 /// All publishers, each with a place that stays its own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct PublisherTable {
     places: HashMap<PublisherId, u32>,
     publishers: Vec<Publisher>,

@@ -113,7 +113,7 @@ struct TopicWait {
 }
 
 /// The machine. See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sequence {
     settings: Settings,
     credentials: Arc<CredentialBook>,
@@ -156,7 +156,7 @@ pub struct Sequence {
 }
 
 /// What a start needs besides the settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Beginning<'a> {
     /// The fold of the log up to its tail.
     pub tables: &'a Tables,

@@ -77,7 +77,7 @@ struct Waiting {
 }
 
 /// See the module's description.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Standby {
     geometry: Geometry,
     eager_depth: usize,

@@ -49,7 +49,7 @@ pub(super) enum Skip {
 }
 
 /// What a subscriber wants.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Selection {
     pub(super) is_everything: bool,
     pub(super) patterns: Vec<Box<str>>,

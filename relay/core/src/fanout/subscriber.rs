@@ -27,7 +27,7 @@ pub(super) enum Sending {
     Log,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Subscriber {
     pub(super) conn: ConnId,
     pub(super) credential: u32,

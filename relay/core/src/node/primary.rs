@@ -19,7 +19,7 @@ const HAND_OVER_NS: u64 = 2_000_000_000;
 const STOP_NS: u64 = 1_000_000_000;
 
 /// What a primary has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Primary {
     pub(super) sequence: Sequence,
     /// The epochs of its log.
