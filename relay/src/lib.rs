@@ -9,6 +9,8 @@
 //! 2 the command line is wrong.
 
 mod allocations;
+#[doc(hidden)] // the program's own; open so that its tests can drive it against real arbiters
+pub mod arbiter;
 mod arena;
 mod clock;
 mod config;

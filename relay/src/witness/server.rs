@@ -256,11 +256,8 @@ fn leave(shared: &Shared, number: u64) {
 
 fn serve(shared: &Shared, number: u64, socket: &TcpStream, address: SocketAddr) {
     let mut inbox = Inbox::new(socket);
-    let end = match log_on(shared, &mut inbox) {
+    let end = match log_on(shared, number, &mut inbox) {
         Ok(node) => {
-            if let Some(guest) = lock(&shared.roster).guests.get_mut(&number) {
-                guest.is_logged_on = true;
-            }
             tracing::info!(%node, %address, "logged on");
             let end = answer_all(shared, &mut inbox);
             tracing::info!(%node, %address, "gone");
@@ -297,7 +294,7 @@ fn prepare(shared: &Shared, socket: &TcpStream) -> std::io::Result<()> {
 }
 
 /// Challenge, logon, welcome. Which node it is.
-fn log_on(shared: &Shared, inbox: &mut Inbox<'_>) -> Result<NodeId, End> {
+fn log_on(shared: &Shared, number: u64, inbox: &mut Inbox<'_>) -> Result<NodeId, End> {
     prepare(shared, inbox.socket)?;
     let deadline = Instant::now() + shared.config.logon_timeout;
     let mut nonce: Nonce = [0; 32];
@@ -315,6 +312,10 @@ fn log_on(shared: &Shared, inbox: &mut Inbox<'_>) -> Result<NodeId, End> {
     };
     if !logon.proof_holds(&shared.config.secret, &nonce) {
         return Err(End::Said(WitnessCode::Authentication));
+    }
+    // Before it is told: who was welcomed does not give way any more.
+    if let Some(guest) = lock(&shared.roster).guests.get_mut(&number) {
+        guest.is_logged_on = true;
     }
     let welcome = Welcome::new(&shared.config.secret, &logon.nonce, &nonce);
     say(inbox.socket, &Frame::of(Message::Welcome(welcome)))?;
