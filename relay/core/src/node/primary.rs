@@ -6,7 +6,7 @@ use relay_wire::membership::Membership;
 use relay_wire::peer::{HistoryEntry, PeerMessage};
 use relay_wire::record::UncleanBody;
 
-use super::{Group, Node, NodeEffect, Note, Role};
+use super::{Group, Node, NodeEffect, Note, ReadPurpose, Role};
 use crate::command::{Now, ToIngress};
 use crate::failover::MirrorFacts;
 use crate::group::WordRefused;
@@ -298,6 +298,7 @@ impl Node {
             let piece = mirror.pump(sealed, durable, ring, links, &envelope, now.mono_ns);
             if let Some(piece) = piece {
                 self.effects.push_back(NodeEffect::ReadLog {
+                    purpose: ReadPurpose::CatchUp,
                     peer: mirror.peer(),
                     position: piece.position,
                     length: piece.length,
