@@ -549,12 +549,19 @@ impl Node {
         for peer in 0..group.mirrors.len() {
             group.links.close_peer(peer as u32);
         }
-        self.effects.push_back(NodeEffect::Restart(reason, carry));
+        if group.stop_asked_ns.is_some() {
+            self.is_stopped = true;
+            self.effects.push_back(NodeEffect::Stopped(None));
+        } else {
+            self.effects.push_back(NodeEffect::Restart(reason, carry));
+        }
     }
 
-    /// Takes nothing more in; what was appended is still released where that can be.
+    /// Takes nothing more in; what was appended is still released where that can be. A primary with a standby in sync hands over
+    /// to it first, so that clients lose nothing but a connection.
     pub fn stop(&mut self, now: Now) {
-        if let Role::Primary(primary) = &mut self.role {
+        let is_handing_over = self.hand_over(None, now).is_ok();
+        if let (Role::Primary(primary), false) = (&mut self.role, is_handing_over) {
             primary.sequence.stop();
         }
         if let Some(group) = &mut self.group {

@@ -15,8 +15,8 @@ use crate::sequence::{Beginning, Sequence};
 
 /// A planned switch that has not come about after so long is given up, ns.
 const HAND_OVER_NS: u64 = 2_000_000_000;
-/// At a stop, what can't be released for want of copies is given up after so long, ns.
-const STOP_NS: u64 = 1_000_000_000;
+/// At a stop, what can't be released for want of copies is given up after so long, ns; a planned switch comes before it.
+const STOP_NS: u64 = HAND_OVER_NS + 1_000_000_000;
 
 /// What a primary has.
 #[derive(Debug, Clone)]
@@ -375,6 +375,9 @@ impl Node {
         };
         if now.mono_ns >= hand_over.asked_ns + HAND_OVER_NS {
             primary.hand_over = None;
+            if group.stop_asked_ns.is_some() {
+                primary.sequence.stop();
+            }
             self.effects
                 .push_back(NodeEffect::Note(Note::HandOverFailed));
             return;
