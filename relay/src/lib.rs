@@ -12,6 +12,7 @@ mod arena;
 mod clock;
 mod config;
 mod counters;
+mod fixed_files;
 mod format;
 mod housekeeping;
 mod idle;

@@ -136,6 +136,11 @@ impl Ring {
         unsafe { self.submitter.register_buffers(&[vector]) }
     }
 
+    /// Makes a table of `slots` files, all empty, for operations that name a file by its number in it.
+    pub(crate) fn register_file_slots(&self, slots: u32) -> io::Result<()> {
+        self.submitter.register_files_sparse(slots)
+    }
+
     /// Queues an operation; enters the kernel first if the queue is full.
     ///
     /// # Safety

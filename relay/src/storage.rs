@@ -437,11 +437,21 @@ impl Segments {
         self.geometry.start_of(self.count() as u64)
     }
 
+    /// Number of the segment `position` lies in.
+    pub(crate) fn index_of(&self, position: Position) -> u64 {
+        self.geometry.segment_of(position)
+    }
+
+    /// The descriptor of segment `index`; `None` while it is not prepared.
+    pub(crate) fn descriptor(&self, index: u64) -> Option<RawFd> {
+        let file = self.files.get(usize::try_from(index).ok()?)?.get()?;
+        Some(file.as_raw_fd())
+    }
+
     /// The descriptor and the offset in it of `position`; `None` where nothing is prepared.
     pub(crate) fn place(&self, position: Position) -> Option<(RawFd, u64)> {
-        let index = self.geometry.segment_of(position) as usize;
-        let file = self.files.get(index)?.get()?;
-        Some((file.as_raw_fd(), self.geometry.offset_of(position)))
+        let descriptor = self.descriptor(self.index_of(position))?;
+        Some((descriptor, self.geometry.offset_of(position)))
     }
 }
 
