@@ -256,9 +256,10 @@ impl IngressAgent {
         let Some(place) = self.free.pop() else {
             return;
         };
-        let Some(conn) = self.machine.on_accept(nonce, now.mono_ns) else {
+        let welcomed = self.machine.on_accept(nonce, now.mono_ns);
+        self.refused.set(self.machine.refused());
+        let Some(conn) = welcomed else {
             self.free.push(place);
-            self.refused.set(self.machine.refused());
             return;
         };
         configure(&socket);
