@@ -20,6 +20,7 @@ mod link;
 mod parking_flag;
 mod pipeline;
 mod ring;
+mod space;
 mod stage;
 mod startup;
 mod storage;

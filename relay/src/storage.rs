@@ -408,6 +408,11 @@ impl Segments {
         self.count.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// How many more a stream can have.
+    pub(crate) fn places_left(&self) -> u64 {
+        (SEGMENTS_MAX - self.count()) as u64
+    }
+
     /// Bytes of each.
     pub(crate) const fn segment_size(&self) -> u64 {
         self.geometry.segment_size()
