@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use appliance::{Appliance, LIMIT, Shape, eventually, payload, send, take, text};
 use relay_client::wire::item::{self, Front, Limits};
-use relay_client::wire::message::{Logon, Message};
+use relay_client::wire::message::{Logon, Message, TopicRequest};
 use relay_client::{ClientError, Publisher, Start};
-use relay_wire::code::Role;
+use relay_wire::code::{RejectCode, Role};
 use relay_wire::id::{Incarnation, PublisherId, StreamId};
 
 /// A start must fail, and its last words contain all of `parts`.
@@ -629,6 +629,34 @@ fn fill(path: &std::path::Path) {
         while file.write_all(&chunk).is_ok() {}
     }
     let _ = file.sync_all();
+}
+
+/// Goal: the relay itself refuses a bad name, whatever a client lets through, and the session goes on. Method: raw requests,
+/// with bytes that are no UTF-8 among them, then a good one.
+#[test]
+fn a_topic_request_that_breaks_the_rules_is_answered() {
+    let appliance = Appliance::started(Shape::default());
+    let mut raw = Raw::logon(&appliance);
+    let mut ask = |request, name: &[u8]| {
+        let message = Message::TopicRequest(TopicRequest { request, name });
+        raw.socket.write_all(&message.to_vec().unwrap()).unwrap();
+        loop {
+            let item = raw.next().expect("the session goes on");
+            match Message::decode(&item) {
+                Ok(Message::Topic(topic)) if topic.request == request => return None,
+                Ok(Message::Reject(reject)) if reject.request == request => {
+                    return Some(reject.code);
+                }
+                _ => {}
+            }
+        }
+    };
+    let too_deep = b"a.b.c.d.e.f.g.h.i";
+    let bad: [&[u8]; 6] = [b"", b"a..b", b"a.>", b"a\xff", &[b'x'; 256], too_deep];
+    for (request, name) in (1..).zip(bad) {
+        assert_eq!(ask(request, name), Some(RejectCode::BadTopic), "{name:?}");
+    }
+    assert_eq!(ask(7, b"a.b"), None);
 }
 
 #[test]
