@@ -329,6 +329,7 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
             tables: ready.recovered.tables,
             released,
             prepared_ahead: config.prepared,
+            block_room: 2 * u64::from(settings.block_span_max()),
             prepare_rate: config.prepare_rate,
             checkpoint_every: config.checkpoint_every,
             stop: Arc::clone(&stop_housekeeping),

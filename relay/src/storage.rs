@@ -408,6 +408,11 @@ impl Segments {
         self.count.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// How many more a stream can have.
+    pub(crate) fn places_left(&self) -> u64 {
+        (SEGMENTS_MAX - self.count()) as u64
+    }
+
     /// Bytes of each.
     pub(crate) const fn segment_size(&self) -> u64 {
         self.geometry.segment_size()
@@ -437,11 +442,21 @@ impl Segments {
         self.geometry.start_of(self.count() as u64)
     }
 
+    /// Number of the segment `position` lies in.
+    pub(crate) fn index_of(&self, position: Position) -> u64 {
+        self.geometry.segment_of(position)
+    }
+
+    /// The descriptor of segment `index`; `None` while it is not prepared.
+    pub(crate) fn descriptor(&self, index: u64) -> Option<RawFd> {
+        let file = self.files.get(usize::try_from(index).ok()?)?.get()?;
+        Some(file.as_raw_fd())
+    }
+
     /// The descriptor and the offset in it of `position`; `None` where nothing is prepared.
     pub(crate) fn place(&self, position: Position) -> Option<(RawFd, u64)> {
-        let index = self.geometry.segment_of(position) as usize;
-        let file = self.files.get(index)?.get()?;
-        Some((file.as_raw_fd(), self.geometry.offset_of(position)))
+        let descriptor = self.descriptor(self.index_of(position))?;
+        Some((descriptor, self.geometry.offset_of(position)))
     }
 }
 
