@@ -2,6 +2,10 @@
 //! for a condition; nothing sleeps for an amount of time to be right.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its own part
 
+pub mod asker;
+pub mod disk;
+pub mod witness;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -55,6 +59,45 @@ pub struct Appliance {
 pub struct Running {
     pub child: Child,
     stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// A process that has said its first line.
+pub struct Launched {
+    pub child: Child,
+    /// The line, without its end.
+    pub line: String,
+    /// Kept open, so that it can say more.
+    _stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// Starts `command` with its log appended to `log` and waits for its first line; if it ends before, its status and the last
+/// line of the log.
+pub fn launch(command: &mut Command, log: &Path) -> Result<Launched, String> {
+    let log_file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let status = child.wait().unwrap();
+        let said = std::fs::read_to_string(log).unwrap();
+        let last = said.lines().last().unwrap_or_default();
+        return Err(format!("{status}: {last}"));
+    }
+    Ok(Launched {
+        child,
+        line: line.trim_end().to_owned(),
+        _stdout: stdout,
+    })
 }
 
 pub fn scratch() -> tempfile::TempDir {
@@ -279,10 +322,14 @@ pub fn credential(name: &str) -> Credential {
     }
 }
 
-/// The program; it dies with the thread that starts it, so that an aborted test leaves nothing behind.
 pub fn relayd() -> Command {
+    program(env!("CARGO_BIN_EXE_relayd"))
+}
+
+/// A program that dies with the thread that starts it, so that an aborted test leaves nothing behind.
+pub fn program(path: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relayd"));
+    let mut command = Command::new(path);
     // SAFETY: between fork and exec only prctl is called, which is allowed there.
     unsafe {
         command.pre_exec(|| {
@@ -339,4 +386,34 @@ pub fn take(subscriber: &mut Subscriber, count: usize) -> Vec<Vec<u8>> {
 
 pub fn exists(path: &Path) -> bool {
     path.exists()
+}
+
+/// The seed of a random test: `RELAY_SEED`, or the time. It is printed, so that a failure can be run again.
+pub fn seed() -> u64 {
+    let given = std::env::var("RELAY_SEED").ok();
+    let seed = given.map_or_else(
+        || {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+            now.as_nanos() as u64
+        },
+        |text| text.parse().expect("RELAY_SEED is a number"),
+    );
+    println!("RELAY_SEED={seed}");
+    seed
+}
+
+/// Numbers that only look random (splitmix64).
+pub struct Random(u64);
+
+impl Random {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
 }
