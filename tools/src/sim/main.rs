@@ -33,6 +33,9 @@ mod search;
 mod shrink;
 mod swarm;
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 
 use clap::Parser;
