@@ -74,6 +74,7 @@ fn open_journal(config: &StreamConfig) -> Result<Ready, StartError> {
         );
         storage.zero(cut.position, cut.leftovers)?;
     }
+    storage.settle(recovered.tail)?;
     let segments = storage.open_segments()?;
     let epoch = decide::next_epoch(&recovered.tables, &superblock);
     let in_flight = config.settings.in_flight_bytes_max();

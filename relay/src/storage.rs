@@ -166,6 +166,10 @@ impl Storage {
         };
         lock(&file, directory)?;
         check_filesystem(directory)?;
+        // A process that was killed between writing a generation and syncing it left it in a cache: it must be on the disk
+        // before the other one is written over, or a loss of power then could take both.
+        file.sync_all()
+            .map_err(at("syncing the superblock", &path))?;
         let mut both = [0; 2 * GENERATION_LENGTH];
         let length = file
             .metadata()
@@ -244,6 +248,27 @@ impl Storage {
             segments.add(open_direct(&path)?, &path)?;
         }
         Ok(segments)
+    }
+
+    /// Makes durable what lies before `tail`. A process that was killed may have left complete blocks that no sync had
+    /// covered: recovery counts them in, so they must not be lost with the power afterwards. Nothing further back than what
+    /// may be in flight can be meant.
+    pub(crate) fn settle(&self, tail: Position) -> Result<(), StorageError> {
+        let geometry = self.superblock.geometry();
+        let from = tail
+            .get()
+            .saturating_sub(self.superblock.in_flight_bytes_max);
+        let last = geometry.segment_of(Position(tail.get().saturating_sub(1)));
+        for index in geometry.segment_of(Position(from))..=last {
+            let path = segment_path(&self.directory, index);
+            match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|file| file.sync_data())
+                    .map_err(at("syncing a segment", &path))?,
+            }
+        }
+        Ok(())
     }
 
     /// Overwrites `length` bytes of the log from `position` on with zeroes, durably, from the far end towards
