@@ -15,6 +15,7 @@ mod arena;
 mod clock;
 mod config;
 mod counters;
+mod fixed_files;
 mod format;
 mod housekeeping;
 mod idle;
@@ -22,6 +23,7 @@ mod link;
 mod parking_flag;
 mod pipeline;
 mod ring;
+mod space;
 mod stage;
 mod startup;
 mod storage;
@@ -107,7 +109,8 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("relayd: {error}");
+            // Standard error may lie on the very disk that failed.
+            let _ = writeln!(std::io::stderr(), "relayd: {error}");
             ExitCode::FAILURE
         }
     }
@@ -132,8 +135,21 @@ fn format_all(argument: &ConfigArgument) -> Result<(), StartError> {
         return Ok(());
     }
     let config = Config::parse(&argument.config, &text)?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     for stream in &config.streams {
-        format::format(stream, &mut |line| println!("{line}"))?;
+        format::format(stream, &mut |told| match told {
+            format::Told::Progress(line) if is_terminal => {
+                let _ = write!(std::io::stderr(), "\r{line}");
+            }
+            format::Told::Progress(_) => {}
+            format::Told::Done(line) => {
+                if is_terminal {
+                    // Over what the progress left.
+                    let _ = write!(std::io::stderr(), "\r\x1b[K");
+                }
+                println!("{line}");
+            }
+        })?;
     }
     Ok(())
 }

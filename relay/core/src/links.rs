@@ -162,7 +162,7 @@ impl Links {
     ) -> Self {
         let places = 2 * peers.len() + STRANGERS_MAX;
         let message_length_max =
-            peer::CONTROL_LENGTH_MAX.max(peer::HEADER_LENGTH + block_span_max as usize);
+            peer::CONTROL_LENGTH_MAX.max(peer::BLOCK_OVERHEAD + block_span_max as usize);
         Self {
             me,
             process,
@@ -383,7 +383,7 @@ impl Links {
         let link = self.peers[peer as usize].link;
         link.is_some_and(|link| {
             let outgoing = &self.slots[link.index as usize].outgoing;
-            outgoing.len() + length + peer::HEADER_LENGTH + OUTGOING_RESERVE <= outgoing.capacity()
+            outgoing.len() + length + peer::BLOCK_OVERHEAD + OUTGOING_RESERVE <= outgoing.capacity()
         })
     }
 

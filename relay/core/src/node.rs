@@ -25,7 +25,7 @@ use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position, Seq};
 use relay_wire::membership::Membership;
-use relay_wire::peer::{Envelope, Standing};
+use relay_wire::peer::{Envelope, Place, Standing};
 
 use crate::arbiter::{ArbiterReply, ArbiterRequest};
 use crate::command::{LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
@@ -74,6 +74,8 @@ pub enum NodeEffect {
     ReadLog {
         /// The peer's place.
         peer: u32,
+        /// What for, for the report.
+        purpose: ReadPurpose,
         /// First byte.
         position: Position,
         /// Bytes; not beyond the segment's end.
@@ -87,6 +89,15 @@ pub enum NodeEffect {
     Halt(HaltReason),
     /// For the log of the process: something an operator may want to know.
     Note(Note),
+}
+
+/// What a piece of the log is read for. At most one read of each kind is under way for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadPurpose {
+    /// The peer catches up.
+    CatchUp,
+    /// The peer's copy of a block is damaged.
+    Repair,
 }
 
 /// Something an operator may want to know.
@@ -106,6 +117,8 @@ pub enum Note {
     Mirrors(NodeId, Position),
     /// A block read for a peer is not what was written.
     Damaged(Position),
+    /// A peer's copy of the block at this position is damaged; it asked for ours.
+    Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
 }
@@ -188,6 +201,8 @@ struct Group {
     failover: Failover,
     links: Links,
     mirrors: Vec<Mirror>,
+    /// The block each peer asks for, because its own copy is damaged.
+    fetches: Vec<Option<Place>>,
     /// The follower's blocks come over this peer's connection, from where the primary said.
     source: Option<u32>,
     /// Won, and not begun yet: what was received is still on its way to the disk.
@@ -281,6 +296,7 @@ impl Node {
                 settings: group,
                 failover,
                 links,
+                fetches: vec![None; nodes.len()],
                 mirrors,
                 source: None,
                 winning: None,
@@ -533,12 +549,19 @@ impl Node {
         for peer in 0..group.mirrors.len() {
             group.links.close_peer(peer as u32);
         }
-        self.effects.push_back(NodeEffect::Restart(reason, carry));
+        if group.stop_asked_ns.is_some() {
+            self.is_stopped = true;
+            self.effects.push_back(NodeEffect::Stopped(None));
+        } else {
+            self.effects.push_back(NodeEffect::Restart(reason, carry));
+        }
     }
 
-    /// Takes nothing more in; what was appended is still released where that can be.
+    /// Takes nothing more in; what was appended is still released where that can be. A primary with a standby in sync hands over
+    /// to it first, so that clients lose nothing but a connection.
     pub fn stop(&mut self, now: Now) {
-        if let Role::Primary(primary) = &mut self.role {
+        let is_handing_over = self.hand_over(None, now).is_ok();
+        if let (Role::Primary(primary), false) = (&mut self.role, is_handing_over) {
             primary.sequence.stop();
         }
         if let Some(group) = &mut self.group {

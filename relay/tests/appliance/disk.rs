@@ -7,7 +7,7 @@ pub struct SmallDisk {
     memory: std::fs::File,
     device: String,
     pub mounted: std::path::PathBuf,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl SmallDisk {
@@ -47,8 +47,13 @@ impl SmallDisk {
             memory,
             device,
             mounted,
-            _home: home,
+            home,
         }
+    }
+
+    /// A place that is not on it, and goes with it.
+    pub fn beside(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
     }
 
     /// From now on the kernel refuses every write to the device, which its users see as an input/output error.

@@ -49,6 +49,8 @@ impl Default for Shape {
 /// A directory with a configuration, and maybe a running `relayd`.
 pub struct Appliance {
     pub home: tempfile::TempDir,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub shape: Shape,
     pub process: Option<Running>,
     pub port: u16,
@@ -119,6 +121,7 @@ impl Appliance {
             shape.port
         };
         let appliance = Self {
+            log_path: home.path().join("log"),
             home,
             port,
             shape,
@@ -188,11 +191,10 @@ impl Appliance {
     }
 
     pub fn start_as(&mut self, command: &mut Command) -> Result<(), String> {
-        let log = self.home.path().join("log");
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(&log)
+            .open(&self.log_path)
             .unwrap();
         let mut child = command
             .arg("run")
@@ -207,7 +209,7 @@ impl Appliance {
         stdout.read_line(&mut line).unwrap();
         let Some(address) = line.trim().split("listen=").nth(1) else {
             let status = child.wait().unwrap();
-            let said = std::fs::read_to_string(&log).unwrap();
+            let said = self.log();
             let last = said.lines().last().unwrap_or_default();
             return Err(format!("{status}: {last}"));
         };
@@ -258,7 +260,7 @@ impl Appliance {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     pub fn counters(&self) -> BTreeMap<String, u64> {

@@ -34,6 +34,8 @@ pub const HISTORY_ENTRIES_MAX: usize = 4_096;
 /// Most bytes of any message but a BLOCK.
 pub const CONTROL_LENGTH_MAX: usize =
     HEADER_LENGTH + size_of::<RawHistory>() + HISTORY_ENTRIES_MAX * size_of::<RawHistoryEntry>();
+/// Bytes of a BLOCK or FETCHED besides the block.
+pub const BLOCK_OVERHEAD: usize = HEADER_LENGTH + size_of::<RawPlace>();
 /// Bytes of a HELLO.
 pub const HELLO_LENGTH: usize = HEADER_LENGTH + size_of::<RawHello>();
 /// Version of this protocol.
@@ -48,6 +50,8 @@ const FROM: u8 = 6;
 const BLOCK: u8 = 7;
 const ASK_END: u8 = 8;
 const HAND_OVER: u8 = 9;
+const FETCH: u8 = 10;
+const FETCHED: u8 = 11;
 
 /// What every message carries about its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,6 +186,31 @@ pub enum PeerMessage<'a> {
     AskEnd(Epoch),
     /// The primary, whose epoch this is, wants the receiver to take over at once.
     HandOver,
+    /// The sender's copy of a block is damaged: what does yours say?
+    Fetch(Place),
+    /// The answer; with the block asked for, header and body, where there is one.
+    Fetched(Place, FetchOutcome, &'a [u8]),
+}
+
+/// What a node has where a peer's copy is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum FetchOutcome {
+    /// An intact block that continues from the place named.
+    Here = 0,
+    /// An intact log that goes on otherwise, or ends before.
+    Otherwise = 1,
+    /// Its copy is damaged too.
+    Damaged = 2,
+}
+
+/// A place in the log, with what stands before it: two logs that agree on it have the same block there, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Position of the block.
+    pub position: Position,
+    /// Checksum of the block before.
+    pub previous_checksum: u32,
 }
 
 /// Why bytes are not a message.
@@ -287,7 +316,35 @@ impl RawHistoryEntry {
     }
 }
 
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawPlace {
+    position: U64,
+    previous_checksum: U32,
+    outcome: U32,
+}
+
+impl Place {
+    fn lay_out(&self, outcome: u32) -> RawPlace {
+        RawPlace {
+            position: self.position.get().into(),
+            previous_checksum: self.previous_checksum.into(),
+            outcome: outcome.into(),
+        }
+    }
+}
+
+impl RawPlace {
+    fn read(&self) -> Place {
+        Place {
+            position: Position(self.position.get()),
+            previous_checksum: self.previous_checksum.get(),
+        }
+    }
+}
+
 const _: () = {
+    assert!(size_of::<RawPlace>() == 16);
     assert!(size_of::<RawHeader>() == HEADER_LENGTH);
     assert!(size_of::<RawHello>() == 48);
     assert!(size_of::<RawProgress>() == 64);
@@ -330,6 +387,8 @@ impl<'a> PeerMessage<'a> {
             Self::Block(_) => BLOCK,
             Self::AskEnd(_) => ASK_END,
             Self::HandOver => HAND_OVER,
+            Self::Fetch(_) => FETCH,
+            Self::Fetched(..) => FETCHED,
         }
     }
 
@@ -351,6 +410,8 @@ impl<'a> PeerMessage<'a> {
                 Self::From(_) | Self::AskEnd(_) => 8,
                 Self::Block(block) => block.len(),
                 Self::HandOver => 0,
+                Self::Fetch(_) => size_of::<RawPlace>(),
+                Self::Fetched(_, _, block) => size_of::<RawPlace>() + block.len(),
             }
     }
 
@@ -394,6 +455,12 @@ impl<'a> PeerMessage<'a> {
             Self::AskEnd(epoch) => body.copy_from_slice(&epoch.get().to_le_bytes()),
             Self::Block(block) => body.copy_from_slice(block),
             Self::HandOver => {}
+            Self::Fetch(place) => body.copy_from_slice(place.lay_out(0).as_bytes()),
+            Self::Fetched(place, outcome, block) => {
+                let (front, rest) = body.split_at_mut(size_of::<RawPlace>());
+                front.copy_from_slice(place.lay_out(*outcome as u32).as_bytes());
+                rest.copy_from_slice(block);
+            }
         }
         let raw = RawHeader {
             length: (length as u32).into(),
@@ -460,6 +527,27 @@ impl<'a> PeerMessage<'a> {
             FROM => Self::From(Position(word()?)),
             BLOCK => Self::Block(body),
             ASK_END => Self::AskEnd(Epoch(word()?)),
+            FETCH => {
+                let raw = RawPlace::ref_from_bytes(body).map_err(|_| PeerError::Length(claimed))?;
+                if raw.outcome.get() != 0 {
+                    return Err(PeerError::Field("reserved field"));
+                }
+                Self::Fetch(raw.read())
+            }
+            FETCHED => {
+                let (raw, block) =
+                    RawPlace::ref_from_prefix(body).map_err(|_| PeerError::Length(claimed))?;
+                let outcome = match raw.outcome.get() {
+                    0 => FetchOutcome::Here,
+                    1 => FetchOutcome::Otherwise,
+                    2 => FetchOutcome::Damaged,
+                    _ => return Err(PeerError::Field("outcome")),
+                };
+                if block.is_empty() == (outcome == FetchOutcome::Here) {
+                    return Err(PeerError::Field("outcome"));
+                }
+                Self::Fetched(raw.read(), outcome, block)
+            }
             HAND_OVER if body.is_empty() => Self::HandOver,
             HAND_OVER => return Err(PeerError::Length(claimed)),
             kind => return Err(PeerError::Kind(kind)),
@@ -596,6 +684,26 @@ mod tests {
             PeerMessage::From(Position(4096)),
             PeerMessage::AskEnd(Epoch(5)),
             PeerMessage::HandOver,
+            PeerMessage::Fetch(Place {
+                position: Position(4096),
+                previous_checksum: 3,
+            }),
+            PeerMessage::Fetched(
+                Place {
+                    position: Position(4096),
+                    previous_checksum: 3,
+                },
+                FetchOutcome::Here,
+                &[5; 136],
+            ),
+            PeerMessage::Fetched(
+                Place {
+                    position: Position(4096),
+                    previous_checksum: 3,
+                },
+                FetchOutcome::Damaged,
+                &[],
+            ),
         ]
     }
 

@@ -1,11 +1,14 @@
 //! What peers say, and what is said to them.
 
+use relay_journal::block::{self, HEADER_LENGTH};
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
-use relay_wire::peer::{Envelope, History, HistoryEntry, PeerMessage, Progress, Standing};
+use relay_wire::peer::{
+    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress, Standing,
+};
 use relay_wire::proof::Nonce;
 
-use super::{Group, Node, NodeEffect, Note, Role};
+use super::{Group, Node, NodeEffect, Note, ReadPurpose, Role};
 use crate::command::Now;
 use crate::group::{HaltReason, RestartReason};
 use crate::history::{Parting, Tail, part};
@@ -200,6 +203,9 @@ impl Node {
                     .failover
                     .on_hand_over(peer, envelope.epoch, now.mono_ns);
             }
+            PeerMessage::Fetch(place) => self.on_fetch(group, peer, *place),
+            // Asked for by a start that repairs its journal, which reads the answer itself.
+            PeerMessage::Fetched(..) => {}
             PeerMessage::Hello(_) | PeerMessage::Proof(_) => group.links.close_peer(peer),
         }
         true
@@ -337,7 +343,7 @@ impl Node {
         group: &mut Group,
         peer: u32,
         epoch: Epoch,
-        block: &[u8],
+        bytes: &[u8],
         log: &mut LogWindow<'_>,
     ) -> bool {
         let Role::Follower(standby) = &mut self.role else {
@@ -351,10 +357,10 @@ impl Node {
         if !is_ours {
             return true;
         }
-        match standby.take(block, log) {
+        match standby.take(bytes, log) {
             Ok(Intake::Taken) => {
-                let released = relay_journal::block::decode_header(block)
-                    .map_or(Position(0), |header| header.released);
+                let released =
+                    block::decode_header(bytes).map_or(Position(0), |header| header.released);
                 group.note_released(released);
                 group.has_received = true;
                 true
@@ -374,10 +380,22 @@ impl Node {
     }
 
     /// What was asked for with [`NodeEffect::ReadLog`] was read: `bytes` start at `position`, and are empty where it failed.
-    pub fn on_log_read(&mut self, peer: u32, position: Position, bytes: &[u8], now: Now) {
+    pub fn on_log_read(
+        &mut self,
+        peer: u32,
+        purpose: ReadPurpose,
+        position: Position,
+        bytes: &[u8],
+        now: Now,
+    ) {
         let Some(mut group) = self.group.take() else {
             return;
         };
+        if purpose == ReadPurpose::Repair {
+            self.answer_fetch(&mut group, peer, position, bytes);
+            self.group = Some(group);
+            return;
+        }
         let envelope = group.envelope(&self.settings);
         let mirror = &mut group.mirrors[peer as usize];
         let outcome = mirror.on_read(position, bytes, &mut group.links, &envelope, now.mono_ns);
@@ -386,6 +404,81 @@ impl Node {
                 .push_back(NodeEffect::Note(Note::Damaged(position)));
         }
         self.group = Some(group);
+    }
+
+    /// A peer's copy of a block is damaged: ours is read from disk, not from memory, so that it is known to be good there.
+    fn on_fetch(&mut self, group: &mut Group, peer: u32, place: Place) {
+        let (_, durable, _) = self.positions(group);
+        let durable = durable.point.position;
+        let alignment = u64::from(self.settings.block_alignment);
+        let is_there = place.position < durable && place.position.get().is_multiple_of(alignment);
+        if !is_there {
+            self.say_fetched(group, peer, place, FetchOutcome::Otherwise, &[]);
+            return;
+        }
+        if group.fetches[peer as usize].replace(place).is_some() {
+            // A read for an earlier question is under way; after it this one is read.
+            return;
+        }
+        self.read_fetched(peer, place.position, durable);
+    }
+
+    fn read_fetched(&mut self, peer: u32, position: Position, durable: Position) {
+        let left = self.settings.segment_size - position.get() % self.settings.segment_size;
+        let length = durable
+            .since(position)
+            .min(left)
+            .min(self.settings.block_span_max().into());
+        self.effects.push_back(NodeEffect::ReadLog {
+            peer,
+            purpose: ReadPurpose::Repair,
+            position,
+            length: length as u32,
+        });
+    }
+
+    fn answer_fetch(&mut self, group: &mut Group, peer: u32, position: Position, bytes: &[u8]) {
+        let Some(place) = group.fetches[peer as usize] else {
+            return;
+        };
+        if place.position != position {
+            let (_, durable, _) = self.positions(group);
+            self.read_fetched(peer, place.position, durable.point.position);
+            return;
+        }
+        group.fetches[peer as usize] = None;
+        let header = block::decode_header(bytes).ok().filter(|header| {
+            let body = bytes.get(HEADER_LENGTH..header.body_end());
+            header.position == place.position
+                && body.is_some_and(|body| block::verify_body(header, body).is_ok())
+        });
+        let (outcome, length) = match header {
+            None => (FetchOutcome::Damaged, 0),
+            Some(header) if header.previous_checksum == place.previous_checksum => {
+                (FetchOutcome::Here, header.body_end())
+            }
+            Some(_) => (FetchOutcome::Otherwise, 0),
+        };
+        self.say_fetched(group, peer, place, outcome, &bytes[..length]);
+        if outcome == FetchOutcome::Here {
+            let node = group.failover.peers()[peer as usize].member.node;
+            let note = Note::Fetched(node, place.position);
+            self.effects.push_back(NodeEffect::Note(note));
+        }
+    }
+
+    fn say_fetched(
+        &mut self,
+        group: &mut Group,
+        peer: u32,
+        place: Place,
+        outcome: FetchOutcome,
+        block: &[u8],
+    ) {
+        let envelope = group.envelope(&self.settings);
+        let answer = PeerMessage::Fetched(place, outcome, block);
+        // Where it does not fit, the asker asks again.
+        let _ = group.links.say(peer, &envelope, &answer);
     }
 
     pub(super) fn ask_end(&mut self, group: &mut Group, peer: u32, epoch: Epoch) {

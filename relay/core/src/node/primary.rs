@@ -6,7 +6,7 @@ use relay_wire::membership::Membership;
 use relay_wire::peer::{HistoryEntry, PeerMessage};
 use relay_wire::record::UncleanBody;
 
-use super::{Group, Node, NodeEffect, Note, Role};
+use super::{Group, Node, NodeEffect, Note, ReadPurpose, Role};
 use crate::command::{Now, ToIngress};
 use crate::failover::MirrorFacts;
 use crate::group::WordRefused;
@@ -15,8 +15,8 @@ use crate::sequence::{Beginning, Sequence};
 
 /// A planned switch that has not come about after so long is given up, ns.
 const HAND_OVER_NS: u64 = 2_000_000_000;
-/// At a stop, what can't be released for want of copies is given up after so long, ns.
-const STOP_NS: u64 = 1_000_000_000;
+/// At a stop, what can't be released for want of copies is given up after so long, ns; a planned switch comes before it.
+const STOP_NS: u64 = HAND_OVER_NS + 1_000_000_000;
 
 /// What a primary has.
 #[derive(Debug, Clone)]
@@ -303,6 +303,7 @@ impl Node {
             let piece = mirror.pump(sealed, durable, ring, links, &envelope, now.mono_ns);
             if let Some(piece) = piece {
                 self.effects.push_back(NodeEffect::ReadLog {
+                    purpose: ReadPurpose::CatchUp,
                     peer: mirror.peer(),
                     position: piece.position,
                     length: piece.length,
@@ -379,6 +380,9 @@ impl Node {
         };
         if now.mono_ns >= hand_over.asked_ns + HAND_OVER_NS {
             primary.hand_over = None;
+            if group.stop_asked_ns.is_some() {
+                primary.sequence.stop();
+            }
             self.effects
                 .push_back(NodeEffect::Note(Note::HandOverFailed));
             return;

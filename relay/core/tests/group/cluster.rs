@@ -10,7 +10,7 @@ use relay_core::credential::{Credential, CredentialBook};
 use relay_core::group::{Carry, GroupSettings, HaltReason, PeerSettings, RestartReason, Vote};
 use relay_core::links::{LinkEffect, LinkId};
 use relay_core::log::{LogView, LogWindow};
-use relay_core::node::{Node, NodeEffect, Note, Start};
+use relay_core::node::{Node, NodeEffect, Note, ReadPurpose, Start};
 use relay_core::settings::Settings;
 use relay_journal::recovery::{RecoveryError, recover};
 use relay_journal::scan::{LogSource, SourceError};
@@ -53,7 +53,7 @@ pub struct Machine {
     process: u64,
     floor: Position,
     writes: VecDeque<(u64, Position, Vec<u8>)>,
-    reads: VecDeque<(u32, Position, u32)>,
+    reads: VecDeque<(u32, ReadPurpose, Position, u32)>,
     votes: VecDeque<Vote>,
     asks: VecDeque<ArbiterRequest>,
     restart: Option<(RestartReason, Carry)>,
@@ -63,6 +63,7 @@ pub struct Machine {
     pub is_frozen: bool,
     pub holds_writes: bool,
     pub is_serving: bool,
+    pub has_stopped: bool,
     pub reigns: Vec<Epoch>,
 }
 
@@ -458,10 +459,10 @@ impl Cluster {
                 node.on_written(number, now);
             }
         }
-        for (peer, position, length) in machine.reads.drain(..) {
+        for (peer, purpose, position, length) in machine.reads.drain(..) {
             let from = position.get() as usize;
             let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
-            node.on_log_read(peer, position, &bytes, now);
+            node.on_log_read(peer, purpose, position, &bytes, now);
         }
         for vote in machine.votes.drain(..) {
             let superblock = &mut machine.disk.superblock;
@@ -560,7 +561,11 @@ impl Cluster {
                     let bytes = machine.memory[from..from + length as usize].to_vec();
                     machine.writes.push_back((number, position, bytes));
                 }
-                NodeEffect::Sync | NodeEffect::Stopped(_) | NodeEffect::Withdraw => {}
+                NodeEffect::Sync | NodeEffect::Withdraw => {}
+                NodeEffect::Stopped(_) => {
+                    machine.has_stopped = true;
+                    machine.is_serving = false;
+                }
                 NodeEffect::Reply(reply) => machine.replies.push(reply),
                 NodeEffect::Released(point) => self.on_released(at, point.position),
                 NodeEffect::Link(effect) => self.on_link(at, effect),
@@ -568,9 +573,10 @@ impl Cluster {
                 NodeEffect::StoreVote(vote) => machine.votes.push_back(vote),
                 NodeEffect::ReadLog {
                     peer,
+                    purpose,
                     position,
                     length,
-                } => machine.reads.push_back((peer, position, length)),
+                } => machine.reads.push_back((peer, purpose, position, length)),
                 NodeEffect::Lead(tables, epoch) => {
                     machine.floor = tables.position;
                     machine.reigns.push(epoch);
@@ -940,6 +946,7 @@ impl Machine {
             is_frozen: false,
             holds_writes: false,
             is_serving: false,
+            has_stopped: false,
             reigns: Vec::new(),
         }
     }
