@@ -44,6 +44,7 @@ fn each_primary_in_turn_is_killed() {
         flow.await_more(100);
     }
     let sent = flow.finish();
+    if std::env::var_os("SHOW_LOGS").is_some() { println!("{}", group.logs()); }
     assert!(sent > 500);
     assert!(group.stop_and_compare() > 0);
 }
