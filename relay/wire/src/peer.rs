@@ -50,7 +50,7 @@ const ASK_END: u8 = 8;
 const HAND_OVER: u8 = 9;
 
 /// What every message carries about its sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Envelope {
     /// The stream.
     pub stream: StreamId,
@@ -61,7 +61,7 @@ pub struct Envelope {
 }
 
 /// The first message in either direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// 32 bytes nobody can foretell.
     pub nonce: Nonce,
@@ -85,7 +85,7 @@ pub enum Standing {
 }
 
 /// A sign of life, and an acknowledgement: the sender holds everything up to these positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Progress {
     /// The highest epoch the sender promised durably.
     pub promised: Epoch,
@@ -112,7 +112,7 @@ pub struct Progress {
 }
 
 /// One epoch of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
@@ -185,7 +185,7 @@ pub enum PeerMessage<'a> {
 }
 
 /// Why bytes are not a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerError {
     /// A length that can't be, or longer than allowed now.
     Length(u32),
