@@ -22,7 +22,7 @@ pub enum DefineError {
 }
 
 /// The topics; see the module.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub struct Topics {
     names: String,
     /// Where each name ends in `names`, by id from 1.
