@@ -205,7 +205,7 @@ pub enum FetchOutcome {
 }
 
 /// A place in the log, with what stands before it: two logs that agree on it have the same block there, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Position of the block.
     pub position: Position,
