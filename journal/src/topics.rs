@@ -22,7 +22,7 @@ pub enum DefineError {
 }
 
 /// The topics; see the module.
-#[derive(Debug, Clone, Hash, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Topics {
     names: String,
     /// Where each name ends in `names`, by id from 1.
@@ -39,6 +39,13 @@ impl PartialEq for Topics {
 }
 
 impl Eq for Topics {}
+
+impl core::hash::Hash for Topics {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.ends.hash(state);
+        self.names.hash(state);
+    }
+}
 
 impl Topics {
     /// How many topics there are; also the highest id.
