@@ -285,6 +285,7 @@ impl Cluster<'_> {
                 if self.nodes[node].process_number() == process {
                     self.network.on_power_up(node);
                     self.with_node(node, |node, around| node.start(around));
+                    self.end_start(node);
                 }
             }
             Event::Client { client, token } => {
@@ -404,6 +405,15 @@ impl Cluster<'_> {
         };
         if self.with_node(node, |node, around| node.on_disk(completion, around)) {
             self.ask_for_turn(node);
+        }
+        self.end_start(node);
+    }
+
+    /// A start may end in the middle.
+    fn end_start(&mut self, node: usize) {
+        if let Some(fuse) = self.nodes[node].take_burnt_start() {
+            let mut random = Random::of(fuse.seed, 1);
+            self.kill(node, fuse.cuts_power, &mut random);
         }
     }
 

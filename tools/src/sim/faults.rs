@@ -27,6 +27,12 @@ pub(crate) enum Fault {
     CutPower {
         node: usize,
     },
+    /// Killed now, and again in the middle of the start that follows.
+    CrashStarting {
+        node: usize,
+        steps: u32,
+        cuts_power: bool,
+    },
     Stop {
         node: usize,
     },
@@ -147,6 +153,17 @@ impl core::fmt::Display for Fault {
                 write!(f, "{how} {node} after {effects} more effects")
             }
             Self::CutPower { node } => write!(f, "cut the power of node {node}"),
+            Self::CrashStarting {
+                node,
+                steps,
+                cuts_power,
+            } => {
+                let how = if cuts_power { "cut" } else { "kill" };
+                write!(
+                    f,
+                    "kill node {node}, and {how} it {steps} steps into its start"
+                )
+            }
             Self::Stop { node } => write!(f, "stop node {node} in order"),
             Self::Freeze { node, for_ns } => write!(f, "freeze node {node} for {} ms", ms(for_ns)),
             Self::StepClock { node, by_ms } => write!(f, "step node {node}'s clock by {by_ms} ms"),
@@ -242,6 +259,7 @@ enum Kind {
     Kill,
     KillAtEffect,
     CutPower,
+    CrashStarting,
     Stop,
     Freeze,
     StepClock,
@@ -267,10 +285,11 @@ enum Kind {
 }
 
 /// Every kind the promise of a single node covers, and the most it may weigh.
-const COVERED: [(Kind, u32); 25] = [
+const COVERED: [(Kind, u32); 26] = [
     (Kind::Kill, 6),
     (Kind::KillAtEffect, 8),
     (Kind::CutPower, 8),
+    (Kind::CrashStarting, 6),
     (Kind::Stop, 3),
     (Kind::Freeze, 4),
     (Kind::StepClock, 4),
@@ -387,6 +406,11 @@ fn make(kind: Kind, random: &mut Random, cast: Cast) -> Fault {
             cuts_power: random.chance(500_000),
         },
         Kind::CutPower => Fault::CutPower { node },
+        Kind::CrashStarting => Fault::CrashStarting {
+            node,
+            steps: random.within(1, 5) as u32,
+            cuts_power: random.chance(500_000),
+        },
         Kind::Stop => Fault::Stop { node },
         Kind::Freeze => Fault::Freeze { node, for_ns },
         Kind::StepClock => Fault::StepClock {

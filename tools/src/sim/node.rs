@@ -26,7 +26,7 @@ use crate::cluster::Event;
 use crate::disk::{Completion, Disk, LogReader, SECTOR, Ticket, Zone};
 use crate::history::Note;
 use crate::ledger::Match;
-use crate::process::{Exit, Opening, Process, Surroundings};
+use crate::process::{Exit, Fuse, Opening, Process, Surroundings};
 use crate::random::{Random, mix};
 use crate::swarm::{Parameters, STREAM};
 
@@ -96,6 +96,8 @@ pub(crate) struct Node {
     phase: Phase,
     /// Processes there were.
     processes: u32,
+    /// Its next start ends in the middle.
+    start_fuse: Option<Fuse>,
     frozen_until_ns: u64,
     is_space_left: bool,
     random: Random,
@@ -137,6 +139,7 @@ impl Node {
             clock: NodeClock::new(drift, offset, random.below(1 << 40)),
             phase: Phase::Down,
             processes: 0,
+            start_fuse: None,
             frozen_until_ns: 0,
             is_space_left: true,
             random,
@@ -207,6 +210,16 @@ impl Node {
     /// It runs again.
     pub(crate) const fn thaw(&mut self) {
         self.frozen_until_ns = 0;
+    }
+
+    /// Its next start will end in the middle, once so many steps were begun.
+    pub(crate) const fn light_start(&mut self, fuse: Fuse) {
+        self.start_fuse = Some(fuse);
+    }
+
+    /// How a start ended in the middle, if one just did.
+    pub(crate) fn take_burnt_start(&mut self) -> Option<Fuse> {
+        self.start_fuse.take_if(|fuse| fuse.effects == 0)
     }
 
     /// The process is gone, whatever it was doing; its disk operations and memory with it.
@@ -296,7 +309,7 @@ impl Node {
         if around.canary == Some(Canary::OldEpochGoesOn) && epoch > Epoch(1) {
             epoch = Epoch(epoch.get() - 1);
         }
-        let step = if around.canary == Some(Canary::UnsyncedTailTrusted) {
+        let step = if around.canary == Some(Canary::UnsyncedSuperblockTrusted) {
             after_generation(&recovered)
         } else {
             Step::SyncingGeneration
@@ -316,6 +329,9 @@ impl Node {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
+        if let Some(fuse) = &mut self.start_fuse {
+            fuse.effects = fuse.effects.saturating_sub(1);
+        }
         let now_ns = around.queue.now_ns();
         let ticket = match starting.step {
             Step::Zeroing { end } => {
@@ -471,13 +487,12 @@ impl Node {
         };
         self.memory = process.into_memory();
         self.processes += 1;
+        // A read for a subscriber may still be under way, and after a fault anything.
+        let mut random = Random::of(self.random.next(), 0);
+        around.disk.kill(&mut random);
         match exit {
             Exit::Clean(stop) => self.record_stop(stop, around),
-            Exit::Fault => {
-                let mut random = Random::of(self.random.next(), 0);
-                around.disk.kill(&mut random);
-                self.restart_later(around);
-            }
+            Exit::Fault => self.restart_later(around),
         }
     }
 

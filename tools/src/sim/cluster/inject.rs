@@ -35,6 +35,18 @@ impl Cluster<'_> {
                     });
                 }
             }
+            Fault::CrashStarting {
+                node,
+                steps,
+                cuts_power,
+            } => {
+                self.kill(node, false, &mut random);
+                self.nodes[node].light_start(Fuse {
+                    effects: steps,
+                    cuts_power,
+                    seed: scheduled.seed,
+                });
+            }
             Fault::Stop { node } => {
                 if let Some(process) = self.nodes[node].process() {
                     process.ask_to_stop();
