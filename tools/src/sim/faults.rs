@@ -89,6 +89,20 @@ pub(crate) enum Fault {
     Blank {
         node: usize,
     },
+    ArbiterDown {
+        for_ns: u64,
+    },
+    ArbiterSlow {
+        for_ns: u64,
+    },
+    SwapInDoubt,
+    HandOver {
+        node: usize,
+    },
+    Detach {
+        node: usize,
+        for_ns: u64,
+    },
     LoseConnection,
     Partition {
         from: usize,
@@ -195,6 +209,15 @@ impl core::fmt::Display for Fault {
             Self::Snapshot { node } => write!(f, "somebody copies node {node}'s disk"),
             Self::OldCopy { node } => write!(f, "node {node} gets the copied disk"),
             Self::Blank { node } => write!(f, "node {node} gets a blank disk"),
+            Self::ArbiterDown { for_ns } => {
+                write!(f, "nobody reaches the arbiter for {} ms", ms(for_ns))
+            }
+            Self::ArbiterSlow { for_ns } => write!(f, "a slow arbiter for {} ms", ms(for_ns)),
+            Self::SwapInDoubt => write!(f, "nobody hears what comes of the next change"),
+            Self::HandOver { node } => write!(f, "node {node} is told to hand over"),
+            Self::Detach { node, for_ns } => {
+                write!(f, "node {node} is detached for {} ms", ms(for_ns))
+            }
             Self::LoseConnection => write!(f, "a connection is lost"),
             Self::Partition {
                 from,
@@ -269,6 +292,11 @@ enum Kind {
     FailRead,
     DamageCheckpoint,
     NoSpace,
+    ArbiterDown,
+    ArbiterSlow,
+    SwapInDoubt,
+    HandOver,
+    Detach,
     LoseConnection,
     Partition,
     Isolate,
@@ -284,8 +312,23 @@ enum Kind {
     Stranger,
 }
 
+impl Kind {
+    /// Whether there is anything for it to hit.
+    const fn is_in(self, cast: Cast) -> bool {
+        let is_groups = matches!(
+            self,
+            Self::ArbiterDown
+                | Self::ArbiterSlow
+                | Self::SwapInDoubt
+                | Self::HandOver
+                | Self::Detach
+        );
+        !is_groups || cast.nodes > 1
+    }
+}
+
 /// Every kind the promise of a single node covers, and the most it may weigh.
-const COVERED: [(Kind, u32); 26] = [
+const COVERED: [(Kind, u32); 31] = [
     (Kind::Kill, 6),
     (Kind::KillAtEffect, 8),
     (Kind::CutPower, 8),
@@ -299,6 +342,11 @@ const COVERED: [(Kind, u32); 26] = [
     (Kind::FailRead, 3),
     (Kind::DamageCheckpoint, 4),
     (Kind::NoSpace, 3),
+    (Kind::ArbiterDown, 4),
+    (Kind::ArbiterSlow, 3),
+    (Kind::SwapInDoubt, 6),
+    (Kind::HandOver, 4),
+    (Kind::Detach, 2),
     (Kind::LoseConnection, 10),
     (Kind::Partition, 8),
     (Kind::Isolate, 3),
@@ -360,7 +408,7 @@ pub(crate) fn draw(
     let mut weights = Vec::new();
     for (kind, most) in COVERED {
         // Half of the kinds stay away, so that each run is about something.
-        let weight = if random.chance(500_000) {
+        let weight = if random.chance(500_000) && kind.is_in(cast) {
             random.within(1, most.into())
         } else {
             0
@@ -426,6 +474,11 @@ fn make(kind: Kind, random: &mut Random, cast: Cast) -> Fault {
             node,
             for_ns: 2 * for_ns,
         },
+        Kind::ArbiterDown => Fault::ArbiterDown { for_ns },
+        Kind::ArbiterSlow => Fault::ArbiterSlow { for_ns: 2 * for_ns },
+        Kind::SwapInDoubt => Fault::SwapInDoubt,
+        Kind::HandOver => Fault::HandOver { node },
+        Kind::Detach => Fault::Detach { node, for_ns },
         Kind::LoseConnection => Fault::LoseConnection,
         Kind::Partition => {
             let other = pick_peer(random, cast, node, client);
