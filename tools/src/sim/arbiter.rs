@@ -133,7 +133,11 @@ impl Arbiter {
             }
             return;
         }
-        later(queue, delay + self.slowness(now_ns), ArbiterEvent::Arrive(number));
+        later(
+            queue,
+            delay + self.slowness(now_ns),
+            ArbiterEvent::Arrive(number),
+        );
     }
 
     fn slowness(&mut self, now_ns: u64) -> u64 {

@@ -611,11 +611,7 @@ impl Disk {
     }
 
     /// Writes both generations of the superblock at once, as `relayd format` does, on an otherwise empty disk.
-    pub(crate) fn format(
-        &mut self,
-        incarnation: u64,
-        generations: [[u8; GENERATION_LENGTH]; 2],
-    ) {
+    pub(crate) fn format(&mut self, incarnation: u64, generations: [[u8; GENERATION_LENGTH]; 2]) {
         self.incarnation = incarnation;
         self.log = Area::default();
         self.superblock = Area::default();

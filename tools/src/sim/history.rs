@@ -217,9 +217,14 @@ impl core::fmt::Display for Note {
                 primary,
                 members,
             } => {
-                write!(f, "the arbiter: epoch {epoch}, node {primary} leads, members")?;
+                write!(
+                    f,
+                    "the arbiter: epoch {epoch}, node {primary} leads, members"
+                )?;
                 let members = members.as_slice().iter();
-                members.into_iter().try_for_each(|m| write!(f, " {}", m.node))
+                members
+                    .into_iter()
+                    .try_for_each(|m| write!(f, " {}", m.node))
             }
             Self::Connects { client, node } => write!(f, "client {client} connects to node {node}"),
             Self::LoggedOn {

@@ -19,8 +19,8 @@ mod sockets;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
 use relay_core::arbiter::ArbiterReply;
+use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
 use relay_core::fanout::Fanout;
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::ingress::Ingress;
@@ -283,7 +283,14 @@ impl Process {
         };
         let machines = if around.parameters.cast.nodes == 1 {
             let (epoch, was_clean) = (opening.epoch, opening.was_clean);
-            alone(&settings, &opening.tables, epoch, was_clean, &mut memory, around)
+            alone(
+                &settings,
+                &opening.tables,
+                epoch,
+                was_clean,
+                &mut memory,
+                around,
+            )
         } else {
             group::of_group(&settings, opening.tables, &life, around)
         };

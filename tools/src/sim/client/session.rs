@@ -56,7 +56,9 @@ impl Session {
             session: number,
         };
         let host = scene.parameters.cast.client_host(client);
-        let end = scene.network.connect(owner, host, node, Port::Clients, scene.queue);
+        let end = scene
+            .network
+            .connect(owner, host, node, Port::Clients, scene.queue);
         scene.note(Note::Connects { client, node });
         let now_ns = scene.now_ns();
         Self {

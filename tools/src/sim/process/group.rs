@@ -192,9 +192,7 @@ impl Process {
     }
 
     fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
-        around
-            .ledger
-            .check_holds(self.node, tables, around.disk);
+        around.ledger.check_holds(self.node, tables, around.disk);
         let settings = self.settings.clone();
         let book = around.parameters.credentials();
         self.floor = tables.position;

@@ -144,7 +144,9 @@ impl Process {
             socket.is_due = false;
             let capacity = 2 * self.machine.link_message_length_max();
             let arrived = around.network.readable(socket.end);
-            let length = arrived.len().min(capacity.saturating_sub(socket.inbox.len()));
+            let length = arrived
+                .len()
+                .min(capacity.saturating_sub(socket.inbox.len()));
             socket.inbox.extend_from_slice(&arrived[..length]);
             around.network.consume(socket.end, length, around.queue);
             let link = socket.link;
@@ -223,7 +225,12 @@ impl Process {
     pub(super) fn close_peers(&mut self, around: &mut Surroundings<'_>) {
         let peers = std::mem::take(self.peers());
         let dialed = peers.dialing.into_iter().map(|(end, _)| end);
-        for end in peers.sockets.into_iter().map(|socket| socket.end).chain(dialed) {
+        for end in peers
+            .sockets
+            .into_iter()
+            .map(|socket| socket.end)
+            .chain(dialed)
+        {
             around.network.close(end, around.queue);
         }
     }
