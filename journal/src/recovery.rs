@@ -121,6 +121,8 @@ pub struct Finding {
     pub segment: u64,
     /// Its offset in that file.
     pub offset: u64,
+    /// Checksum of the block before: with the position it names the block that belongs there.
+    pub previous_checksum: u32,
     /// What was decided from.
     pub evidence: Evidence,
     /// The intact block further on that gave the evidence, if one did.
@@ -327,6 +329,7 @@ fn conclude(
         position: tail,
         segment: geometry.segment_of(tail),
         offset: geometry.offset_of(tail),
+        previous_checksum: tables.previous_checksum,
         evidence,
         witness: seen.witness,
     };

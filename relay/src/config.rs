@@ -25,6 +25,23 @@ pub(crate) struct ConfigError {
     message: String,
 }
 
+impl ConfigError {
+    /// An error about a line of `file`, counted from 1.
+    pub(crate) fn new(file: &Path, line: Option<usize>, message: String) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            message,
+        }
+    }
+
+    /// What the parser found wrong with the `text` of `file`.
+    pub(crate) fn unparsed(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map(|span| line_of_offset(text, span.start));
+        Self::new(file, line, toml_message(text, error))
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
@@ -267,21 +284,13 @@ pub(crate) struct StreamConfig {
 impl Config {
     /// Reads and checks `file`.
     pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
-            file: file.to_owned(),
-            line: None,
-            message: format!("can't be read: {error}; name a file with --config"),
-        })?;
-        Self::parse(file, &text)
+        Self::parse(file, &read(file)?)
     }
 
     /// Checks the `text` of `file`.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let parsed: File = toml::from_str(text).map_err(|error| ConfigError {
-            file: file.to_owned(),
-            line: error.span().map(|span| line_of_offset(text, span.start)),
-            message: toml_message(text, &error),
-        })?;
+        let parsed: File =
+            toml::from_str(text).map_err(|error| ConfigError::unparsed(file, text, &error))?;
         let check = Check { file, text };
         let node = NodeId(parsed.node);
         if parsed.stream.is_empty() {
@@ -306,6 +315,14 @@ impl Config {
         }
         Ok(Self { streams })
     }
+}
+
+/// The text of a configuration file.
+pub(crate) fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let message = format!("can't be read: {error}; name a file with --config");
+        ConfigError::new(file, None, message)
+    })
 }
 
 fn line_of_offset(text: &str, offset: usize) -> usize {
@@ -556,28 +573,13 @@ impl Check<'_> {
                     }
                 }
             }
-            let secret = match (&section.secret, &section.secret_file) {
-                (Some(hex), None) => hex.clone(),
-                (None, Some(path)) => {
-                    let base = self.file.parent().unwrap_or(Path::new("."));
-                    match std::fs::read_to_string(base.join(path)) {
-                        Ok(text) => text.trim().to_owned(),
-                        Err(error) => {
-                            return refuse("secret_file", format!("{}: {error}", path.display()));
-                        }
-                    }
-                }
-                _ => {
-                    return refuse(
-                        "secret",
-                        "give secret or secret_file, one of them".to_owned(),
-                    );
-                }
-            };
-            let Some(secret) = parse_hex(&secret).filter(|secret| secret.len() >= 16) else {
-                let message = "a secret is 32 or more hexadecimal digits; make one with \
-                               `openssl rand -hex 32`";
-                return refuse("secret", message.to_owned());
+            let secret = match secret(
+                self.file,
+                section.secret.as_deref(),
+                section.secret_file.as_deref(),
+            ) {
+                Ok(secret) => secret,
+                Err((key, message)) => return refuse(key, message),
             };
             credentials.push(Credential {
                 name: section.name.clone(),
@@ -590,6 +592,32 @@ impl Check<'_> {
         }
         Ok(credentials)
     }
+}
+
+/// The secret given in `file`, or in another one beside it; otherwise the key that is wrong, and why.
+pub(crate) fn secret(
+    file: &Path,
+    inline: Option<&str>,
+    secret_file: Option<&Path>,
+) -> Result<Vec<u8>, (&'static str, String)> {
+    let hex = match (inline, secret_file) {
+        (Some(hex), None) => hex.to_owned(),
+        (None, Some(path)) => {
+            let base = file.parent().unwrap_or(Path::new("."));
+            std::fs::read_to_string(base.join(path))
+                .map_err(|error| ("secret_file", format!("{}: {error}", path.display())))?
+        }
+        _ => {
+            let message = "give secret or secret_file, one of them";
+            return Err(("secret", message.to_owned()));
+        }
+    };
+    let long_enough = parse_hex(hex.trim()).filter(|secret| secret.len() >= 16);
+    long_enough.ok_or_else(|| {
+        let message = "a secret is 32 or more hexadecimal digits; make one with \
+                       `openssl rand -hex 32`";
+        ("secret", message.to_owned())
+    })
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {

@@ -67,10 +67,6 @@ impl Counter {
             self.set(value);
         }
     }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.word().load(Ordering::Relaxed)
-    }
 }
 
 /// A distribution of durations: counts by upper bound, four bounds to each power of two from 256 ns to 17 s.

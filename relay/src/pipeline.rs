@@ -11,6 +11,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use io_uring::{opcode, types};
 use relay_core::command::Now;
@@ -233,6 +234,10 @@ impl HotThread {
                 .after_turn(work, &mut self.ring, &self.parts.parking, || {
                     agents.is_idle()
                 });
+        }
+        if !self.ring.quiesce(Duration::from_nanos(FAREWELL_NS)) {
+            // A disk that never answers: what the kernel may still use stays where it is until the process ends.
+            std::mem::forget(self.agents);
         }
     }
 

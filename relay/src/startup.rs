@@ -74,6 +74,7 @@ fn open_journal(config: &StreamConfig) -> Result<Ready, StartError> {
         );
         storage.zero(cut.position, cut.leftovers)?;
     }
+    storage.settle(recovered.tail)?;
     let segments = storage.open_segments()?;
     let epoch = decide::next_epoch(&recovered.tables, &superblock);
     let in_flight = config.settings.in_flight_bytes_max();
@@ -329,6 +330,7 @@ pub(crate) fn start(config: &StreamConfig) -> Result<RunningStream, StartError> 
             tables: ready.recovered.tables,
             released,
             prepared_ahead: config.prepared,
+            block_room: 2 * u64::from(settings.block_span_max()),
             prepare_rate: config.prepare_rate,
             checkpoint_every: config.checkpoint_every,
             stop: Arc::clone(&stop_housekeeping),

@@ -166,6 +166,10 @@ impl Storage {
         };
         lock(&file, directory)?;
         check_filesystem(directory)?;
+        // A process that was killed between writing a generation and syncing it left it in a cache: it must be on the disk
+        // before the other one is written over, or a loss of power then could take both.
+        file.sync_all()
+            .map_err(at("syncing the superblock", &path))?;
         let mut both = [0; 2 * GENERATION_LENGTH];
         let length = file
             .metadata()
@@ -244,6 +248,27 @@ impl Storage {
             segments.add(open_direct(&path)?, &path)?;
         }
         Ok(segments)
+    }
+
+    /// Makes durable what lies before `tail`. A process that was killed may have left complete blocks that no sync had
+    /// covered: recovery counts them in, so they must not be lost with the power afterwards. Nothing further back than what
+    /// may be in flight can be meant.
+    pub(crate) fn settle(&self, tail: Position) -> Result<(), StorageError> {
+        let geometry = self.superblock.geometry();
+        let from = tail
+            .get()
+            .saturating_sub(self.superblock.in_flight_bytes_max);
+        let last = geometry.segment_of(Position(tail.get().saturating_sub(1)));
+        for index in geometry.segment_of(Position(from))..=last {
+            let path = segment_path(&self.directory, index);
+            match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|file| file.sync_data())
+                    .map_err(at("syncing a segment", &path))?,
+            }
+        }
+        Ok(())
     }
 
     /// Overwrites `length` bytes of the log from `position` on with zeroes, durably, from the far end towards
@@ -408,6 +433,11 @@ impl Segments {
         self.count.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// How many more a stream can have.
+    pub(crate) fn places_left(&self) -> u64 {
+        (SEGMENTS_MAX - self.count()) as u64
+    }
+
     /// Bytes of each.
     pub(crate) const fn segment_size(&self) -> u64 {
         self.geometry.segment_size()
@@ -437,11 +467,21 @@ impl Segments {
         self.geometry.start_of(self.count() as u64)
     }
 
+    /// Number of the segment `position` lies in.
+    pub(crate) fn index_of(&self, position: Position) -> u64 {
+        self.geometry.segment_of(position)
+    }
+
+    /// The descriptor of segment `index`; `None` while it is not prepared.
+    pub(crate) fn descriptor(&self, index: u64) -> Option<RawFd> {
+        let file = self.files.get(usize::try_from(index).ok()?)?.get()?;
+        Some(file.as_raw_fd())
+    }
+
     /// The descriptor and the offset in it of `position`; `None` where nothing is prepared.
     pub(crate) fn place(&self, position: Position) -> Option<(RawFd, u64)> {
-        let index = self.geometry.segment_of(position) as usize;
-        let file = self.files.get(index)?.get()?;
-        Some((file.as_raw_fd(), self.geometry.offset_of(position)))
+        let descriptor = self.descriptor(self.index_of(position))?;
+        Some((descriptor, self.geometry.offset_of(position)))
     }
 }
 

@@ -24,7 +24,7 @@ const DAMAGE_PAUSE_NS: u64 = 1_000_000_000;
 /// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
 const READ_LENGTH: u32 = 1 << 20;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     /// Not connected, or not asked yet.
     Idle,
@@ -42,7 +42,7 @@ pub(crate) struct Piece {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Mirror {
     peer: u32,
     phase: Phase,

@@ -43,7 +43,7 @@ pub use self::peers::Heard;
 use self::primary::Primary;
 
 /// What the caller is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum NodeEffect {
     /// Write `length` bytes of the log at `position` and report with [`Node::on_written`].
     Write {
@@ -101,7 +101,7 @@ pub enum ReadPurpose {
 }
 
 /// Something an operator may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Note {
     /// A peer's connection is proven.
     PeerJoined(NodeId),
@@ -186,7 +186,7 @@ pub struct Start {
     pub now: Now,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 enum Role {
     Follower(Box<Standby>),
     Primary(Box<Primary>),
@@ -195,7 +195,7 @@ enum Role {
 }
 
 /// Everything a node of a group has besides its log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Group {
     settings: GroupSettings,
     failover: Failover,
@@ -219,7 +219,7 @@ struct Group {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Node {
     settings: Settings,
     credentials: Arc<CredentialBook>,
@@ -549,12 +549,19 @@ impl Node {
         for peer in 0..group.mirrors.len() {
             group.links.close_peer(peer as u32);
         }
-        self.effects.push_back(NodeEffect::Restart(reason, carry));
+        if group.stop_asked_ns.is_some() {
+            self.is_stopped = true;
+            self.effects.push_back(NodeEffect::Stopped(None));
+        } else {
+            self.effects.push_back(NodeEffect::Restart(reason, carry));
+        }
     }
 
-    /// Takes nothing more in; what was appended is still released where that can be.
+    /// Takes nothing more in; what was appended is still released where that can be. A primary with a standby in sync hands over
+    /// to it first, so that clients lose nothing but a connection.
     pub fn stop(&mut self, now: Now) {
-        if let Role::Primary(primary) = &mut self.role {
+        let is_handing_over = self.hand_over(None, now).is_ok();
+        if let (Role::Primary(primary), false) = (&mut self.role, is_handing_over) {
             primary.sequence.stop();
         }
         if let Some(group) = &mut self.group {

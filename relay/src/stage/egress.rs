@@ -38,6 +38,10 @@ struct Connection {
     inbox: Vec<u8>,
     is_receiving: bool,
     is_sending: bool,
+    /// When the release was that the last send from the ring was timed for: each is timed once, by the first send after it.
+    timed_ns: u64,
+    /// Whether the send under way is timed.
+    is_timed: bool,
 }
 
 /// Headers of one vectored send; they must stay until it is submitted.
@@ -196,6 +200,8 @@ impl EgressAgent {
             inbox: arrival.early,
             is_receiving: false,
             is_sending: false,
+            timed_ns: self.released_ns,
+            is_timed: false,
         });
         self.consume_inbox(place, now);
         self.receive(ring, place);
@@ -299,12 +305,15 @@ impl EgressAgent {
     fn on_sent(&mut self, place: u32, result: i32, now: Now) {
         let connection = self.connection(place);
         connection.is_sending = false;
-        let conn = connection.conn;
+        let (conn, timed_ns) = (connection.conn, connection.timed_ns);
+        let is_timed = std::mem::take(&mut connection.is_timed);
         match result {
             sent if sent >= 0 => {
                 self.exported.bytes.add(sent as u64);
-                let took = now.mono_ns.saturating_sub(self.released_ns);
-                self.exported.released_to_sent.record(took, 1);
+                if is_timed {
+                    let took = now.mono_ns.saturating_sub(timed_ns);
+                    self.exported.released_to_sent.record(took, 1);
+                }
                 self.machine.on_sent(conn, sent as usize, now.mono_ns);
             }
             error if error == -libc::EAGAIN => {
@@ -371,8 +380,11 @@ impl EgressAgent {
         vectors.message.msg_iov = vectors.pieces.as_mut_ptr();
         vectors.message.msg_iovlen = count;
         let message = std::ptr::from_ref(&vectors.message);
+        let released_ns = self.released_ns;
         let connection = self.connection(place);
         connection.is_sending = true;
+        connection.is_timed = source == Source::Ring && connection.timed_ns != released_ns;
+        connection.timed_ns = released_ns;
         let socket = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::SendMsg::new(socket, message)
             .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)

@@ -12,6 +12,7 @@ use relay_wire::id::Position;
 
 use crate::arena::{LogRing, Pages};
 use crate::counters::{Counter, CounterFile, Hop};
+use crate::fixed_files::{FileName, FixedFiles};
 use crate::link::{Parking, PositionCell};
 use crate::ring::{Completion, Op, Ring};
 use crate::stage::{Command, Release, Replies, push_all};
@@ -21,12 +22,14 @@ use crate::storage::Segments;
 pub(crate) const AGENT: u8 = 2;
 const WRITE: u8 = 1;
 const SYNC: u8 = 2;
+const ENTER_FILE: u8 = 3;
 
 /// What the agent exports.
 #[derive(Debug)]
 struct Exported {
     records: Counter,
     blocks: Counter,
+    blocks_by_number: Counter,
     bytes: Counter,
     appended: Counter,
     durable: Counter,
@@ -45,6 +48,7 @@ impl Exported {
         Self {
             records: file.counter("sequence.records"),
             blocks: file.counter("sequence.blocks"),
+            blocks_by_number: file.counter("sequence.blocks_to_registered_files"),
             bytes: file.counter("sequence.bytes_written"),
             appended: file.counter("position.appended"),
             durable: file.counter("position.durable"),
@@ -82,6 +86,7 @@ pub(crate) struct SequenceAgent {
     received: Arc<Pages>,
     receive_buffer_size: usize,
     segments: Segments,
+    files: FixedFiles,
     method: WriteMethod,
     commands: rtrb::Consumer<Command>,
     current: Option<(Command, usize)>,
@@ -131,6 +136,7 @@ impl SequenceAgent {
             received: parts.received,
             receive_buffer_size: parts.receive_buffer_size,
             segments: parts.segments,
+            files: FixedFiles::none(),
             method: parts.method,
             commands: parts.commands,
             current: None,
@@ -150,9 +156,14 @@ impl SequenceAgent {
         }
     }
 
-    /// Registers the log's memory with the ring of the thread this agent runs on. Without it (a limit on locked memory) the
-    /// kernel pins the pages of each write anew.
+    /// Registers the log's memory, and a table for its files, with the ring of the thread this agent runs on. Without the
+    /// memory (a limit on it being locked) the kernel pins the pages of each write anew, without the table it looks each
+    /// write's file up.
     pub(crate) fn register(&mut self, ring: &Ring) -> std::io::Result<()> {
+        let first = self.segments.index_of(self.machine.open_position());
+        if let Err(error) = self.files.register(ring, first) {
+            tracing::warn!(%error, "segment files can't be registered: writes cost a little more");
+        }
         let (base, length) = self.ring.whole();
         // SAFETY: the pipeline keeps the log ring's memory until the threads, and with them the ring, are gone.
         unsafe { ring.register_memory(base, length) }?;
@@ -174,7 +185,36 @@ impl SequenceAgent {
         self.machine.note_held(is_stalled, &window);
         self.exported.stalls.add(u64::from(is_stalled));
         work += self.drain(ring, now);
+        self.enter_file(ring);
         work
+    }
+
+    /// Lets the ring know the next segment by number, ahead of need.
+    fn enter_file(&mut self, ring: &mut Ring) {
+        let current = self.segments.index_of(self.machine.open_position());
+        let segments = &self.segments;
+        let update = self
+            .files
+            .next_update(current, |index| segments.descriptor(index));
+        if let Some(entry) = update {
+            let op = Op {
+                agent: AGENT,
+                purpose: ENTER_FILE,
+                index: 0,
+            };
+            // SAFETY: the descriptor it reads is boxed and stays as it is until the completion was handed in.
+            unsafe { ring.push(entry, op) };
+        }
+    }
+
+    /// How an operation names the file of `position`, and the offset in it.
+    fn file_of(&self, position: Position) -> (FileName, u64) {
+        let (descriptor, offset) = self
+            .segments
+            .place(position)
+            .expect("only prepared space is written");
+        let segment = self.segments.index_of(position);
+        (self.files.name(segment, descriptor), offset)
     }
 
     fn take_commands(&mut self, window: &mut LogWindow<'_>, now: Now) -> (usize, bool) {
@@ -256,10 +296,7 @@ impl SequenceAgent {
     }
 
     fn write(&mut self, ring: &mut Ring, number: u64, position: Position, length: u32, now: Now) {
-        let (file, offset) = self
-            .segments
-            .place(position)
-            .expect("only prepared space is written");
+        let (file, offset) = self.file_of(position);
         let at = number as usize % self.writes.len();
         self.writes[at] = Write {
             number,
@@ -272,12 +309,12 @@ impl SequenceAgent {
             WriteMethod::Covering => 0,
         };
         let entry = if self.is_registered {
-            opcode::WriteFixed::new(types::Fd(file), pointer, length, 0)
+            opcode::WriteFixed::new(file.number(), pointer, length, 0)
                 .offset(offset)
                 .rw_flags(flags)
                 .build()
         } else {
-            opcode::Write::new(types::Fd(file), pointer, length)
+            opcode::Write::new(file.number(), pointer, length)
                 .offset(offset)
                 .rw_flags(flags)
                 .build()
@@ -289,8 +326,11 @@ impl SequenceAgent {
         };
         // SAFETY: the block is sealed: nothing changes its bytes before the fan-out's floor has passed it, which comes after
         // release, and so after this write's completion.
-        unsafe { ring.push(entry, op) };
+        unsafe { ring.push(file.apply(entry), op) };
         self.exported.blocks.add(1);
+        self.exported
+            .blocks_by_number
+            .add(u64::from(file.is_fixed()));
         self.exported.bytes.add(length.into());
     }
 
@@ -300,17 +340,14 @@ impl SequenceAgent {
         let end = self.machine.open_position();
         self.unsynced_from = self.machine.durable().position;
         loop {
-            let (file, offset) = self
-                .segments
-                .place(at)
-                .expect("only prepared space is written");
-            let entry = opcode::Fsync::new(types::Fd(file))
+            let (file, offset) = self.file_of(at);
+            let entry = opcode::Fsync::new(file.number())
                 .flags(types::FsyncFlags::DATASYNC)
                 .build();
             // SAFETY: a sync points at no memory.
             unsafe {
                 ring.push(
-                    entry,
+                    file.apply(entry),
                     Op {
                         agent: AGENT,
                         purpose: SYNC,
@@ -353,6 +390,7 @@ impl SequenceAgent {
                     self.machine.on_synced();
                 }
             }
+            ENTER_FILE => self.files.on_updated(completion.result),
             other => unreachable!("no such purpose: {other}"),
         }
     }

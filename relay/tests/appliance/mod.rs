@@ -2,6 +2,10 @@
 //! for a condition; nothing sleeps for an amount of time to be right.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its own part
 
+pub mod asker;
+pub mod disk;
+pub mod witness;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -45,6 +49,8 @@ impl Default for Shape {
 /// A directory with a configuration, and maybe a running `relayd`.
 pub struct Appliance {
     pub home: tempfile::TempDir,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub shape: Shape,
     pub process: Option<Running>,
     pub port: u16,
@@ -53,6 +59,45 @@ pub struct Appliance {
 pub struct Running {
     pub child: Child,
     stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// A process that has said its first line.
+pub struct Launched {
+    pub child: Child,
+    /// The line, without its end.
+    pub line: String,
+    /// Kept open, so that it can say more.
+    _stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// Starts `command` with its log appended to `log` and waits for its first line; if it ends before, its status and the last
+/// line of the log.
+pub fn launch(command: &mut Command, log: &Path) -> Result<Launched, String> {
+    let log_file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let status = child.wait().unwrap();
+        let said = std::fs::read_to_string(log).unwrap();
+        let last = said.lines().last().unwrap_or_default();
+        return Err(format!("{status}: {last}"));
+    }
+    Ok(Launched {
+        child,
+        line: line.trim_end().to_owned(),
+        _stdout: stdout,
+    })
 }
 
 pub fn scratch() -> tempfile::TempDir {
@@ -76,6 +121,7 @@ impl Appliance {
             shape.port
         };
         let appliance = Self {
+            log_path: home.path().join("log"),
             home,
             port,
             shape,
@@ -145,11 +191,10 @@ impl Appliance {
     }
 
     pub fn start_as(&mut self, command: &mut Command) -> Result<(), String> {
-        let log = self.home.path().join("log");
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(&log)
+            .open(&self.log_path)
             .unwrap();
         let mut child = command
             .arg("run")
@@ -164,7 +209,7 @@ impl Appliance {
         stdout.read_line(&mut line).unwrap();
         let Some(address) = line.trim().split("listen=").nth(1) else {
             let status = child.wait().unwrap();
-            let said = std::fs::read_to_string(&log).unwrap();
+            let said = self.log();
             let last = said.lines().last().unwrap_or_default();
             return Err(format!("{status}: {last}"));
         };
@@ -215,7 +260,7 @@ impl Appliance {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     pub fn counters(&self) -> BTreeMap<String, u64> {
@@ -277,10 +322,14 @@ pub fn credential(name: &str) -> Credential {
     }
 }
 
-/// The program; it dies with the thread that starts it, so that an aborted test leaves nothing behind.
 pub fn relayd() -> Command {
+    program(env!("CARGO_BIN_EXE_relayd"))
+}
+
+/// A program that dies with the thread that starts it, so that an aborted test leaves nothing behind.
+pub fn program(path: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relayd"));
+    let mut command = Command::new(path);
     // SAFETY: between fork and exec only prctl is called, which is allowed there.
     unsafe {
         command.pre_exec(|| {
@@ -337,4 +386,34 @@ pub fn take(subscriber: &mut Subscriber, count: usize) -> Vec<Vec<u8>> {
 
 pub fn exists(path: &Path) -> bool {
     path.exists()
+}
+
+/// The seed of a random test: `RELAY_SEED`, or the time. It is printed, so that a failure can be run again.
+pub fn seed() -> u64 {
+    let given = std::env::var("RELAY_SEED").ok();
+    let seed = given.map_or_else(
+        || {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+            now.as_nanos() as u64
+        },
+        |text| text.parse().expect("RELAY_SEED is a number"),
+    );
+    println!("RELAY_SEED={seed}");
+    seed
+}
+
+/// Numbers that only look random (splitmix64).
+pub struct Random(u64);
+
+impl Random {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
 }

@@ -54,7 +54,7 @@ const FETCH: u8 = 10;
 const FETCHED: u8 = 11;
 
 /// What every message carries about its sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Envelope {
     /// The stream.
     pub stream: StreamId,
@@ -65,7 +65,7 @@ pub struct Envelope {
 }
 
 /// The first message in either direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// 32 bytes nobody can foretell.
     pub nonce: Nonce,
@@ -89,7 +89,7 @@ pub enum Standing {
 }
 
 /// A sign of life, and an acknowledgement: the sender holds everything up to these positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Progress {
     /// The highest epoch the sender promised durably.
     pub promised: Epoch,
@@ -116,7 +116,7 @@ pub struct Progress {
 }
 
 /// One epoch of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
@@ -188,12 +188,24 @@ pub enum PeerMessage<'a> {
     HandOver,
     /// The sender's copy of a block is damaged: what does yours say?
     Fetch(Place),
-    /// The block asked for, header and body; empty where this node's log has none that continues from there.
-    Fetched(Place, &'a [u8]),
+    /// The answer; with the block asked for, header and body, where there is one.
+    Fetched(Place, FetchOutcome, &'a [u8]),
+}
+
+/// What a node has where a peer's copy is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum FetchOutcome {
+    /// An intact block that continues from the place named.
+    Here = 0,
+    /// An intact log that goes on otherwise, or ends before.
+    Otherwise = 1,
+    /// Its copy is damaged too.
+    Damaged = 2,
 }
 
 /// A place in the log, with what stands before it: two logs that agree on it have the same block there, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Position of the block.
     pub position: Position,
@@ -202,7 +214,7 @@ pub struct Place {
 }
 
 /// Why bytes are not a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerError {
     /// A length that can't be, or longer than allowed now.
     Length(u32),
@@ -309,28 +321,25 @@ impl RawHistoryEntry {
 struct RawPlace {
     position: U64,
     previous_checksum: U32,
-    zero: U32,
+    outcome: U32,
 }
 
 impl Place {
-    fn lay_out(&self) -> RawPlace {
+    fn lay_out(&self, outcome: u32) -> RawPlace {
         RawPlace {
             position: self.position.get().into(),
             previous_checksum: self.previous_checksum.into(),
-            zero: 0.into(),
+            outcome: outcome.into(),
         }
     }
 }
 
 impl RawPlace {
-    fn read(&self) -> Result<Place, PeerError> {
-        if self.zero.get() != 0 {
-            return Err(PeerError::Field("reserved field"));
-        }
-        Ok(Place {
+    fn read(&self) -> Place {
+        Place {
             position: Position(self.position.get()),
             previous_checksum: self.previous_checksum.get(),
-        })
+        }
     }
 }
 
@@ -402,7 +411,7 @@ impl<'a> PeerMessage<'a> {
                 Self::Block(block) => block.len(),
                 Self::HandOver => 0,
                 Self::Fetch(_) => size_of::<RawPlace>(),
-                Self::Fetched(_, block) => size_of::<RawPlace>() + block.len(),
+                Self::Fetched(_, _, block) => size_of::<RawPlace>() + block.len(),
             }
     }
 
@@ -446,10 +455,10 @@ impl<'a> PeerMessage<'a> {
             Self::AskEnd(epoch) => body.copy_from_slice(&epoch.get().to_le_bytes()),
             Self::Block(block) => body.copy_from_slice(block),
             Self::HandOver => {}
-            Self::Fetch(place) => body.copy_from_slice(place.lay_out().as_bytes()),
-            Self::Fetched(place, block) => {
+            Self::Fetch(place) => body.copy_from_slice(place.lay_out(0).as_bytes()),
+            Self::Fetched(place, outcome, block) => {
                 let (front, rest) = body.split_at_mut(size_of::<RawPlace>());
-                front.copy_from_slice(place.lay_out().as_bytes());
+                front.copy_from_slice(place.lay_out(*outcome as u32).as_bytes());
                 rest.copy_from_slice(block);
             }
         }
@@ -520,12 +529,24 @@ impl<'a> PeerMessage<'a> {
             ASK_END => Self::AskEnd(Epoch(word()?)),
             FETCH => {
                 let raw = RawPlace::ref_from_bytes(body).map_err(|_| PeerError::Length(claimed))?;
-                Self::Fetch(raw.read()?)
+                if raw.outcome.get() != 0 {
+                    return Err(PeerError::Field("reserved field"));
+                }
+                Self::Fetch(raw.read())
             }
             FETCHED => {
                 let (raw, block) =
                     RawPlace::ref_from_prefix(body).map_err(|_| PeerError::Length(claimed))?;
-                Self::Fetched(raw.read()?, block)
+                let outcome = match raw.outcome.get() {
+                    0 => FetchOutcome::Here,
+                    1 => FetchOutcome::Otherwise,
+                    2 => FetchOutcome::Damaged,
+                    _ => return Err(PeerError::Field("outcome")),
+                };
+                if block.is_empty() == (outcome == FetchOutcome::Here) {
+                    return Err(PeerError::Field("outcome"));
+                }
+                Self::Fetched(raw.read(), outcome, block)
             }
             HAND_OVER if body.is_empty() => Self::HandOver,
             HAND_OVER => return Err(PeerError::Length(claimed)),
@@ -672,7 +693,16 @@ mod tests {
                     position: Position(4096),
                     previous_checksum: 3,
                 },
+                FetchOutcome::Here,
                 &[5; 136],
+            ),
+            PeerMessage::Fetched(
+                Place {
+                    position: Position(4096),
+                    previous_checksum: 3,
+                },
+                FetchOutcome::Damaged,
+                &[],
             ),
         ]
     }

@@ -33,9 +33,15 @@ use server::{Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
 
+const EXAMPLES: &str = "\
+Examples:
+  relay bench floor --rate 2000 --seconds 10
+  relay bench latency --rate 2000 --seconds 10 --json
+  relay bench throughput --seconds 60 --verify";
+
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct BenchOptions {
     #[command(subcommand)]
     what: What,

@@ -3,7 +3,9 @@
 use relay_journal::block::{self, HEADER_LENGTH};
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
-use relay_wire::peer::{Envelope, History, HistoryEntry, PeerMessage, Place, Progress, Standing};
+use relay_wire::peer::{
+    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress, Standing,
+};
 use relay_wire::proof::Nonce;
 
 use super::{Group, Node, NodeEffect, Note, ReadPurpose, Role};
@@ -403,7 +405,7 @@ impl Node {
         let alignment = u64::from(self.settings.block_alignment);
         let is_there = place.position < durable && place.position.get().is_multiple_of(alignment);
         if !is_there {
-            self.say_fetched(group, peer, place, &[]);
+            self.say_fetched(group, peer, place, FetchOutcome::Otherwise, &[]);
             return;
         }
         if group.fetches[peer as usize].replace(place).is_some() {
@@ -440,21 +442,33 @@ impl Node {
         let header = block::decode_header(bytes).ok().filter(|header| {
             let body = bytes.get(HEADER_LENGTH..header.body_end());
             header.position == place.position
-                && header.previous_checksum == place.previous_checksum
                 && body.is_some_and(|body| block::verify_body(header, body).is_ok())
         });
-        let length = header.map_or(0, |header| header.body_end());
-        self.say_fetched(group, peer, place, &bytes[..length]);
-        if length > 0 {
+        let (outcome, length) = match header {
+            None => (FetchOutcome::Damaged, 0),
+            Some(header) if header.previous_checksum == place.previous_checksum => {
+                (FetchOutcome::Here, header.body_end())
+            }
+            Some(_) => (FetchOutcome::Otherwise, 0),
+        };
+        self.say_fetched(group, peer, place, outcome, &bytes[..length]);
+        if outcome == FetchOutcome::Here {
             let node = group.failover.peers()[peer as usize].member.node;
             let note = Note::Fetched(node, place.position);
             self.effects.push_back(NodeEffect::Note(note));
         }
     }
 
-    fn say_fetched(&mut self, group: &mut Group, peer: u32, place: Place, block: &[u8]) {
+    fn say_fetched(
+        &mut self,
+        group: &mut Group,
+        peer: u32,
+        place: Place,
+        outcome: FetchOutcome,
+        block: &[u8],
+    ) {
         let envelope = group.envelope(&self.settings);
-        let answer = PeerMessage::Fetched(place, block);
+        let answer = PeerMessage::Fetched(place, outcome, block);
         // Where it does not fit, the asker asks again.
         let _ = group.links.say(peer, &envelope, &answer);
     }

@@ -15,11 +15,11 @@ use crate::sequence::{Beginning, Sequence};
 
 /// A planned switch that has not come about after so long is given up, ns.
 const HAND_OVER_NS: u64 = 2_000_000_000;
-/// At a stop, what can't be released for want of copies is given up after so long, ns.
-const STOP_NS: u64 = 1_000_000_000;
+/// At a stop, what can't be released for want of copies is given up after so long, ns; a planned switch comes before it.
+const STOP_NS: u64 = HAND_OVER_NS + 1_000_000_000;
 
 /// What a primary has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Primary {
     pub(super) sequence: Sequence,
     /// The epochs of its log.
@@ -38,7 +38,7 @@ pub(super) struct Primary {
     hand_over: Option<HandOver>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct HandOver {
     peer: u32,
     asked_ns: u64,
@@ -375,6 +375,9 @@ impl Node {
         };
         if now.mono_ns >= hand_over.asked_ns + HAND_OVER_NS {
             primary.hand_over = None;
+            if group.stop_asked_ns.is_some() {
+                primary.sequence.stop();
+            }
             self.effects
                 .push_back(NodeEffect::Note(Note::HandOverFailed));
             return;

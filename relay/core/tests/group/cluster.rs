@@ -63,6 +63,7 @@ pub struct Machine {
     pub is_frozen: bool,
     pub holds_writes: bool,
     pub is_serving: bool,
+    pub has_stopped: bool,
     pub reigns: Vec<Epoch>,
 }
 
@@ -560,7 +561,11 @@ impl Cluster {
                     let bytes = machine.memory[from..from + length as usize].to_vec();
                     machine.writes.push_back((number, position, bytes));
                 }
-                NodeEffect::Sync | NodeEffect::Stopped(_) | NodeEffect::Withdraw => {}
+                NodeEffect::Sync | NodeEffect::Withdraw => {}
+                NodeEffect::Stopped(_) => {
+                    machine.has_stopped = true;
+                    machine.is_serving = false;
+                }
                 NodeEffect::Reply(reply) => machine.replies.push(reply),
                 NodeEffect::Released(point) => self.on_released(at, point.position),
                 NodeEffect::Link(effect) => self.on_link(at, effect),
@@ -941,6 +946,7 @@ impl Machine {
             is_frozen: false,
             holds_writes: false,
             is_serving: false,
+            has_stopped: false,
             reigns: Vec::new(),
         }
     }
