@@ -10,6 +10,7 @@ use relay_wire::id::Epoch;
 use crate::arena::Pages;
 use crate::clock::Clock;
 use crate::config::StreamConfig;
+use crate::init_group::incarnation_text;
 use crate::ring::{Op, Ring};
 use crate::startup::StartError;
 use crate::storage::{self, Preparing, Segments, Storage};
@@ -80,6 +81,12 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result
         storage.update(|next| next.write_method = method)?;
         say(Told::Done(format!("{}: {told}", directory.display())));
     }
+    say(Told::Done(format!(
+        "{}: this disk is {}={}",
+        directory.display(),
+        first.node,
+        incarnation_text(first.disk_incarnation)
+    )));
     Ok(())
 }
 
@@ -186,9 +193,10 @@ pub(crate) fn describe(directory: &Path) -> Result<String, StartError> {
     let storage = Storage::open(directory)?;
     let superblock = storage.superblock();
     Ok(format!(
-        "{}: node {}, stream {}, {} segments of {} bytes, written by {:?}, {}",
+        "{}: disk {}={}, stream {}, {} segments of {} bytes, written by {:?}, {}",
         directory.display(),
         superblock.node,
+        incarnation_text(superblock.disk_incarnation),
         superblock.stream,
         storage.open_segments()?.count(),
         superblock.segment_size,

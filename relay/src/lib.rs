@@ -1,4 +1,4 @@
-//! `relayd`: the appliance. `format` makes journals, `run` serves, `check` looks at a configuration; `witness` is another
+//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration; `witness` is another
 //! program in the same binary, which keeps the membership records of groups.
 //!
 //! The program is [`main`]; the rest of the crate is its own. The way of a message through it: `stage/ingress` receives,
@@ -19,6 +19,8 @@ mod fixed_files;
 mod format;
 mod housekeeping;
 mod idle;
+mod init_group;
+mod keeper;
 mod link;
 mod parking_flag;
 mod pipeline;
@@ -39,6 +41,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::init_group::InitGroupArguments;
 use crate::startup::StartError;
 use crate::witness::config::WitnessConfig;
 use crate::witness::store::{self, Store};
@@ -77,6 +80,15 @@ enum Command {
                   Prints `ready witness listen=ADDRESS` once it accepts."
     )]
     Witness(ConfigArgument),
+    /// Make the membership record of a group, once, before its nodes run
+    #[command(
+        name = "init-group",
+        after_help = "Examples:\n  relayd init-group --config relayd.toml --primary 1 \\\n    \
+                  --member 1=0f3c... --member 2=77aa...\n  relayd init-group --config node1.toml \
+                  --journal node1/orders --journal node2/orders\n\n`relayd format` and `relayd \
+                  check` print a disk as NODE=INCARNATION."
+    )]
+    InitGroup(InitGroupArguments),
     /// Check a configuration and, where they exist, the journals' superblocks
     #[command(after_help = "Example:\n  relayd check --config /etc/relay/relayd.toml")]
     Check(ConfigArgument),
@@ -104,6 +116,9 @@ pub fn main() -> ExitCode {
         Command::Format(argument) => format_all(&argument),
         Command::Run(argument) => run(&argument),
         Command::Witness(argument) => run_witness(&argument),
+        Command::InitGroup(arguments) => init_group::init_group(&arguments).map(|told| {
+            println!("{told}");
+        }),
         Command::Check(argument) => check(&argument),
     };
     match done {
@@ -186,7 +201,7 @@ fn run(argument: &ConfigArgument) -> Result<(), StartError> {
     let stop = stop_flag()?;
     raise_descriptor_limit();
     let mut running = Vec::new();
-    for stream in &config.streams {
+    for stream in config.streams {
         running.push(startup::start(stream)?);
     }
     let mut out = std::io::stdout().lock();

@@ -141,6 +141,13 @@ impl Ring {
         self.submitter.register_files_sparse(slots)
     }
 
+    /// Makes sure that the next `entries` operations go to the kernel with one enter.
+    pub(crate) fn make_room(&mut self, entries: usize) {
+        if self.submissions.capacity() - self.submissions.len() < entries {
+            self.enter();
+        }
+    }
+
     /// Queues an operation; enters the kernel first if the queue is full.
     ///
     /// # Safety

@@ -6,15 +6,17 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use relay_journal::checkpoint;
 use relay_journal::segment::{self, Geometry};
+use relay_journal::set_aside;
 use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
-use relay_wire::id::Position;
+use relay_wire::id::{Epoch, Position};
 
 use crate::arena::Pages;
 
@@ -194,11 +196,6 @@ impl Storage {
         &self.superblock
     }
 
-    /// Where it all lies.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Makes `next` the superblock in force, durably, leaving the one before intact.
     pub(crate) fn store(&mut self, next: Superblock) -> Result<(), StorageError> {
         let path = self.directory.join(superblock::FILE_NAME);
@@ -301,6 +298,55 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// Copies `length` bytes of the log from `position` on into a file of its own, durably; its path. A file that is there
+    /// already stays: an attempt before made it, when more of the log was left.
+    pub(crate) fn set_aside(
+        &self,
+        epoch: Epoch,
+        position: Position,
+        length: u64,
+    ) -> Result<PathBuf, StorageError> {
+        let geometry = self.superblock.geometry();
+        let path = self.directory.join(set_aside::name(epoch, position));
+        if path.exists() {
+            return Ok(path);
+        }
+        let fresh = self.directory.join("set-aside.new");
+        let mut aside = File::create(&fresh).map_err(at("making the file", &fresh))?;
+        let mut bytes = vec![0; 1 << 20];
+        let (mut from, end) = (position, position.plus(length));
+        while from < end {
+            let segment = segment_path(&self.directory, geometry.segment_of(from));
+            let left = geometry.left_in_segment(from).min(end.since(from));
+            let step = left.min(bytes.len() as u64) as usize;
+            File::open(&segment)
+                .and_then(|file| file.read_exact_at(&mut bytes[..step], geometry.offset_of(from)))
+                .map_err(at("reading the log", &segment))?;
+            aside
+                .write_all(&bytes[..step])
+                .map_err(at("setting aside", &fresh))?;
+            from = from.plus(step as u64);
+        }
+        aside.sync_all().map_err(at("setting aside", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(at("naming the file", &path))?;
+        sync_directory(&self.directory)?;
+        Ok(path)
+    }
+
+    /// Removes every checkpoint of more than the log up to `position`, durably.
+    pub(crate) fn remove_checkpoints_behind(&self, position: Position) -> Result<(), StorageError> {
+        let directory = &self.directory;
+        let entries = std::fs::read_dir(directory).map_err(at("listing checkpoints", directory))?;
+        for entry in entries.flatten() {
+            let found = entry.file_name().to_str().and_then(checkpoint::parse_name);
+            if found.is_some_and(|found| found > position) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(at("removing a checkpoint", &path))?;
+            }
+        }
+        sync_directory(directory)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where to connect to, in which order and when.
 //!
 //! Every address is tried once without delay, since after a failover another node already serves; then each further round
-//! begins after a pause: an eighth of the time the trouble has lasted, at least 10 ms and at most a second. So a client comes
+//! begins after a pause: an eighth of the time the trouble has lasted, at least 5 ms and at most a second. So a client comes
 //! at most an eighth later than it could, and a relay that is gone for long is not asked for often. Each pause has a jitter of
 //! half, so that many clients of a restarted relay don't come all at once.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::error::ClientError;
 
-const PAUSE_LEAST: Duration = Duration::from_millis(10);
+const PAUSE_LEAST: Duration = Duration::from_millis(5);
 const PAUSE_MOST: Duration = Duration::from_secs(1);
 const PART_OF_TROUBLE: u32 = 8;
 

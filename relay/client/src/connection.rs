@@ -41,7 +41,7 @@ const _: () = assert!(RECEIVE_BYTES >= MESSAGE_LENGTH_MAX as usize);
 /// Room for session messages on their way out, unless a subscription needs more.
 const CONTROL_BYTES: usize = 64 << 10;
 /// A connection that held for so long starts the pauses between attempts anew.
-const STEADY: Duration = Duration::from_secs(1);
+const STEADY: Duration = Duration::from_millis(100);
 /// A node with an epoch older than one seen does not know yet that another serves; one that says so for so long is believed,
 /// so that what its journal lacks is found out.
 const OLDER_EPOCH_LONGEST: Duration = Duration::from_secs(5);

@@ -62,6 +62,14 @@ pub struct ArbiterConfig {
     pub(super) kind: Kind,
 }
 
+impl ArbiterConfig {
+    /// Whether an operator decides, so that nothing is asked of anybody.
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        matches!(self.kind, Kind::Manual)
+    }
+}
+
 /// Who keeps a stream's record.
 #[derive(Clone)]
 pub(super) enum Kind {

@@ -4,6 +4,8 @@
 
 pub mod asker;
 pub mod disk;
+pub mod flow;
+pub mod group;
 pub mod witness;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,8 @@ pub struct Shape {
     pub journal: String,
     pub limits: String,
     pub rate_limit: u32,
+    /// The group's section, where there is one.
+    pub group: String,
 }
 
 impl Default for Shape {
@@ -42,6 +46,7 @@ impl Default for Shape {
                 .to_owned(),
             limits: "ring = \"8MiB\"\npublishers = 16\nheartbeat_ms = 500".to_owned(),
             rate_limit: 0,
+            group: String::new(),
         }
     }
 }
@@ -153,12 +158,13 @@ impl Appliance {
             journal,
             limits,
             rate_limit,
+            group,
             ..
         } = &self.shape;
         let mut config = format!(
             "node = {node}\n[[stream]]\nid = {stream}\nname = \"test\"\n\
              listen = \"127.0.0.1:{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
-             [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n",
+             [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n{group}",
             self.port,
             self.directory().display(),
         );
@@ -320,6 +326,12 @@ pub fn credential(name: &str) -> Credential {
         name: name.to_owned(),
         secret,
     }
+}
+
+pub fn signal(pid: i32, number: libc::c_int) {
+    // SAFETY: the process is a child of ours that was not waited for yet, so the number is its own.
+    let sent = unsafe { libc::kill(pid, number) };
+    assert_eq!(sent, 0, "the process is there");
 }
 
 pub fn relayd() -> Command {
