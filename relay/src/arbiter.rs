@@ -14,7 +14,7 @@
 //! happened is never guessed in the cheaper direction; the thread decides nothing about membership.
 //!
 //! * [`config`]: what an operator writes;
-//! * [`witness`], [`etcd`]: one connection each.
+//! * `witness`, `etcd`: one connection each.
 
 pub mod config;
 mod etcd;

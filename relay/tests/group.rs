@@ -4,8 +4,6 @@
 
 mod appliance;
 
-use std::time::Duration;
-
 use appliance::flow::Flow;
 use appliance::group::{Group, GroupShape};
 
@@ -25,27 +23,32 @@ fn nodes_start_in_any_order() {
     }
 }
 
-/// Goal: the primary is killed in the middle of the flow, the other takes over, the killed one comes back and catches up, then
-/// the second is killed too: nothing is lost, duplicated or reordered, and both journals are the same in the end.
+/// Goal: the primary is killed in the middle of the flow, the other takes over, the killed one comes back, catches up and is taken in,
+/// and so on by turns: nothing is lost, duplicated or reordered, and both journals are the same in the end. Method: ten kills
+/// (RELAY_TEST_KILLS for another number); the times without delivery are printed.
 #[test]
 fn each_primary_in_turn_is_killed() {
+    let kills = std::env::var("RELAY_TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut group = Group::started(&GroupShape::default());
     let flow = Flow::started(&group.addresses(), 1_000);
     flow.await_more(200);
-    for round in 0..2 {
+    let mut outages = Vec::new();
+    for _ in 0..kills {
         let leader = group.await_leader(None);
         flow.take_gap();
         group.nodes[leader].kill();
-        flow.await_more(200);
-        println!("round {round}: {:?} without delivery", flow.take_gap());
+        flow.await_more(50);
+        outages.push(flow.take_gap());
         assert_ne!(group.await_leader(Some(leader)), leader);
         group.nodes[leader].start();
         group.await_in_sync();
-        flow.await_more(100);
+        flow.await_more(50);
     }
-    let sent = flow.finish();
-    assert!(sent > 500);
+    outages.sort_unstable();
+    println!(
+        "without delivery after each of {kills} kills: median {:?}, all {outages:?}",
+        outages[kills / 2]
+    );
+    flow.finish();
     assert!(group.stop_and_compare() > 0);
 }
-
-const _: Duration = Duration::ZERO;

@@ -16,6 +16,8 @@ pub struct Witness {
     pub home: tempfile::TempDir,
     pub port: u16,
     pub limits: String,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub process: Option<Launched>,
 }
 
@@ -23,6 +25,7 @@ impl Witness {
     /// A store is made; nothing runs yet.
     pub fn formatted(limits: &str, home: tempfile::TempDir) -> Self {
         let witness = Self {
+            log_path: home.path().join("log"),
             home,
             port: free_port(),
             limits: limits.to_owned(),
@@ -97,8 +100,7 @@ impl Witness {
 
     /// Starts and waits for `ready`; otherwise what it said.
     pub fn try_start(&mut self) -> Result<(), String> {
-        let log = self.home.path().join("log");
-        let launched = launch(&mut self.command(), &log)?;
+        let launched = launch(&mut self.command(), &self.log_path)?;
         assert_eq!(
             launched.line,
             format!("ready witness listen={}", self.address())
@@ -147,7 +149,7 @@ impl Witness {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     /// A number from the process's status, such as `Threads` or `VmRSS` (KiB).
