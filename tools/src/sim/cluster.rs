@@ -298,7 +298,7 @@ impl Cluster<'_> {
             Event::Disk { node, op } => self.on_disk(node, op),
             Event::Start { node, process } => {
                 if self.nodes[node].process_number() == process {
-                    self.network.on_power_up(node);
+                    self.network.on_power_up(node, &mut self.queue);
                     self.with_node(node, |node, around| node.start(around));
                     self.end_start(node);
                 }
