@@ -132,6 +132,10 @@ fn of_message(bytes: &[u8]) -> String {
             Err(error) => format!("a damaged block: {error}"),
         },
         PeerMessage::AskEnd(epoch) => format!("ASK_END {epoch}"),
+        PeerMessage::Fetch(place) => format!("FETCH {}", place.position),
+        PeerMessage::Fetched(place, outcome, _) => {
+            format!("FETCHED {}: {outcome:?}", place.position)
+        }
         PeerMessage::HandOver => "HAND_OVER".to_owned(),
         PeerMessage::Hello(_) => "HELLO".to_owned(),
         PeerMessage::Proof(_) => "PROOF".to_owned(),

@@ -247,6 +247,7 @@ impl Run<'_> {
             }
             NodeEffect::ReadLog {
                 peer,
+                purpose,
                 position,
                 length,
             } => {
@@ -254,7 +255,7 @@ impl Run<'_> {
                 let pages = pages.take(length as usize / PAGE);
                 let bytes: Vec<u8> = pages.flat_map(|page| *page.bytes()).collect();
                 let now = self.machine.now();
-                self.node().on_log_read(peer, position, &bytes, now);
+                self.node().on_log_read(peer, purpose, position, &bytes, now);
             }
             NodeEffect::Lead(tables, epoch) => {
                 self.machine.floor = tables.position;
