@@ -3,16 +3,22 @@
 use std::collections::BTreeSet;
 
 const README: &str = include_str!("../../README.md");
-const SAMPLE: &str = include_str!("../../config/single.toml");
+const SAMPLE: &str = concat!(
+    include_str!("../../config/single.toml"),
+    include_str!("../../config/pair-witness.toml"),
+    include_str!("../../config/pair-etcd.toml"),
+);
 
 /// Each section: its heading in README's table and in a file.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("top of the file", ""),
     ("`[[stream]]`", "[[stream]]"),
     ("`trading_session`", "[stream.trading_session]"),
     ("`[stream.threads]`", "[stream.threads]"),
     ("`[stream.journal]`", "[stream.journal]"),
     ("`[stream.limits]`", "[stream.limits]"),
+    ("`[stream.group]`", "[stream.group]"),
+    ("`[stream.group.arbiter]`", "[stream.group.arbiter]"),
     ("`[[stream.credential]]`", "[[stream.credential]]"),
 ];
 
@@ -23,7 +29,13 @@ fn accepted(heading: &str) -> BTreeSet<String> {
     } else {
         ""
     };
-    let text = format!("{stream}{heading}\nno_such_key = 1\n");
+    // A required key of the section around it would be missed first.
+    let around = if heading == "[stream.group.arbiter]" {
+        "[stream.group]\nmirror_listen = \"127.0.0.1:1\"\npeers = []\n"
+    } else {
+        ""
+    };
+    let text = format!("{stream}{around}{heading}\nno_such_key = 1\n");
     let said = relayd::check_config_text(&text).expect_err("there is no such key");
     let (_, expected) = said
         .split_once("expected ")
@@ -93,7 +105,8 @@ fn every_key_stands_in_the_sample_with_the_same_default() {
     for (title, heading) in SECTIONS {
         for (keys, default) in documented(title) {
             for key in keys {
-                let is_section = SAMPLE.contains(&format!("[stream.{key}]"));
+                let is_section = SAMPLE.contains(&format!("[stream.{key}]"))
+                    || SAMPLE.contains(&format!("[stream.group.{key}]"));
                 let shown = if heading == "[stream.trading_session]" {
                     let inline = sample_value("[[stream]]", "trading_session").unwrap();
                     inline.contains(key).then(String::new)
