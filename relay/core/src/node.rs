@@ -607,6 +607,12 @@ impl Node {
         group.links.poll_effect().map(NodeEffect::Link)
     }
 
+    /// Whether it has come to its end, by a restart, a halt or a stop: it takes nothing more, and needs no window.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.role, Role::Over)
+    }
+
     /// Where the next byte of the log goes; the window given to the machine starts here.
     #[must_use]
     pub fn open_position(&self) -> Position {

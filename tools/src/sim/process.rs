@@ -500,7 +500,7 @@ impl Process {
 
     /// A group's node whose machine has come to its end does nothing more.
     const fn is_over(&self) -> bool {
-        matches!(self.end, Some(Exit::Restart { .. } | Exit::Halt(_)))
+        self.machine.is_over()
     }
 
     fn turn_machine(&mut self, around: &mut Surroundings<'_>) -> usize {
