@@ -36,6 +36,11 @@ pub(crate) struct EndId {
 }
 
 impl EndId {
+    /// A number for it.
+    pub(crate) const fn number(self) -> u32 {
+        self.connection.rotate_left(16) ^ self.generation << 1 ^ self.end as u32
+    }
+
     const fn other(self) -> Self {
         Self {
             end: 1 - self.end,
