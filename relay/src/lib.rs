@@ -8,6 +8,7 @@
 //! Exit status: 0 all went well (for `run`: a clean stop), 1 it did not (the reason is the last line on standard error),
 //! 2 the command line is wrong.
 
+mod admin;
 mod allocations;
 #[doc(hidden)] // the program's own; open so that its tests can drive it against real arbiters
 pub mod arbiter;
