@@ -5,9 +5,9 @@
 //!                                              ^----Answer + wake----'
 //! ```
 //!
-//! A request is `hand-over [NODE]`, `detach NODE`, `attach NODE`, `promote [accept-loss NODE]` or `status`; the answer is one line of
-//! JSON: `{"ok":true}`, or `{"ok":false,"error":"..."}`. One request at a time is served; the socket belongs to the user
-//! relayd runs as.
+//! A request is `hand-over [NODE]`, `detach NODE`, `attach NODE`, `promote [accept-loss NODE]` or `status`; the answer is one
+//! line of JSON: `{"ok":true}`, or `{"ok":false,"error":"..."}`. One request at a time is served; the socket belongs to the
+//! user relayd runs as.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;

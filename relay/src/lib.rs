@@ -1,5 +1,5 @@
-//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration; `witness` is another
-//! program in the same binary, which keeps the membership records of groups.
+//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration;
+//! `witness` is another program in the same binary, which keeps the membership records of groups.
 //!
 //! The program is [`main`]; the rest of the crate is its own. The way of a message through it: `stage/ingress` receives,
 //! `stage/sequence` orders and writes, `stage/egress` forwards, each driving a machine of `relay-core`; `pipeline` runs

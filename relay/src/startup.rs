@@ -1,7 +1,7 @@
 //! From a configuration to running threads: the one place that sees both.
 //!
-//! A thread of its own looks after each stream: it waits for the end of a life ([`life`]), and begins the next one where a node of a
-//! group has to begin again from its disk.
+//! A thread of its own looks after each stream: it waits for the end of a life ([`life`]), and begins the next one where a node
+//! of a group has to begin again from its disk.
 
 mod journal;
 mod life;

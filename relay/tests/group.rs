@@ -23,7 +23,7 @@ fn nodes_start_in_any_order() {
             group.nodes[place].start();
         }
         group.await_in_sync();
-        let flow = Flow::started(&group, 500);
+        let flow = Flow::on(&group, 500);
         flow.await_more(50);
         flow.finish();
         assert!(group.stop_and_compare() > 0);
@@ -37,7 +37,7 @@ fn nodes_start_in_any_order() {
 fn each_primary_in_turn_is_killed() {
     let kills = std::env::var("RELAY_TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 1_000);
+    let flow = Flow::on(&group, 1_000);
     flow.await_more(200);
     let mut outages = Vec::new();
     for _ in 0..kills {
@@ -67,7 +67,7 @@ fn a_frozen_primary_is_taken_over_from() {
     let mut wanted = GroupShape::default();
     wanted.shape.limits = wanted.shape.limits.replace("= 500", "= 100");
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     flow.take_gap();
@@ -86,7 +86,7 @@ fn a_frozen_primary_is_taken_over_from() {
 #[test]
 fn a_frozen_standby_is_left_behind_and_taken_in_again() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     let standby = 1 - leader;
@@ -105,7 +105,7 @@ fn a_frozen_standby_is_left_behind_and_taken_in_again() {
 #[test]
 fn both_nodes_are_killed_and_come_back_in_either_order() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     for order in [[0, 1], [1, 0]] {
         flow.await_more(100);
         for place in order {
@@ -126,7 +126,7 @@ fn both_nodes_are_killed_and_come_back_in_either_order() {
 #[test]
 fn only_the_node_that_was_alone_last_may_lead() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let first = group.await_leader(None);
     let last = 1 - first;
@@ -150,7 +150,7 @@ fn only_the_node_that_was_alone_last_may_lead() {
 #[test]
 fn a_blank_disk_catches_up_from_the_first_block() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 1_000);
+    let flow = Flow::on(&group, 1_000);
     flow.await_more(2_000);
     let leader = group.await_leader(None);
     let standby = 1 - leader;
@@ -179,7 +179,7 @@ fn a_tail_nobody_else_has_is_set_aside() {
         ..GroupShape::default()
     };
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let first = group.await_leader(None);
     let second = 1 - first;
@@ -209,7 +209,7 @@ fn a_tail_nobody_else_has_is_set_aside() {
 #[test]
 fn the_flow_does_not_need_the_witness() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     group.witness.kill();
     flow.await_more(500);
@@ -232,7 +232,7 @@ fn of_three_nodes_any_one_may_be_lost() {
         ..GroupShape::default()
     };
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     for _ in 0..3 {
         flow.await_more(100);
         let leader = group.await_leader(None);
@@ -255,7 +255,7 @@ fn of_three_nodes_any_one_may_be_lost() {
 #[test]
 fn a_primary_that_is_stopped_hands_over() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     flow.take_gap();
@@ -276,7 +276,7 @@ fn a_primary_that_is_stopped_hands_over() {
 #[test]
 fn strangers_on_the_mirror_port_get_nothing() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     for port in group.mirror_ports.clone() {
         let mut strangers: Vec<TcpStream> = (0..40)
@@ -305,7 +305,7 @@ fn strangers_on_the_mirror_port_get_nothing() {
 #[test]
 fn a_primary_hands_over_on_an_operators_word() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 1_000);
+    let flow = Flow::on(&group, 1_000);
     for _ in 0..4 {
         flow.await_more(100);
         let leader = group.await_in_sync();
@@ -331,7 +331,7 @@ fn a_primary_hands_over_on_an_operators_word() {
 #[test]
 fn a_node_is_detached_and_attached() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group, 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_in_sync();
     let other = 2 - leader;

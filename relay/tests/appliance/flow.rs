@@ -37,8 +37,7 @@ pub struct Flow {
 
 impl Flow {
     /// One publisher (1) that sends `rate` messages a second, and one subscriber that reads everything from the first on.
-    pub fn started(group: &Group, rate: u64) -> Self {
-        let addresses = &group.addresses();
+    pub fn started(addresses: &[String], rate: u64) -> Self {
         let shared = Arc::new(Shared {
             total: AtomicU64::new(NEVER),
             ..Shared::default()
@@ -49,10 +48,18 @@ impl Flow {
         let reading = Arc::clone(&shared);
         let subscriber = std::thread::spawn(move || read(addresses, &reading));
         Self {
-            logs: group.log_paths(),
+            logs: Vec::new(),
             shared,
             publisher,
             subscriber,
+        }
+    }
+
+    /// As [`Flow::started`], over all nodes of a group, whose logs are shown where it does not go well.
+    pub fn on(group: &Group, rate: u64) -> Self {
+        Self {
+            logs: group.log_paths(),
+            ..Self::started(&group.addresses(), rate)
         }
     }
 
