@@ -76,8 +76,11 @@ impl Action {
             Self::Lapse(at) => (16, at, 0),
             Self::Crash(at, loss) => {
                 let flags = loss.is_torn as u8 | (loss.keeps_vote as u8) << 1;
-                return 17 | (at as u32) << 8 | (loss.kept as u32) << 16
-                    | (flags as u32) << 20 | (loss.cut as u32) << 24;
+                return 17
+                    | (at as u32) << 8
+                    | (loss.kept as u32) << 16
+                    | (flags as u32) << 20
+                    | (loss.cut as u32) << 24;
             }
             Self::Start(at) => (18, at, 0),
             Self::Rot(at, Rot::Header) => (19, at, 0),

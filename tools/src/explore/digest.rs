@@ -31,7 +31,9 @@ pub(crate) fn digest_of(value: &impl Hash) -> u64 {
 pub(crate) fn digest_of_words(words: &[u32]) -> u64 {
     let mut digest = Digest::default();
     for pair in words.chunks(2) {
-        let high = pair.get(1).map_or(u64::from(u32::MAX), |word| u64::from(*word));
+        let high = pair
+            .get(1)
+            .map_or(u64::from(u32::MAX), |word| u64::from(*word));
         digest.write_u64(u64::from(pair[0]) | high << 32);
     }
     digest.write_u64(words.len() as u64);

@@ -26,7 +26,11 @@ pub(crate) struct History {
 impl History {
     /// Node `at` released `log` in `epoch`.
     pub(crate) fn on_released(&mut self, at: u8, epoch: u64, log: &[Page]) -> Result<(), String> {
-        match self.releases.iter().find(|(released, _)| *released == epoch) {
+        match self
+            .releases
+            .iter()
+            .find(|(released, _)| *released == epoch)
+        {
             Some((_, before)) if *before != at => {
                 return Err(format!(
                     "nodes {} and {} both release in epoch {epoch}",
@@ -50,7 +54,8 @@ impl History {
         if log.len() > held.len() {
             let from = held.len();
             self.grown_in = epoch;
-            self.ledger.put(Position((from * PAGE) as u64), &log[from..]);
+            self.ledger
+                .put(Position((from * PAGE) as u64), &log[from..]);
             self.count(from)?;
         }
         Ok(())
@@ -112,7 +117,10 @@ impl History {
 
     /// Disks that held these pages and are gone.
     pub(crate) fn lost_with(&self, pages: &[Page]) -> usize {
-        self.lost.iter().filter(|log| log.starts_with(pages)).count()
+        self.lost
+            .iter()
+            .filter(|log| log.starts_with(pages))
+            .count()
     }
 
     pub(crate) const fn acknowledged(&self) -> u64 {

@@ -115,7 +115,11 @@ impl Log {
     /// Whether it holds everything of `other`.
     pub(crate) fn starts_with(&self, other: &[Page]) -> bool {
         let held = self.0.iter().map(Page::digest).chain(std::iter::repeat(0));
-        other.iter().map(Page::digest).zip(held).all(|(a, b)| a == b)
+        other
+            .iter()
+            .map(Page::digest)
+            .zip(held)
+            .all(|(a, b)| a == b)
     }
 
     /// The blocks of a log that is nothing but blocks, from a page on: header and body.

@@ -247,7 +247,10 @@ impl Machine {
 
     /// The epoch it leads, if it does.
     pub(crate) fn reign(&self) -> Option<Epoch> {
-        let node = self.node.as_ref().filter(|node| node.sequence().is_some())?;
+        let node = self
+            .node
+            .as_ref()
+            .filter(|node| node.sequence().is_some())?;
         Some(node.status().epoch)
     }
 
@@ -264,7 +267,10 @@ impl Machine {
             return self.disk.starts_with(pages);
         };
         let mut disk = self.disk.clone();
-        disk.put(Position(u64::from(*at) * PAGE as u64), std::slice::from_ref(before));
+        disk.put(
+            Position(u64::from(*at) * PAGE as u64),
+            std::slice::from_ref(before),
+        );
         disk.starts_with(pages)
     }
 }

@@ -93,7 +93,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let spoils = [Kind::Damage, Kind::Blank];
     if arguments.min_copies < 2 && spoils.iter().any(|kind| arguments.budget.of(*kind) > 0) {
-        eprintln!("explore: what one copy held is lost with it; damage and blank need --min-copies 2");
+        eprintln!(
+            "explore: what one copy held is lost with it; damage and blank need --min-copies 2"
+        );
         return ExitCode::from(2);
     }
     let bounds = Bounds::new(
@@ -162,9 +164,12 @@ fn run_search(store: &Store, arguments: &Arguments) -> ExitCode {
 
 fn replay_line(arguments: &Arguments, found: &search::Found) -> String {
     let actions: Vec<String> = found.actions.iter().map(ToString::to_string).collect();
-    let kinds = Kind::ALL.into_iter().filter(|kind| arguments.budget.of(*kind) > 0);
-    let kinds: Vec<String> =
-        kinds.map(|kind| format!("{}={}", kind.name(), arguments.budget.of(kind))).collect();
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| arguments.budget.of(*kind) > 0);
+    let kinds: Vec<String> = kinds
+        .map(|kind| format!("{}={}", kind.name(), arguments.budget.of(kind)))
+        .collect();
     format!(
         "cargo explore --nodes {} --min-copies {} --messages {} --budget {} --replay '{}'",
         arguments.nodes,
@@ -182,11 +187,7 @@ fn tell_outcome(outcome: &Outcome, is_json: bool) {
         println!(
             "{{\"states\":{},\"depth\":{},\"transitions\":{},\"violations\":{violations},\
              \"liveness_probes\":{},\"complete\":{},\"seconds\":{seconds:.1}}}",
-            outcome.states,
-            outcome.depth,
-            outcome.transitions,
-            outcome.probes,
-            outcome.is_complete,
+            outcome.states, outcome.depth, outcome.transitions, outcome.probes, outcome.is_complete,
         );
         return;
     }
@@ -194,7 +195,11 @@ fn tell_outcome(outcome: &Outcome, is_json: bool) {
         "{} states, depth {}{}, {} transitions, {violations} violations, {} liveness probes, {seconds:.1} s",
         outcome.states,
         outcome.depth,
-        if outcome.is_complete { " (all there are)" } else { "" },
+        if outcome.is_complete {
+            " (all there are)"
+        } else {
+            ""
+        },
         outcome.transitions,
         outcome.probes,
     );

@@ -20,7 +20,10 @@ pub(crate) struct Replayed {
 /// # Errors
 /// The word that is no action.
 pub(crate) fn parse(text: &str) -> Result<Vec<Action>, String> {
-    let words = text.split([';', '\n']).map(str::trim).filter(|word| !word.is_empty());
+    let words = text
+        .split([';', '\n'])
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
     words
         .map(|word| Action::parse(word).ok_or_else(|| format!("'{word}' is no action")))
         .collect()
@@ -42,7 +45,11 @@ pub(crate) fn replay(store: &Store, actions: &[Action]) -> Replayed {
     let mut possible = Vec::new();
     for (at, &action) in actions.iter().enumerate() {
         world.choices(store, &mut possible);
-        let line = format!("{:3}  {action:20}  {}\n", at + 1, describe(store, &world, action));
+        let line = format!(
+            "{:3}  {action:20}  {}\n",
+            at + 1,
+            describe(store, &world, action)
+        );
         text += &line;
         if !possible.contains(&action) {
             text += "     that is not possible here\n";

@@ -174,7 +174,10 @@ impl Search<'_> {
     fn is_new(&self, digest: u64) -> bool {
         let shard = &self.seen[digest as usize % SHARDS];
         // The lower bits choose the shard, so they say nothing within it.
-        let is_new = shard.lock().expect("nobody panics here").insert(digest.rotate_right(8));
+        let is_new = shard
+            .lock()
+            .expect("nobody panics here")
+            .insert(digest.rotate_right(8));
         if is_new {
             self.states.fetch_add(1, Ordering::Relaxed);
         }
@@ -276,7 +279,9 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        search.transitions.fetch_add(actions.len() as u64, Ordering::Relaxed);
+        search
+            .transitions
+            .fetch_add(actions.len() as u64, Ordering::Relaxed);
         self.actions = actions;
     }
 

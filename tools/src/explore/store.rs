@@ -127,6 +127,8 @@ impl Store {
     /// Steps worked out.
     pub(crate) fn steps(&self) -> usize {
         let shards = self.steps.iter();
-        shards.map(|shard| shard.lock().expect("nobody panics here").len()).sum()
+        shards
+            .map(|shard| shard.lock().expect("nobody panics here").len())
+            .sum()
     }
 }

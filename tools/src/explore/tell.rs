@@ -15,7 +15,9 @@ pub(crate) fn describe(store: &Store, world: &World, action: Action) -> String {
     let node = |at: u8| at + 1;
     let ask = |at: u8| {
         let machine = store.machines.get(world.machines[usize::from(at)]);
-        machine.ask.map_or_else(String::new, |request| of_ask(&request.ask))
+        machine
+            .ask
+            .map_or_else(String::new, |request| of_ask(&request.ask))
     };
     match action {
         Action::Hear(from, to) => {
@@ -28,14 +30,23 @@ pub(crate) fn describe(store: &Store, world: &World, action: Action) -> String {
                 what.unwrap_or_default()
             )
         }
-        Action::Lost(at, peer) => format!("node {} hears that node {} is gone", node(at), node(peer)),
+        Action::Lost(at, peer) => {
+            format!("node {} hears that node {} is gone", node(at), node(peer))
+        }
         Action::Close(at, peer) => {
-            format!("the connection of node {} to {} breaks", node(at), node(peer))
+            format!(
+                "the connection of node {} to {} breaks",
+                node(at),
+                node(peer)
+            )
         }
         Action::Connect(a, b) => format!("nodes {} and {} connect", node(a), node(b)),
         Action::Write(at, place) => {
             let machine = store.machines.get(world.machines[usize::from(at)]);
-            let position = machine.writes.get(usize::from(place)).map(|write| write.position);
+            let position = machine
+                .writes
+                .get(usize::from(place))
+                .map(|write| write.position);
             let position = position.unwrap_or_default();
             format!("node {} has written its block at {position}", node(at))
         }
@@ -53,7 +64,11 @@ pub(crate) fn describe(store: &Store, world: &World, action: Action) -> String {
         Action::Carry(at) => format!("the arbiter carries out for node {}: {}", node(at), ask(at)),
         Action::Answer(at) => {
             let answer = store.answers.get(world.answers[usize::from(at)]);
-            format!("node {} hears the arbiter: {}", node(at), of_answer(&answer))
+            format!(
+                "node {} hears the arbiter: {}",
+                node(at),
+                of_answer(&answer)
+            )
         }
         Action::Lose(at) => format!("node {} never hears; dropped: {}", node(at), ask(at)),
         Action::Late(at) => format!("node {} gives up; may land later: {}", node(at), ask(at)),
@@ -73,9 +88,15 @@ pub(crate) fn describe(store: &Store, world: &World, action: Action) -> String {
 
 fn of_record(record: &Membership) -> String {
     let members = record.members.as_slice().iter();
-    let members: Vec<String> =
-        members.map(|member| format!("{}:{}", member.node, member.incarnation)).collect();
-    format!("epoch {}, node {} leads {}", record.epoch, record.primary, members.join(" "))
+    let members: Vec<String> = members
+        .map(|member| format!("{}:{}", member.node, member.incarnation))
+        .collect();
+    format!(
+        "epoch {}, node {} leads {}",
+        record.epoch,
+        record.primary,
+        members.join(" ")
+    )
 }
 
 fn of_ask(ask: &Ask) -> String {
@@ -113,7 +134,11 @@ fn of_message(bytes: &[u8]) -> String {
             progress.promised,
             progress.committed,
             progress.lowest_join,
-            if progress.is_tail_unknown { ", tail unknown" } else { "" }
+            if progress.is_tail_unknown {
+                ", tail unknown"
+            } else {
+                ""
+            }
         ),
         PeerMessage::Open(record) => format!("OPEN {}", of_record(&record)),
         PeerMessage::History(history) => {
@@ -177,7 +202,11 @@ pub(crate) fn describe_world(store: &Store, world: &World) -> String {
                     status.released.point.position,
                     status.vote,
                     if machine.is_serving { ", serves" } else { "" },
-                    if machine.restart.is_some() { ", begins again" } else { "" },
+                    if machine.restart.is_some() {
+                        ", begins again"
+                    } else {
+                        ""
+                    },
                 );
             }
         }

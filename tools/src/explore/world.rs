@@ -53,7 +53,9 @@ impl World {
     /// A group of which nothing runs yet.
     pub(crate) fn new(store: &Store) -> Self {
         let bounds = &store.bounds;
-        let machines: Vec<Machine> = (0..bounds.nodes).map(|at| Machine::new(bounds, at)).collect();
+        let machines: Vec<Machine> = (0..bounds.nodes)
+            .map(|at| Machine::new(bounds, at))
+            .collect();
         let mut numbers = [0; NODES_MAX];
         for (number, machine) in numbers.iter_mut().zip(&machines) {
             *number = store.machines.intern(machine);
@@ -240,14 +242,23 @@ impl World {
     }
 
     /// Gives any input to a node, outside the budget: for the part in which no faults happen any more.
-    pub(crate) fn give(&mut self, store: &Store, at: usize, input: &Input) -> Result<(), Violation> {
+    pub(crate) fn give(
+        &mut self,
+        store: &Store,
+        at: usize,
+        input: &Input,
+    ) -> Result<(), Violation> {
         let step = store.step(self.machines[at], input);
         self.machines[at] = step.machine;
         let mut is_news = false;
         for output in &step.outputs {
             is_news |= self.on_output(store, at, output)?;
         }
-        if is_news { self.check_leaders(store) } else { Ok(()) }
+        if is_news {
+            self.check_leaders(store)
+        } else {
+            Ok(())
+        }
     }
 
     /// Notes what a node did; whether leaders have to be looked at.
@@ -263,7 +274,8 @@ impl World {
             Output::Closed(place) => self.drop_end(at, Bounds::node_at(at, usize::from(*place))),
             Output::Leads(_) | Output::Serves(_) => return Ok(true),
             Output::Released { end, epoch, copies } => {
-                self.on_released(store, at, *end, epoch.get(), *copies).map_err(violation)?;
+                self.on_released(store, at, *end, epoch.get(), *copies)
+                    .map_err(violation)?;
                 return Ok(true);
             }
             Output::Acknowledged(through) => self
@@ -311,7 +323,10 @@ impl World {
         let machine = store.machines.get(self.machines[at]);
         let log = machine.log.front(end);
         if log.len() != page_of(end) {
-            return Err(format!("it releases up to {end}, its log ends at {}", log.len() * PAGE));
+            return Err(format!(
+                "it releases up to {end}, its log ends at {}",
+                log.len() * PAGE
+            ));
         }
         self.change_history(store, |history| history.on_released(at as u8, epoch, log))?;
         let held = (0..store.bounds.nodes)
@@ -331,7 +346,9 @@ impl World {
         let history = store.histories.get(self.history);
         for at in 0..store.bounds.nodes {
             let machine = store.machines.get(self.machines[at]);
-            let Some(epoch) = machine.reign().filter(|epoch| epoch.get() >= history.grown_in)
+            let Some(epoch) = machine
+                .reign()
+                .filter(|epoch| epoch.get() >= history.grown_in)
             else {
                 continue;
             };
@@ -365,7 +382,11 @@ impl World {
         self.ends[pair] = 3;
         let place = |at, peer| Bounds::place_of(at, peer) as u8;
         self.give(store, dialer, &Input::Opened(place(dialer, acceptor), true))?;
-        self.give(store, acceptor, &Input::Opened(place(acceptor, dialer), false))?;
+        self.give(
+            store,
+            acceptor,
+            &Input::Opened(place(acceptor, dialer), false),
+        )?;
         // HELLO, and PROOF once the other's HELLO is there.
         for _ in 0..2 {
             self.hear(store, dialer, acceptor)?;
@@ -375,7 +396,12 @@ impl World {
     }
 
     fn carry(&mut self, store: &Store, at: usize) -> Result<(), Violation> {
-        let ask = store.machines.get(self.machines[at]).ask.expect("something is asked").ask;
+        let ask = store
+            .machines
+            .get(self.machines[at])
+            .ask
+            .expect("something is asked")
+            .ask;
         let answer = self.carry_out(store, &ask)?;
         self.answers[at] = store.answers.intern(&answer);
         Ok(())
@@ -399,7 +425,8 @@ impl World {
                 return Err(Violation("a swap takes the epoch back".to_owned()));
             }
             self.registers = store.registers.intern(&registers);
-            self.late.retain(|ask| can_land(&registers, &store.asks.get(*ask)));
+            self.late
+                .retain(|ask| can_land(&registers, &store.asks.get(*ask)));
         }
         Ok(answer)
     }
@@ -407,7 +434,11 @@ impl World {
     /// Whatever a node asked and was not carried out may still be.
     fn give_up_asking(&mut self, store: &Store, at: usize) {
         let is_open = self.answers[at] == 0;
-        let request = store.machines.get(self.machines[at]).ask.filter(|_| is_open);
+        let request = store
+            .machines
+            .get(self.machines[at])
+            .ask
+            .filter(|_| is_open);
         let registers = store.registers.get(self.registers);
         if let Some(request) = request
             && is_change(&request.ask)

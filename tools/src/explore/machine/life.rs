@@ -23,7 +23,8 @@ impl Machine {
             if loss.kept >> at & 1 == 1 {
                 let is_torn = loss.is_torn && last == Some(at);
                 let pages = if is_torn { torn(write) } else { None };
-                self.disk.put(write.position, pages.as_ref().unwrap_or(&write.pages));
+                self.disk
+                    .put(write.position, pages.as_ref().unwrap_or(&write.pages));
             }
         }
         if let (Some(vote), true) = (self.vote, loss.keeps_vote) {
@@ -31,7 +32,8 @@ impl Machine {
         }
         if let Some((RestartReason::Cut(position), _)) = self.restart {
             let left = self.disk.len().saturating_sub(loss.cut.into());
-            self.disk.cut(left.max(page_of(position).min(self.disk.len())));
+            self.disk
+                .cut(left.max(page_of(position).min(self.disk.len())));
         }
         self.forget();
     }
@@ -73,7 +75,9 @@ impl Machine {
                     cut: 0,
                 };
                 losses.push(whole);
-                let last = self.writes.get(7_usize.wrapping_sub(kept.leading_zeros() as usize));
+                let last = self
+                    .writes
+                    .get(7_usize.wrapping_sub(kept.leading_zeros() as usize));
                 if last.is_some_and(|write| torn(write).is_some()) {
                     losses.push(Loss {
                         is_torn: true,
@@ -212,7 +216,9 @@ fn torn(write: &Write) -> Option<Vec<Page>> {
     let last = write.pages.iter().rposition(|page| !page.is_zero())?;
     let mut bytes = *write.pages[last].bytes();
     let sectors = bytes.chunks(SECTOR);
-    let sector = sectors.into_iter().rposition(|sector| !block::is_zero(sector))?;
+    let sector = sectors
+        .into_iter()
+        .rposition(|sector| !block::is_zero(sector))?;
     if last == 0 && sector == 0 {
         return None;
     }

@@ -118,11 +118,7 @@ impl Run<'_> {
                 // Where it is refused nothing changes.
                 let _ = self.node().hand_over(None, now);
             }
-            Input::Crash(_)
-            | Input::Start
-            | Input::Rebuild
-            | Input::Rot(_)
-            | Input::Blank => {}
+            Input::Crash(_) | Input::Start | Input::Rebuild | Input::Rot(_) | Input::Blank => {}
         }
     }
 
@@ -168,7 +164,9 @@ impl Run<'_> {
         }
         let now = self.machine.now();
         let nonce = [self.machine.at; 32];
-        let link = self.node().on_link_opened(is_dialer.then_some(peer.into()), nonce, now);
+        let link = self
+            .node()
+            .on_link_opened(is_dialer.then_some(peer.into()), nonce, now);
         if link.is_none() {
             return self.wrong("it refuses a connection");
         }
@@ -209,7 +207,12 @@ impl Run<'_> {
     /// Carries out what the node wants done; whether there was anything.
     fn drain(&mut self) -> bool {
         let mut is_any = false;
-        while let Some(effect) = self.machine.node.as_mut().and_then(|node| node.poll_effect()) {
+        while let Some(effect) = self
+            .machine
+            .node
+            .as_mut()
+            .and_then(|node| node.poll_effect())
+        {
             is_any = true;
             self.carry_out(effect);
         }
@@ -255,7 +258,8 @@ impl Run<'_> {
                 let pages = pages.take(length as usize / PAGE);
                 let bytes: Vec<u8> = pages.flat_map(|page| *page.bytes()).collect();
                 let now = self.machine.now();
-                self.node().on_log_read(peer, purpose, position, &bytes, now);
+                self.node()
+                    .on_log_read(peer, purpose, position, &bytes, now);
             }
             NodeEffect::Lead(tables, epoch) => {
                 self.machine.floor = tables.position;
@@ -305,7 +309,10 @@ impl Run<'_> {
     }
 
     fn peer_of(&self, link: LinkId) -> Option<usize> {
-        self.machine.links.iter().position(|held| *held == Some(link))
+        self.machine
+            .links
+            .iter()
+            .position(|held| *held == Some(link))
     }
 
     /// One output for each of the messages in `bytes`.
@@ -455,7 +462,10 @@ impl Run<'_> {
             return;
         }
         let status = self.node().status();
-        let (appended, durable) = (status.appended.point.position, status.durable.point.position);
+        let (appended, durable) = (
+            status.appended.point.position,
+            status.durable.point.position,
+        );
         let released = status.released.point.position;
         if released > durable || durable > appended {
             self.wrong(format!(

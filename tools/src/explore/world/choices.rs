@@ -60,7 +60,12 @@ impl World {
             actions.push(Action::Publish(at));
         }
         if left(Kind::Crash) {
-            actions.extend(machine.losses().into_iter().map(|loss| Action::Crash(at, loss)));
+            actions.extend(
+                machine
+                    .losses()
+                    .into_iter()
+                    .map(|loss| Action::Crash(at, loss)),
+            );
         }
         if machine.is_up() && left(Kind::Beat) {
             actions.push(Action::Beat(at));

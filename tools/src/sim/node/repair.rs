@@ -153,7 +153,8 @@ impl Node {
         };
         match signal {
             Signal::Connected => {
-                let nonce = core::array::from_fn(|at| mix(at as u64 ^ u64::from(end.number())) as u8);
+                let nonce =
+                    core::array::from_fn(|at| mix(at as u64 ^ u64::from(end.number())) as u8);
                 let hello = PeerMessage::Hello(Hello {
                     nonce,
                     node: repair.superblock.node,
@@ -311,11 +312,7 @@ impl Node {
     }
 
     /// An operation of the repair ended.
-    pub(super) fn on_repair_step(
-        &mut self,
-        completion: Completion,
-        around: &mut Surroundings<'_>,
-    ) {
+    pub(super) fn on_repair_step(&mut self, completion: Completion, around: &mut Surroundings<'_>) {
         if !completion.is_ok {
             self.give_up(around);
             return;
