@@ -226,7 +226,9 @@ impl Node {
                 let mirror = &mut group.mirrors[peer as usize];
                 mirror.on_progress(progress, &primary.sequence, now.mono_ns);
             }
-            Role::Follower(_) if is_present && progress.standing == Standing::Leading => {
+            // Only once this log is known to go on as the primary's does: before, what is released there says nothing of what
+            // lies at these positions here.
+            Role::Follower(_) if is_present && group.source == Some(peer) => {
                 group.note_released(progress.released);
             }
             _ => {}
