@@ -243,6 +243,10 @@ impl Node {
         let Some(peer) = views.iter().position(|view| view.member.node == primary) else {
             return;
         };
+        if group.source == Some(peer as u32) {
+            // It asked twice, and has been answered.
+            return;
+        }
         let tables = standby.tables();
         let entries = tables.epochs.iter().map(|entry| HistoryEntry {
             epoch: entry.epoch,
@@ -280,7 +284,9 @@ impl Node {
         let Role::Primary(primary) = &mut self.role else {
             return;
         };
-        if epoch != group.failover.epoch() {
+        // Who is streamed to has been answered: this is the answer to an OPEN that was said twice. Answered again, it would send
+        // the follower back to where its log ended when it said this, behind what it has acknowledged since.
+        if epoch != group.failover.epoch() || group.mirrors[peer as usize].is_streaming() {
             return;
         }
         let sealed = primary.sequence.sealed_end();
