@@ -359,3 +359,36 @@ fn admin(node: &Appliance, request: &str) -> String {
     socket.read_to_string(&mut answer).unwrap();
     answer.trim_end().to_owned()
 }
+
+/// Goal: in a steady flow neither the primary's hot threads nor the standby's allocate, and messages come out in every threading mode.
+/// Method: long waits before anybody is suspected, since a change of roles may allocate; counts before and after some thousand messages.
+#[test]
+fn the_hot_paths_of_a_group_allocate_nothing() {
+    for threads in [
+        "mode = \"shared\"\nidle = \"park\"",
+        "mode = \"split\"\nidle = \"park\"",
+    ] {
+        let mut wanted = GroupShape {
+            more: "suspect_ms = 20000\nack_deadline_ms = 20000\ndisk_stall_ms = 20000".to_owned(),
+            ..GroupShape::default()
+        };
+        wanted.shape.threads = threads.to_owned();
+        wanted.shape.limits = "ring = \"8MiB\"\nheartbeat_ms = 20000".to_owned();
+        let mut group = Group::started(&wanted);
+        let allocations = |group: &Group| {
+            let count = |node: &Appliance| {
+                let mut counters = node.counters();
+                counters.retain(|label, _| label.ends_with(".allocations"));
+                counters
+            };
+            group.nodes.iter().map(count).collect::<Vec<_>>()
+        };
+        let flow = Flow::on(&group, 2_000);
+        flow.await_more(2_000);
+        let before = allocations(&group);
+        flow.await_more(4_000);
+        assert_eq!(allocations(&group), before, "{threads}");
+        flow.finish();
+        assert!(group.stop_and_compare() > 0);
+    }
+}

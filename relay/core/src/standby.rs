@@ -97,10 +97,11 @@ impl Standby {
     /// A follower whose log on disk, all of it durable, folds to `tables`.
     pub(crate) fn new(
         settings: &Settings,
-        tables: Tables,
+        mut tables: Tables,
         method: WriteMethod,
         prepared: Position,
     ) -> Self {
+        tables.index.reserve_all();
         let end = LogEnd {
             point: ReleasePoint {
                 position: tables.position,
