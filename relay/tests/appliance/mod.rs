@@ -2,6 +2,9 @@
 //! for a condition; nothing sleeps for an amount of time to be right.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its own part
 
+pub mod faulty_disk;
+pub mod rights;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -337,4 +340,34 @@ pub fn take(subscriber: &mut Subscriber, count: usize) -> Vec<Vec<u8>> {
 
 pub fn exists(path: &Path) -> bool {
     path.exists()
+}
+
+/// The seed of a random test: `RELAY_SEED`, or the time. It is printed, so that a failure can be run again.
+pub fn seed() -> u64 {
+    let given = std::env::var("RELAY_SEED").ok();
+    let seed = given.map_or_else(
+        || {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+            now.as_nanos() as u64
+        },
+        |text| text.parse().expect("RELAY_SEED is a number"),
+    );
+    println!("RELAY_SEED={seed}");
+    seed
+}
+
+/// Numbers that only look random (splitmix64).
+pub struct Random(u64);
+
+impl Random {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
 }
