@@ -159,6 +159,11 @@ impl Pages {
         Ok(Self { base, length })
     }
 
+    /// Bytes of the pages.
+    pub(crate) const fn length(&self) -> usize {
+        self.length.get()
+    }
+
     /// Where byte `offset` lies.
     pub(crate) fn pointer(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.length.get(), "inside the pages");

@@ -3,6 +3,9 @@
 //! Every error names the file, the line, the key and what is allowed. Only `startup` and the commands see this type; the
 //! machines get [`Settings`].
 
+mod group;
+mod size;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,8 +16,11 @@ use relay_journal::superblock::WriteMethod;
 use relay_wire::code::Policy;
 use relay_wire::id::{NodeId, PublisherId, StreamId};
 use relay_wire::{item, topic};
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
+pub(crate) use self::group::GroupConfig;
+use self::group::GroupSection;
+pub(crate) use self::size::Size;
 use crate::idle::IdleStrategy;
 
 /// Why a configuration is refused.
@@ -23,6 +29,23 @@ pub(crate) struct ConfigError {
     file: PathBuf,
     line: Option<usize>,
     message: String,
+}
+
+impl ConfigError {
+    /// An error about a line of `file`, counted from 1.
+    pub(crate) fn new(file: &Path, line: Option<usize>, message: String) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            message,
+        }
+    }
+
+    /// What the parser found wrong with the `text` of `file`.
+    pub(crate) fn unparsed(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map(|span| line_of_offset(text, span.start));
+        Self::new(file, line, toml_message(text, error))
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -36,46 +59,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// A number of bytes, written as `4096`, `"64KiB"`, `"1GiB"` ...
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) u64);
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Size;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of bytes such as 4096, \"64KiB\", \"16MiB\" or \"1GiB\"")
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Size, E> {
-                let refused = || E::invalid_value(de::Unexpected::Signed(value), &self);
-                u64::try_from(value).map(Size).map_err(|_| refused())
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Size, E> {
-                parse_size(value).ok_or_else(|| E::invalid_value(de::Unexpected::Str(value), &self))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-fn parse_size(text: &str) -> Option<Size> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit: u64 = match text[digits..].trim() {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(unit).map(Size)
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,8 +74,8 @@ struct StreamSection {
     name: String,
     listen: SocketAddr,
     directory: PathBuf,
-    #[serde(default)]
-    policy: PolicyName,
+    /// By default `durable` in a group, `local` without one.
+    policy: Option<PolicyName>,
     #[serde(default)]
     threads: ThreadsSection,
     #[serde(default)]
@@ -103,12 +86,12 @@ struct StreamSection {
     trading_session: Option<SessionSection>,
     #[serde(default)]
     credential: Vec<CredentialSection>,
+    group: Option<GroupSection>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum PolicyName {
-    #[default]
     Local,
     Mirrored,
     Durable,
@@ -262,26 +245,20 @@ pub(crate) struct StreamConfig {
     pub(crate) prepare_rate: u64,
     /// Bytes of log between two checkpoints.
     pub(crate) checkpoint_every: u64,
+    /// The other nodes, if there are any.
+    pub(crate) group: Option<GroupConfig>,
 }
 
 impl Config {
     /// Reads and checks `file`.
     pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError {
-            file: file.to_owned(),
-            line: None,
-            message: format!("can't be read: {error}; name a file with --config"),
-        })?;
-        Self::parse(file, &text)
+        Self::parse(file, &read(file)?)
     }
 
     /// Checks the `text` of `file`.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let parsed: File = toml::from_str(text).map_err(|error| ConfigError {
-            file: file.to_owned(),
-            line: error.span().map(|span| line_of_offset(text, span.start)),
-            message: toml_message(text, &error),
-        })?;
+        let parsed: File =
+            toml::from_str(text).map_err(|error| ConfigError::unparsed(file, text, &error))?;
         let check = Check { file, text };
         let node = NodeId(parsed.node);
         if parsed.stream.is_empty() {
@@ -306,6 +283,14 @@ impl Config {
         }
         Ok(Self { streams })
     }
+}
+
+/// The text of a configuration file.
+pub(crate) fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let message = format!("can't be read: {error}; name a file with --config");
+        ConfigError::new(file, None, message)
+    })
 }
 
 fn line_of_offset(text: &str, offset: usize) -> usize {
@@ -333,22 +318,47 @@ struct Check<'a> {
 impl Check<'_> {
     /// An error about `key` of the stream section number `at`.
     fn refuse(&self, key: &str, at: usize, message: impl fmt::Display) -> ConfigError {
+        let line = self.line_of(None, key, at);
+        ConfigError::new(self.file, line, format!("{key}: {message}"))
+    }
+
+    /// An error about `key` of `table` in the stream section number `at`.
+    fn refuse_in(
+        &self,
+        table: &str,
+        key: &str,
+        at: usize,
+        message: impl fmt::Display,
+    ) -> ConfigError {
+        let line = self
+            .line_of(Some(table), key, at)
+            .or_else(|| self.line_of(None, &format!("[{table}]"), at));
+        ConfigError::new(self.file, line, format!("{table}.{key}: {message}"))
+    }
+
+    /// The line that gives `key`, or holds a table's header, in the stream section number `at`.
+    fn line_of(&self, table: Option<&str>, key: &str, at: usize) -> Option<usize> {
         let mut section = 0;
-        let mut line = None;
+        let mut is_in_table = table.is_none();
         for (number, content) in self.text.lines().enumerate() {
             let content = content.trim_start();
             section += usize::from(content.starts_with("[[stream]]"));
-            let rest = content.strip_prefix(key).map(str::trim_start);
-            if section == at + 1 && rest.is_some_and(|rest| rest.starts_with('=')) {
-                line = Some(number + 1);
-                break;
+            if let Some(table) = table
+                && content.starts_with('[')
+            {
+                is_in_table = content
+                    .trim_start_matches('[')
+                    .starts_with(&format!("{table}]"));
+            }
+            let is_here = match content.strip_prefix(key) {
+                Some(rest) => key.starts_with('[') || rest.trim_start().starts_with('='),
+                None => false,
+            };
+            if section == at + 1 && is_in_table && is_here {
+                return Some(number + 1);
             }
         }
-        ConfigError {
-            file: self.file.to_owned(),
-            line,
-            message: format!("{key}: {message}"),
-        }
+        None
     }
 
     fn within(
@@ -379,10 +389,7 @@ impl Check<'_> {
         let StreamSection {
             threads, journal, ..
         } = section;
-        if !matches!(section.policy, PolicyName::Local) {
-            let message = "only \"local\" is possible for a node without a group";
-            return Err(self.refuse("policy", at, message));
-        }
+        let policy = self.policy(at, section)?;
         let wanted = match threads.mode {
             ThreadingMode::Shared => 1,
             ThreadingMode::Split => 3,
@@ -391,7 +398,14 @@ impl Check<'_> {
             let message = format!("{wanted} CPU numbers are needed in this mode, or none");
             return Err(self.refuse("cpus", at, message));
         }
-        let settings = self.settings(at, node, section)?;
+        let settings = Settings {
+            policy,
+            ..self.settings(at, node, section)?
+        };
+        let group = match &section.group {
+            Some(group) => Some(self.group(at, &section.name, &settings, group)?),
+            None => None,
+        };
         let segment_size = settings.segment_size;
         let prepared = self.within("prepared", at, journal.prepared.0, segment_size..=1 << 44)?;
         let rate = self.within(
@@ -433,7 +447,21 @@ impl Check<'_> {
             prepared,
             prepare_rate: rate,
             checkpoint_every: every,
+            group,
         })
+    }
+
+    fn policy(&self, at: usize, section: &StreamSection) -> Result<Policy, ConfigError> {
+        let message = match (section.policy, &section.group) {
+            (None | Some(PolicyName::Durable), Some(_)) => return Ok(Policy::Durable),
+            (Some(PolicyName::Mirrored), Some(_)) => return Ok(Policy::Mirrored),
+            (None | Some(PolicyName::Local), None) => return Ok(Policy::Local),
+            (Some(PolicyName::Local), Some(_)) => {
+                "\"durable\" or \"mirrored\" is needed in a group"
+            }
+            (Some(_), None) => "only \"local\" is possible for a node without a group",
+        };
+        Err(self.refuse("policy", at, message))
     }
 
     fn settings(
@@ -556,28 +584,13 @@ impl Check<'_> {
                     }
                 }
             }
-            let secret = match (&section.secret, &section.secret_file) {
-                (Some(hex), None) => hex.clone(),
-                (None, Some(path)) => {
-                    let base = self.file.parent().unwrap_or(Path::new("."));
-                    match std::fs::read_to_string(base.join(path)) {
-                        Ok(text) => text.trim().to_owned(),
-                        Err(error) => {
-                            return refuse("secret_file", format!("{}: {error}", path.display()));
-                        }
-                    }
-                }
-                _ => {
-                    return refuse(
-                        "secret",
-                        "give secret or secret_file, one of them".to_owned(),
-                    );
-                }
-            };
-            let Some(secret) = parse_hex(&secret).filter(|secret| secret.len() >= 16) else {
-                let message = "a secret is 32 or more hexadecimal digits; make one with \
-                               `openssl rand -hex 32`";
-                return refuse("secret", message.to_owned());
+            let secret = match secret(
+                self.file,
+                section.secret.as_deref(),
+                section.secret_file.as_deref(),
+            ) {
+                Ok(secret) => secret,
+                Err((key, message)) => return refuse(key, message),
             };
             credentials.push(Credential {
                 name: section.name.clone(),
@@ -590,6 +603,32 @@ impl Check<'_> {
         }
         Ok(credentials)
     }
+}
+
+/// The secret given in `file`, or in another one beside it; otherwise the key that is wrong, and why.
+pub(crate) fn secret(
+    file: &Path,
+    inline: Option<&str>,
+    secret_file: Option<&Path>,
+) -> Result<Vec<u8>, (&'static str, String)> {
+    let hex = match (inline, secret_file) {
+        (Some(hex), None) => hex.to_owned(),
+        (None, Some(path)) => {
+            let base = file.parent().unwrap_or(Path::new("."));
+            std::fs::read_to_string(base.join(path))
+                .map_err(|error| ("secret_file", format!("{}: {error}", path.display())))?
+        }
+        _ => {
+            let message = "give secret or secret_file, one of them";
+            return Err(("secret", message.to_owned()));
+        }
+    };
+    let long_enough = parse_hex(hex.trim()).filter(|secret| secret.len() >= 16);
+    long_enough.ok_or_else(|| {
+        let message = "a secret is 32 or more hexadecimal digits; make one with \
+                       `openssl rand -hex 32`";
+        ("secret", message.to_owned())
+    })
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {
@@ -704,14 +743,5 @@ subscribe = [">"]
             format!("{config:?}")
         };
         assert_eq!(shown(&sample), shown(least));
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("64KiB"), Some(Size(65_536)));
-        assert_eq!(parse_size("7"), Some(Size(7)));
-        assert_eq!(parse_size("7 GiB"), Some(Size(7 << 30)));
-        assert_eq!(parse_size("-1"), None);
-        assert_eq!(parse_size("99999999999TiB"), None);
     }
 }

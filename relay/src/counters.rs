@@ -3,6 +3,7 @@
 //! A counter is one word that one thread stores into with plain relaxed stores; whoever reads the file sees them without
 //! asking. Allotted at start only.
 
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -67,10 +68,6 @@ impl Counter {
             self.set(value);
         }
     }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.word().load(Ordering::Relaxed)
-    }
 }
 
 /// A distribution of durations: counts by upper bound, four bounds to each power of two from 256 ns to 17 s.
@@ -114,6 +111,8 @@ impl Hop {
 #[derive(Debug)]
 pub(crate) struct CounterFile {
     mapping: Arc<Mapping>,
+    /// Where each label's slot lies.
+    labels: HashMap<String, usize>,
     next: usize,
     slots: usize,
 }
@@ -160,13 +159,20 @@ impl CounterFile {
         let mapping = Arc::new(Mapping { base, length });
         Ok(Self {
             mapping,
+            labels: HashMap::new(),
             next: HEADER_LENGTH,
             slots: SLOTS,
         })
     }
 
-    /// The next slot, labelled.
+    /// The slot with this label; the next free one gets it where there is none yet.
     pub(crate) fn counter(&mut self, label: &str) -> Counter {
+        if let Some(&offset) = self.labels.get(label) {
+            return Counter {
+                mapping: Arc::clone(&self.mapping),
+                offset,
+            };
+        }
         assert!(
             self.next < HEADER_LENGTH + self.slots * SLOT_LENGTH,
             "the file has room for all"
@@ -181,6 +187,7 @@ impl CounterFile {
             mapping: Arc::clone(&self.mapping),
             offset: self.next,
         };
+        self.labels.insert(label.to_owned(), self.next);
         self.next += SLOT_LENGTH;
         counter
     }

@@ -10,6 +10,7 @@ use relay_wire::id::Epoch;
 use crate::arena::Pages;
 use crate::clock::Clock;
 use crate::config::StreamConfig;
+use crate::init_group::incarnation_text;
 use crate::ring::{Op, Ring};
 use crate::startup::StartError;
 use crate::storage::{self, Preparing, Segments, Storage};
@@ -21,8 +22,17 @@ const WARM_UP: usize = 32;
 /// Room left on the disk beyond what is prepared, for checkpoints and the like.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// What `relayd format` tells the operator.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// How far it is: worth showing while it lasts.
+    Progress(String),
+    /// What was done or found.
+    Done(String),
+}
+
 /// Makes one stream's journal; `say` tells the operator how it goes.
-pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(String)) -> Result<(), StartError> {
+pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result<(), StartError> {
     let directory = &config.directory;
     std::fs::create_dir_all(directory)
         .map_err(|error| format!("{}: can't be made: {error}", directory.display()))?;
@@ -55,18 +65,28 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(String)) -> Resu
     for number in 0..count {
         let mut preparing = Preparing::start(directory, &segments)?;
         while !preparing.step(directory, &segments)? {}
-        say(format!(
+        say(Told::Progress(format!(
             "{}: prepared {} of {count} segments",
             directory.display(),
             number + 1
-        ));
+        )));
     }
+    say(Told::Done(format!(
+        "{}: prepared {count} segments of {size} bytes",
+        directory.display()
+    )));
     if config.write_method.is_none() {
         let (method, told) = fastest(&segments, config.settings.block_alignment)?;
         zero_trial(&storage, config.settings.block_alignment)?;
         storage.update(|next| next.write_method = method)?;
-        say(format!("{}: {told}", directory.display()));
+        say(Told::Done(format!("{}: {told}", directory.display())));
     }
+    say(Told::Done(format!(
+        "{}: this disk is {}={}",
+        directory.display(),
+        first.node,
+        incarnation_text(first.disk_incarnation)
+    )));
     Ok(())
 }
 
@@ -173,9 +193,10 @@ pub(crate) fn describe(directory: &Path) -> Result<String, StartError> {
     let storage = Storage::open(directory)?;
     let superblock = storage.superblock();
     Ok(format!(
-        "{}: node {}, stream {}, {} segments of {} bytes, written by {:?}, {}",
+        "{}: disk {}={}, stream {}, {} segments of {} bytes, written by {:?}, {}",
         directory.display(),
         superblock.node,
+        incarnation_text(superblock.disk_incarnation),
         superblock.stream,
         storage.open_segments()?.count(),
         superblock.segment_size,

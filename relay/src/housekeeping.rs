@@ -18,7 +18,10 @@ use relay_wire::id::Position;
 use crate::arena::Pages;
 use crate::counters::{Counter, CounterFile};
 use crate::link::PositionCell;
-use crate::storage::{Preparing, Segments, StorageError, ZERO_STEP, sync_directory};
+use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
+use crate::storage::{
+    Preparing, Segments, StorageError, ZERO_STEP, available_bytes, sync_directory,
+};
 
 /// Bytes of log folded in one step.
 const FOLD_STEP: usize = 4 << 20;
@@ -28,6 +31,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(2);
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a failed preparation is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The room on the disk is looked at so often.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// A checkpoint is written at least so often while the log grows.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Checkpoints kept.
@@ -40,6 +45,8 @@ pub(crate) struct HousekeepingParts {
     pub(crate) tables: Tables,
     pub(crate) released: PositionCell,
     pub(crate) prepared_ahead: u64,
+    /// Most bytes a block needs.
+    pub(crate) block_room: u64,
     pub(crate) prepare_rate: u64,
     pub(crate) checkpoint_every: u64,
     pub(crate) stop: Arc<AtomicBool>,
@@ -57,9 +64,10 @@ pub(crate) struct Housekeeping {
     fold_failed: bool,
     prepared: Counter,
     seconds_left: Counter,
-    running_low: Counter,
+    alarm: Counter,
     prepare_failures: Counter,
     checkpointed: Counter,
+    space: SpaceWatch,
     seen: (Instant, Position),
 }
 
@@ -78,10 +86,14 @@ impl Housekeeping {
             checkpoint_time: Instant::now(),
             fold_failed: false,
             prepared: counters.counter("journal.prepared_bytes_ahead"),
-            seconds_left: counters.counter("journal.prepared_seconds_left"),
-            running_low: counters.counter("journal.prepared_running_low"),
+            seconds_left: counters.counter("journal.space_seconds_left"),
+            alarm: counters.counter("journal.space_alarm"),
             prepare_failures: counters.counter("journal.prepare_failures"),
             checkpointed: counters.counter("journal.checkpoint_position"),
+            space: SpaceWatch::new(SpaceWanted {
+                prepared: parts.prepared_ahead,
+                block: parts.block_room,
+            }),
             seen: (Instant::now(), released),
             parts,
         };
@@ -145,32 +157,47 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Exports how much is prepared, how long that lasts at the present rate, and raises the alarm when it runs low.
+    /// Exports how much is prepared and how long the space lasts; raises and clears the alarm about it.
     fn watch_space(&mut self) {
         let released = self.parts.released.read();
-        let ahead = self.parts.segments.end().since(released);
-        self.prepared.set(ahead);
+        let prepared = self.parts.segments.end().since(released);
+        self.prepared.set(prepared);
         let (since, from) = self.seen;
         let elapsed = since.elapsed();
-        if elapsed >= Duration::from_secs(1) {
-            let per_second = released.since(from) as f64 / elapsed.as_secs_f64();
-            let left = if per_second < 1.0 {
-                u64::MAX
-            } else {
-                (ahead as f64 / per_second) as u64
-            };
-            self.seconds_left.set(left);
-            self.seen = (Instant::now(), released);
+        if elapsed < SPACE_INTERVAL {
+            return;
         }
-        let is_low = ahead < self.parts.prepared_ahead / 4;
-        let was_low = self.running_low.get() == 1;
-        self.running_low.set(u64::from(is_low));
-        if is_low && !was_low {
-            tracing::warn!(
-                bytes_ahead = ahead,
-                "prepared journal space runs low: publishers are held when it is gone"
+        self.seen = (Instant::now(), released);
+        let before = self.space.alarm();
+        let seconds = self.space.look(SpaceFacts {
+            used: released.since(from),
+            elapsed,
+            prepared,
+            preparable: self.preparable(),
+        });
+        self.seconds_left.set(seconds);
+        let alarm = self.space.alarm();
+        self.alarm.set(alarm.number());
+        if alarm > before {
+            warn_of_space(alarm, seconds, prepared);
+        } else if alarm < before {
+            tracing::info!(
+                ?alarm,
+                seconds_left = seconds,
+                "there is more journal space again"
             );
         }
+    }
+
+    /// Bytes that can be prepared besides what is: whole segments, as far as the disk and the journal have room for them.
+    fn preparable(&self) -> u64 {
+        if self.retry_at.is_some() {
+            return 0;
+        }
+        let segments = &self.parts.segments;
+        let size = segments.segment_size();
+        let on_disk = available_bytes(&self.parts.directory).unwrap_or(0) / size;
+        on_disk.min(segments.places_left()) * size
     }
 
     /// Folds some more of the released log; writes a checkpoint when one is due.
@@ -244,6 +271,29 @@ impl Housekeeping {
                 "a checkpoint could not be written: a restart reads more of the log"
             ),
         }
+    }
+}
+
+fn warn_of_space(alarm: SpaceAlarm, seconds_left: u64, prepared: u64) {
+    let text = match alarm {
+        SpaceAlarm::None => return,
+        SpaceAlarm::Day => {
+            "journal space lasts less than a day at the present rate, or little of it is prepared: \
+             free or add room on the disk, and see that journal.prepare_rate is above the flow"
+        }
+        SpaceAlarm::Hour => {
+            "journal space lasts less than an hour at the present rate: free or add room on the disk \
+             now; publishers are held when it is gone"
+        }
+        SpaceAlarm::Gone => {
+            "journal space is gone: publishers are held (NO_SPACE) and nothing is lost. Free or add \
+             room on the disk; flow goes on by itself"
+        }
+    };
+    if alarm == SpaceAlarm::Day {
+        tracing::warn!(seconds_left, prepared_bytes = prepared, "{text}");
+    } else {
+        tracing::error!(seconds_left, prepared_bytes = prepared, "{text}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! `relayd`: the appliance. `format` makes journals, `run` serves, `check` looks at a configuration.
+//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration; `witness` is another
+//! program in the same binary, which keeps the membership records of groups.
 //!
 //! The program is [`main`]; the rest of the crate is its own. The way of a message through it: `stage/ingress` receives,
 //! `stage/sequence` orders and writes, `stage/egress` forwards, each driving a machine of `relay-core`; `pipeline` runs
@@ -8,20 +9,27 @@
 //! 2 the command line is wrong.
 
 mod allocations;
+#[doc(hidden)] // the program's own; open so that its tests can drive it against real arbiters
+pub mod arbiter;
 mod arena;
 mod clock;
 mod config;
 mod counters;
+mod fixed_files;
 mod format;
 mod housekeeping;
 mod idle;
+mod init_group;
+mod keeper;
 mod link;
 mod parking_flag;
 mod pipeline;
 mod ring;
+mod space;
 mod stage;
 mod startup;
 mod storage;
+mod witness;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,7 +41,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::init_group::InitGroupArguments;
 use crate::startup::StartError;
+use crate::witness::config::WitnessConfig;
+use crate::witness::store::{self, Store};
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -54,7 +65,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the journal of each stream: prepare space, find the fastest durable write
+    /// Make the journal of each stream (prepare space, find the fastest durable write), or a witness's store
     #[command(after_help = "Example:\n  relayd format --config /etc/relay/relayd.toml")]
     Format(ConfigArgument),
     /// Serve until SIGTERM or SIGINT
@@ -63,6 +74,21 @@ enum Command {
                   Prints `ready stream=ID listen=ADDRESS` for each stream once it accepts."
     )]
     Run(ConfigArgument),
+    /// Keep the membership records of groups until SIGTERM or SIGINT
+    #[command(
+        after_help = "Example:\n  relayd witness --config /etc/relay/witness.toml\n\n\
+                  Prints `ready witness listen=ADDRESS` once it accepts."
+    )]
+    Witness(ConfigArgument),
+    /// Make the membership record of a group, once, before its nodes run
+    #[command(
+        name = "init-group",
+        after_help = "Examples:\n  relayd init-group --config relayd.toml --primary 1 \\\n    \
+                  --member 1=0f3c... --member 2=77aa...\n  relayd init-group --config node1.toml \
+                  --journal node1/orders --journal node2/orders\n\n`relayd format` and `relayd \
+                  check` print a disk as NODE=INCARNATION."
+    )]
+    InitGroup(InitGroupArguments),
     /// Check a configuration and, where they exist, the journals' superblocks
     #[command(after_help = "Example:\n  relayd check --config /etc/relay/relayd.toml")]
     Check(ConfigArgument),
@@ -89,12 +115,17 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Format(argument) => format_all(&argument),
         Command::Run(argument) => run(&argument),
+        Command::Witness(argument) => run_witness(&argument),
+        Command::InitGroup(arguments) => init_group::init_group(&arguments).map(|told| {
+            println!("{told}");
+        }),
         Command::Check(argument) => check(&argument),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("relayd: {error}");
+            // Standard error may lie on the very disk that failed.
+            let _ = writeln!(std::io::stderr(), "relayd: {error}");
             ExitCode::FAILURE
         }
     }
@@ -111,15 +142,42 @@ pub fn check_config_text(text: &str) -> Result<(), String> {
 }
 
 fn format_all(argument: &ConfigArgument) -> Result<(), StartError> {
-    let config = Config::load(&argument.config)?;
+    let text = config::read(&argument.config)?;
+    if witness::config::is_witness(&text) {
+        let config = WitnessConfig::parse(&argument.config, &text)?;
+        Store::create(&config.directory, clock::Clock::new().now().utc_ns)?;
+        println!("{}: made a witness's store", config.directory.display());
+        return Ok(());
+    }
+    let config = Config::parse(&argument.config, &text)?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     for stream in &config.streams {
-        format::format(stream, &mut |line| println!("{line}"))?;
+        format::format(stream, &mut |told| match told {
+            format::Told::Progress(line) if is_terminal => {
+                let _ = write!(std::io::stderr(), "\r{line}");
+            }
+            format::Told::Progress(_) => {}
+            format::Told::Done(line) => {
+                if is_terminal {
+                    // Over what the progress left.
+                    let _ = write!(std::io::stderr(), "\r\x1b[K");
+                }
+                println!("{line}");
+            }
+        })?;
     }
     Ok(())
 }
 
 fn check(argument: &ConfigArgument) -> Result<(), StartError> {
-    let config = Config::load(&argument.config)?;
+    let text = config::read(&argument.config)?;
+    if witness::config::is_witness(&text) {
+        let config = WitnessConfig::parse(&argument.config, &text)?;
+        println!("{}: fine", argument.config.display());
+        println!("{}", store::describe(&config.directory)?);
+        return Ok(());
+    }
+    let config = Config::parse(&argument.config, &text)?;
     println!("{}: fine", argument.config.display());
     for stream in &config.streams {
         if stream
@@ -140,13 +198,10 @@ fn check(argument: &ConfigArgument) -> Result<(), StartError> {
 
 fn run(argument: &ConfigArgument) -> Result<(), StartError> {
     let config = Config::load(&argument.config)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let stop = stop_flag()?;
     raise_descriptor_limit();
     let mut running = Vec::new();
-    for stream in &config.streams {
+    for stream in config.streams {
         running.push(startup::start(stream)?);
     }
     let mut out = std::io::stdout().lock();
@@ -175,6 +230,22 @@ fn run(argument: &ConfigArgument) -> Result<(), StartError> {
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+fn run_witness(argument: &ConfigArgument) -> Result<(), StartError> {
+    let text = config::read(&argument.config)?;
+    let config = WitnessConfig::parse(&argument.config, &text)?;
+    let stop = stop_flag()?;
+    witness::server::run(&config, &stop)
+}
+
+/// A flag that SIGTERM and SIGINT raise.
+fn stop_flag() -> Result<Arc<AtomicBool>, StartError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 /// Every segment of every stream stays open, so as many descriptors as the system allows are asked for.

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use relay_wire::id::Position;
 
@@ -66,6 +66,39 @@ impl Parking {
             // SAFETY: eight readable bytes are passed. The counter never comes near its end: the sleeper empties it.
             unsafe { libc::write(self.event(), one.as_ptr().cast(), one.len()) };
         }
+    }
+}
+
+/// Raised by a thread that has answered, taken by the hot thread that asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    flag: Arc<AtomicBool>,
+    asker: Parking,
+}
+
+impl Answered {
+    /// For the thread that sleeps in `asker`.
+    pub(crate) fn new(asker: Parking) -> Self {
+        Self {
+            flag: Arc::default(),
+            asker,
+        }
+    }
+
+    /// Call after putting the answer where the asker finds it.
+    pub(crate) fn raise(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.asker.wake();
+    }
+
+    /// Whether something was answered since the last call.
+    pub(crate) fn take(&self) -> bool {
+        self.is_raised() && self.flag.swap(false, Ordering::Acquire)
+    }
+
+    /// Whether an answer waits.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The announcement of a thread that is about to sleep. A file of its own so that loom can explore it.
 
-#[cfg(loom)]
+#[cfg(relay_loom)]
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
-#[cfg(not(loom))]
+#[cfg(not(relay_loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Set from the announcement until the thread is awake again.

@@ -1,9 +1,12 @@
 //! The threads of one stream: which agents each runs, in which order, and how they stop.
 //!
 //! ```text
-//! shared:  [ ingress, sequence, egress ]            one ring, one thread
-//! split:   [ ingress ]  [ sequence ]  [ egress ]    a ring and a thread each
+//! shared:  [ ingress, sequence (replicate), egress ]            one ring, one thread
+//! split:   [ ingress ]  [ sequence (replicate) ]  [ egress ]    a ring and a thread each
 //! ```
+//!
+//! On a node of a group the agent of the peers' sockets runs with the sequence agent, which has the node. What is sealed goes to
+//! the peers first and to the disk right after: of the two ways to a release the one over another machine is longer.
 //!
 //! A turn: enter the kernel, read the clocks, hand in what completed, let each agent drain its machine. What a turn queues
 //! goes to the kernel with the next turn's enter.
@@ -11,10 +14,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use io_uring::{opcode, types};
 use relay_core::command::Now;
-use relay_journal::superblock::CleanStop;
 use relay_wire::code::TerminateCode;
 
 use crate::allocations;
@@ -23,8 +26,10 @@ use crate::counters::Counter;
 use crate::idle::{Idle, IdleStrategy};
 use crate::link::Parking;
 use crate::ring::{Op, Ring, RingRefused};
+use crate::stage::End;
 use crate::stage::egress::{self, EgressAgent};
 use crate::stage::ingress::{self, IngressAgent};
+use crate::stage::replicate::{self, ReplicateAgent};
 use crate::stage::sequence::{self, SequenceAgent};
 
 /// The thread itself, as an agent of its ring.
@@ -37,23 +42,15 @@ const COMPLETIONS_PER_TURN: usize = 1024;
 const CATCH_UP_NS: u64 = 2_000_000_000;
 /// Farewells have this long to be taken.
 const FAREWELL_NS: u64 = 2_000_000_000;
+/// And this long where the node begins again from its disk: it is to be back soon.
+const FAREWELL_BEFORE_RESTART_NS: u64 = 20_000_000;
 
 /// What the threads of a stream tell each other, and the process, about stopping.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     asked: AtomicBool,
-    has_stopped: AtomicBool,
-    has_failed: AtomicBool,
-    outcome: Mutex<Option<Outcome>>,
-}
-
-/// How a stream ended.
-#[derive(Debug, Clone)]
-pub(crate) enum Outcome {
-    /// Everything accepted is released.
-    Clean(CleanStop),
-    /// The disk failed.
-    Fault(String),
+    has_ended: AtomicBool,
+    outcome: Mutex<Option<End>>,
 }
 
 impl Ending {
@@ -62,28 +59,21 @@ impl Ending {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// Whether the disk failed.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire)
-    }
-
-    /// How it ended, once the threads are joined.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
+    /// How it ended, once it has.
+    pub(crate) fn outcome(&self) -> Option<End> {
         self.outcome
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn settle(&self, outcome: Outcome) {
-        let is_fault = matches!(outcome, Outcome::Fault(_));
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        let flag = if is_fault {
-            &self.has_failed
-        } else {
-            &self.has_stopped
-        };
-        flag.store(true, Ordering::Release);
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    fn settle(&self, end: End) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
+        self.has_ended.store(true, Ordering::Release);
     }
 }
 
@@ -92,6 +82,8 @@ impl Ending {
 pub(crate) struct Agents {
     pub(crate) ingress: Option<IngressAgent>,
     pub(crate) sequence: Option<SequenceAgent>,
+    /// With the sequence agent, on a node of a group.
+    pub(crate) replicate: Option<ReplicateAgent>,
     pub(crate) egress: Option<EgressAgent>,
 }
 
@@ -165,15 +157,42 @@ impl std::fmt::Display for SpawnError {
 impl std::error::Error for SpawnError {}
 
 struct HotThread {
+    // Dropped in this order: the ring before the agents' buffers it may still fill.
+    ring: Ring,
     parts: ThreadParts,
     agents: Agents,
-    ring: Ring,
     idle: Idle,
     is_stop_begun: bool,
-    /// When the stop or fault was seen.
-    ended_ns: Option<u64>,
+    /// How and when it was seen to have ended.
+    ended: Option<Ended>,
     is_farewell_said: bool,
     woken: Box<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    since_ns: u64,
+    code: TerminateCode,
+    /// What is released is still delivered.
+    is_patient: bool,
+    farewell_ns: u64,
+}
+
+impl Ended {
+    fn new(end: &End, now: Now) -> Self {
+        let (code, is_patient, farewell_ns) = match end {
+            End::Stopped(_) => (TerminateCode::Stopping, true, FAREWELL_NS),
+            End::Fault(_) => (TerminateCode::StorageFault, false, FAREWELL_NS),
+            End::Restart { .. } => (TerminateCode::NotPrimary, false, FAREWELL_BEFORE_RESTART_NS),
+            End::Halt(_) => (TerminateCode::NotPrimary, false, FAREWELL_NS),
+        };
+        Self {
+            since_ns: now.mono_ns,
+            code,
+            is_patient,
+            farewell_ns,
+        }
+    }
 }
 
 impl HotThread {
@@ -193,7 +212,7 @@ impl HotThread {
             agents,
             ring,
             is_stop_begun: false,
-            ended_ns: None,
+            ended: None,
             is_farewell_said: false,
             woken: Box::new(0),
         }
@@ -211,10 +230,11 @@ impl HotThread {
             let Agents {
                 ingress,
                 sequence,
+                replicate,
                 egress,
             } = &mut self.agents;
             if let Some(sequence) = sequence {
-                work += sequence.turn(&mut self.ring, now);
+                work += sequence_turn(&mut self.ring, sequence, replicate.as_mut(), now);
             }
             if let Some(egress) = egress {
                 work += egress.turn(&mut self.ring, now);
@@ -234,6 +254,10 @@ impl HotThread {
                     agents.is_idle()
                 });
         }
+        if !self.ring.quiesce(Duration::from_nanos(FAREWELL_NS)) {
+            // A disk that never answers: what the kernel may still use stays where it is until the process ends.
+            std::mem::forget(self.agents);
+        }
     }
 
     fn reap(&mut self, now: Now) -> usize {
@@ -244,6 +268,7 @@ impl HotThread {
             let Agents {
                 ingress,
                 sequence,
+                replicate,
                 egress,
             } = &mut self.agents;
             match completion.op.agent {
@@ -255,6 +280,11 @@ impl HotThread {
                 sequence::AGENT => {
                     let agent = sequence.as_mut().expect("its own operation completes");
                     agent.on_completion(completion, now);
+                }
+                replicate::AGENT => {
+                    let agent = replicate.as_mut().expect("its own operation completes");
+                    let sequence = sequence.as_mut().expect("they run together");
+                    agent.on_completion(&mut self.ring, sequence.node(), completion, now);
                 }
                 egress::AGENT => {
                     let agent = egress.as_mut().expect("its own operation completes");
@@ -287,13 +317,10 @@ impl HotThread {
     fn attend_to_ending(&mut self, now: Now) {
         let ending = Arc::clone(&self.parts.ending);
         if let Some(sequence) = &self.agents.sequence
-            && self.ended_ns.is_none()
+            && self.ended.is_none()
+            && let Some(end) = sequence.end()
         {
-            if let Some(fault) = sequence.fault() {
-                ending.settle(Outcome::Fault(fault.what.clone()));
-            } else if let Some(stop) = sequence.stopped() {
-                ending.settle(Outcome::Clean(stop));
-            }
+            ending.settle(end.clone());
         }
         if !self.is_stop_begun && ending.asked.load(Ordering::Relaxed) {
             self.is_stop_begun = true;
@@ -301,15 +328,20 @@ impl HotThread {
                 ingress.begin_stop();
             }
             if let Some(sequence) = &mut self.agents.sequence {
-                sequence.begin_stop();
+                sequence.begin_stop(now);
             }
         }
-        let has_failed = ending.has_failed();
-        if !has_failed && !ending.has_stopped.load(Ordering::Acquire) {
+        if !ending.has_ended() {
             return;
         }
-        let since_ns = *self.ended_ns.get_or_insert(now.mono_ns);
-        let is_patient = !has_failed && now.mono_ns < since_ns + CATCH_UP_NS;
+        let ended = match self.ended {
+            Some(ended) => ended,
+            None => {
+                let end = ending.outcome().expect("it is settled before it is told");
+                *self.ended.insert(Ended::new(&end, now))
+            }
+        };
+        let is_patient = ended.is_patient && now.mono_ns < ended.since_ns + CATCH_UP_NS;
         let is_waiting = self
             .agents
             .egress
@@ -326,24 +358,26 @@ impl HotThread {
         self.is_farewell_said = true;
         // What this turn queued may point at buffers that a farewell gives back: the kernel takes it first.
         self.ring.enter();
-        let code = if has_failed {
-            TerminateCode::StorageFault
-        } else {
-            TerminateCode::Stopping
-        };
         if let Some(ingress) = &mut self.agents.ingress {
-            ingress.farewell(code, now);
+            ingress.farewell(ended.code, now);
         }
         if let Some(egress) = &mut self.agents.egress {
-            egress.farewell(code, now);
+            egress.farewell(ended.code, now);
+        }
+        if let Some(replicate) = &mut self.agents.replicate {
+            replicate.farewell();
         }
     }
 
     fn is_over(&self) -> bool {
-        let Some(since_ns) = self.ended_ns else {
+        let Some(ended) = self.ended else {
             return false;
         };
-        if !self.is_farewell_said {
+        let is_settled = self.agents.sequence.as_ref().is_none_or(|sequence| {
+            // A disk that failed owes no completion.
+            matches!(sequence.end(), Some(End::Fault(_))) || sequence.is_settled()
+        });
+        if !self.is_farewell_said || !is_settled {
             return false;
         }
         let is_empty = self
@@ -356,8 +390,30 @@ impl HotThread {
                 .egress
                 .as_ref()
                 .is_none_or(EgressAgent::is_empty);
-        is_empty || self.parts.clock.now().mono_ns > since_ns + CATCH_UP_NS + FAREWELL_NS
+        let patience_ns = if ended.is_patient { CATCH_UP_NS } else { 0 } + ended.farewell_ns;
+        is_empty || self.parts.clock.now().mono_ns > ended.since_ns + patience_ns
     }
+}
+
+/// The turn of the sequence agent, and of the one that has its peers' sockets.
+fn sequence_turn(
+    ring: &mut Ring,
+    sequence: &mut SequenceAgent,
+    replicate: Option<&mut ReplicateAgent>,
+    now: Now,
+) -> usize {
+    let Some(replicate) = replicate else {
+        let work = sequence.turn(now, |_, _| 0);
+        sequence.submit(ring, now);
+        return work;
+    };
+    let work = sequence.turn(now, |node, window| replicate.hear(node, window, now));
+    while let Some(wish) = sequence.poll_for_peers() {
+        replicate.carry_out(ring, sequence.node(), wish, now);
+    }
+    sequence.submit(ring, now);
+    replicate.turn(ring);
+    work
 }
 
 impl Agents {

@@ -5,11 +5,18 @@
 
 pub(crate) mod egress;
 pub(crate) mod ingress;
+pub(crate) mod replicate;
 pub(crate) mod sequence;
 
 use std::os::fd::OwnedFd;
 
 use relay_core::command::{ReleasePoint, ToIngress, ToSequence};
+use relay_core::fanout::Fanout;
+use relay_core::group::{Carry, HaltReason, RestartReason};
+use relay_core::links::LinkEffect;
+use relay_core::node::ReadPurpose;
+use relay_journal::superblock::CleanStop;
+use relay_wire::id::Position;
 
 /// A command to the sequencer, with the receive buffer its bytes lie in.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +42,47 @@ pub(crate) struct Arrival {
 pub(crate) struct Release {
     pub(crate) point: ReleasePoint,
     pub(crate) released_ns: u64,
+}
+
+/// What the node wants of its peers' sockets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ForPeers {
+    /// Something about a connection.
+    Link(LinkEffect),
+    /// Read a piece of the log from disk.
+    Read {
+        peer: u32,
+        purpose: ReadPurpose,
+        position: Position,
+        length: u32,
+    },
+}
+
+/// From the sequence agent to egress, on a node of a group.
+#[derive(Debug)]
+pub(crate) enum ToEgress {
+    /// This node leads: subscribers are served by this machine.
+    Reign(Box<Fanout>),
+    /// Every subscriber is sent to another node.
+    Withdraw,
+}
+
+/// How a stream's work ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// As asked; with the clean stop to be recorded where everything accepted is released.
+    Stopped(Option<CleanStop>),
+    /// A write or sync failed, which is final for the disk.
+    Fault(String),
+    /// The node begins again from its disk.
+    Restart {
+        reason: RestartReason,
+        carry: Carry,
+        /// End of what was ever written.
+        log_end: Position,
+    },
+    /// There is no way on without an operator.
+    Halt(HaltReason),
 }
 
 /// Sends into a link, keeping what does not fit for the next turn.

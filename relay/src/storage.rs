@@ -6,15 +6,17 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use relay_journal::checkpoint;
 use relay_journal::segment::{self, Geometry};
+use relay_journal::set_aside;
 use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
-use relay_wire::id::Position;
+use relay_wire::id::{Epoch, Position};
 
 use crate::arena::Pages;
 
@@ -166,6 +168,10 @@ impl Storage {
         };
         lock(&file, directory)?;
         check_filesystem(directory)?;
+        // A process that was killed between writing a generation and syncing it left it in a cache: it must be on the disk
+        // before the other one is written over, or a loss of power then could take both.
+        file.sync_all()
+            .map_err(at("syncing the superblock", &path))?;
         let mut both = [0; 2 * GENERATION_LENGTH];
         let length = file
             .metadata()
@@ -188,11 +194,6 @@ impl Storage {
     /// The superblock in force.
     pub(crate) const fn superblock(&self) -> &Superblock {
         &self.superblock
-    }
-
-    /// Where it all lies.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// Makes `next` the superblock in force, durably, leaving the one before intact.
@@ -246,6 +247,27 @@ impl Storage {
         Ok(segments)
     }
 
+    /// Makes durable what lies before `tail`. A process that was killed may have left complete blocks that no sync had
+    /// covered: recovery counts them in, so they must not be lost with the power afterwards. Nothing further back than what
+    /// may be in flight can be meant.
+    pub(crate) fn settle(&self, tail: Position) -> Result<(), StorageError> {
+        let geometry = self.superblock.geometry();
+        let from = tail
+            .get()
+            .saturating_sub(self.superblock.in_flight_bytes_max);
+        let last = geometry.segment_of(Position(tail.get().saturating_sub(1)));
+        for index in geometry.segment_of(Position(from))..=last {
+            let path = segment_path(&self.directory, index);
+            match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => opened
+                    .and_then(|file| file.sync_data())
+                    .map_err(at("syncing a segment", &path))?,
+            }
+        }
+        Ok(())
+    }
+
     /// Overwrites `length` bytes of the log from `position` on with zeroes, durably, from the far end towards
     /// `position`: a crash on the way must not leave an old block behind a hole, which would look like rot.
     pub(crate) fn zero(&self, position: Position, length: u64) -> Result<(), StorageError> {
@@ -276,6 +298,55 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// Copies `length` bytes of the log from `position` on into a file of its own, durably; its path. A file that is there
+    /// already stays: an attempt before made it, when more of the log was left.
+    pub(crate) fn set_aside(
+        &self,
+        epoch: Epoch,
+        position: Position,
+        length: u64,
+    ) -> Result<PathBuf, StorageError> {
+        let geometry = self.superblock.geometry();
+        let path = self.directory.join(set_aside::name(epoch, position));
+        if path.exists() {
+            return Ok(path);
+        }
+        let fresh = self.directory.join("set-aside.new");
+        let mut aside = File::create(&fresh).map_err(at("making the file", &fresh))?;
+        let mut bytes = vec![0; 1 << 20];
+        let (mut from, end) = (position, position.plus(length));
+        while from < end {
+            let segment = segment_path(&self.directory, geometry.segment_of(from));
+            let left = geometry.left_in_segment(from).min(end.since(from));
+            let step = left.min(bytes.len() as u64) as usize;
+            File::open(&segment)
+                .and_then(|file| file.read_exact_at(&mut bytes[..step], geometry.offset_of(from)))
+                .map_err(at("reading the log", &segment))?;
+            aside
+                .write_all(&bytes[..step])
+                .map_err(at("setting aside", &fresh))?;
+            from = from.plus(step as u64);
+        }
+        aside.sync_all().map_err(at("setting aside", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(at("naming the file", &path))?;
+        sync_directory(&self.directory)?;
+        Ok(path)
+    }
+
+    /// Removes every checkpoint of more than the log up to `position`, durably.
+    pub(crate) fn remove_checkpoints_behind(&self, position: Position) -> Result<(), StorageError> {
+        let directory = &self.directory;
+        let entries = std::fs::read_dir(directory).map_err(at("listing checkpoints", directory))?;
+        for entry in entries.flatten() {
+            let found = entry.file_name().to_str().and_then(checkpoint::parse_name);
+            if found.is_some_and(|found| found > position) {
+                let path = entry.path();
+                std::fs::remove_file(&path).map_err(at("removing a checkpoint", &path))?;
+            }
+        }
+        sync_directory(directory)
     }
 }
 
@@ -408,6 +479,11 @@ impl Segments {
         self.count.load(std::sync::atomic::Ordering::Acquire)
     }
 
+    /// How many more a stream can have.
+    pub(crate) fn places_left(&self) -> u64 {
+        (SEGMENTS_MAX - self.count()) as u64
+    }
+
     /// Bytes of each.
     pub(crate) const fn segment_size(&self) -> u64 {
         self.geometry.segment_size()
@@ -437,11 +513,21 @@ impl Segments {
         self.geometry.start_of(self.count() as u64)
     }
 
+    /// Number of the segment `position` lies in.
+    pub(crate) fn index_of(&self, position: Position) -> u64 {
+        self.geometry.segment_of(position)
+    }
+
+    /// The descriptor of segment `index`; `None` while it is not prepared.
+    pub(crate) fn descriptor(&self, index: u64) -> Option<RawFd> {
+        let file = self.files.get(usize::try_from(index).ok()?)?.get()?;
+        Some(file.as_raw_fd())
+    }
+
     /// The descriptor and the offset in it of `position`; `None` where nothing is prepared.
     pub(crate) fn place(&self, position: Position) -> Option<(RawFd, u64)> {
-        let index = self.geometry.segment_of(position) as usize;
-        let file = self.files.get(index)?.get()?;
-        Some((file.as_raw_fd(), self.geometry.offset_of(position)))
+        let descriptor = self.descriptor(self.index_of(position))?;
+        Some((descriptor, self.geometry.offset_of(position)))
     }
 }
 

@@ -5,9 +5,9 @@
 //! position as `link.rs` has it. Three canaries take a fence or an ordering away and must be caught.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom" cargo test -p relayd --test loom --release --target-dir target/loom
+//! RUSTFLAGS="--cfg relay_loom" cargo test -p relayd --test loom --release --target-dir target/loom
 //! ```
-#![cfg(loom)]
+#![cfg(relay_loom)]
 
 #[path = "../src/parking_flag.rs"]
 mod parking_flag;

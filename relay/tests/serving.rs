@@ -46,6 +46,44 @@ fn messages_come_out_in_every_mode() {
     }
 }
 
+/// Goal: blocks go to segment files the ring knows by number, over all segments. Method: fill some segments of the least
+/// size with either write method, look at the counters, read everything back from disk.
+#[test]
+fn blocks_go_to_registered_files() {
+    for method in ["dsync", "covering"] {
+        let mut shape = Shape::default();
+        shape.journal = shape.journal.replace("dsync", method);
+        let mut appliance = Appliance::started(shape);
+        let mut publisher = appliance.publisher(1);
+        let topic = publisher.topic("orders.a").unwrap();
+        let large = |number: u64| {
+            let mut bytes = vec![number as u8; 60_000];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            bytes
+        };
+        for number in 1..=400 {
+            send(&mut publisher, topic, &large(number));
+        }
+        assert!(publisher.wait_released(LIMIT).unwrap());
+        let counters = appliance.counters();
+        assert!(counters["position.released"] > 5 * (4 << 20), "{method}");
+        let (all, registered) = (
+            counters["sequence.blocks"],
+            counters["sequence.blocks_to_registered_files"],
+        );
+        // Those of the very first turns, before the kernel has answered, name the descriptor.
+        assert!(registered + 8 >= all, "{registered} of {all}, {method}");
+        let mut late = appliance.subscriber(&[">"], Start::Earliest);
+        let came = take(&mut late, 400);
+        assert!(
+            (1..)
+                .zip(&came)
+                .all(|(number, bytes)| *bytes == large(number))
+        );
+        assert!(appliance.stop().success(), "{}", appliance.log());
+    }
+}
+
 /// Goal: the hot threads allocate nothing once flow is steady. Method: the process counts; publish, look, publish more,
 /// look again.
 #[test]

@@ -10,9 +10,18 @@ use crate::publish::PublishOptions;
 use crate::status::StatusOptions;
 use crate::subscribe::SubscribeOptions;
 
+fn after_help() -> String {
+    format!(
+        "Examples:\n  relay demo\n  \
+         echo 'buy 100' | relay pub --publisher 1 --topic orders.new\n  \
+         relay sub --topic 'orders.>' --from earliest\n  \
+         relay help bench latency\n\n{STATUSES}"
+    )
+}
+
 /// Sends messages through a relay, takes them out again, measures it and looks into its journal
 #[derive(Debug, Parser)]
-#[command(name = "relay", version, color = ColorChoice::Never, after_help = STATUSES)]
+#[command(name = "relay", version, color = ColorChoice::Never, after_help = after_help())]
 #[command(arg_required_else_help = true, infer_subcommands = false)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -49,8 +58,10 @@ mod tests {
     #[test]
     fn every_command_helps_with_an_example() {
         let mut command = Arguments::command();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Examples") && help.contains("Exit statuses"));
         let mut seen = 0;
-        for name in ["pub", "sub", "inspect", "status", "demo"] {
+        for name in ["pub", "sub", "inspect", "status", "demo", "bench"] {
             let sub = command.find_subcommand_mut(name).expect("it exists");
             let help = sub.render_long_help().to_string();
             assert!(help.contains("Example"), "{name}");
@@ -65,6 +76,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 8);
+        assert_eq!(seen, 9);
     }
 }

@@ -17,11 +17,22 @@ use crate::ring::Ring;
 /// io_uring's IORING_RECVSEND_POLL_FIRST: wait for readiness before the first attempt.
 const POLL_FIRST: u16 = 1;
 
+/// How a receive that finds nothing goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// It waits in the kernel until there is something: nothing to do meanwhile.
+    Kernel,
+    /// It ends, and is asked for anew with the next turn: for a thread that spins anyway, and so is spared the kernel's way
+    /// from the waiting socket back to the ring.
+    Polled,
+}
+
 /// The receiving half of a socket.
 pub(crate) struct Inbound {
     buffer: Buffer,
     file: u32,
     user_data: u64,
+    waiting: Waiting,
     start: usize,
     end: usize,
     armed: bool,
@@ -30,11 +41,17 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Receives from registered file `file`; completions carry `user_data`.
-    pub(crate) fn new(file: u32, user_data: u64, capacity: usize) -> Result<Self, FloorError> {
+    pub(crate) fn new(
+        file: u32,
+        user_data: u64,
+        capacity: usize,
+        waiting: Waiting,
+    ) -> Result<Self, FloorError> {
         Ok(Inbound {
             buffer: Buffer::new(capacity)?,
             file,
             user_data,
+            waiting,
             start: 0,
             end: 0,
             armed: false,
@@ -67,10 +84,12 @@ impl Inbound {
             return;
         }
         let address = self.buffer.address(self.end);
-        let entry = opcode::Recv::new(types::Fixed(self.file), address, room as u32)
-            .ioprio(POLL_FIRST)
-            .build()
-            .user_data(self.user_data);
+        let receive = opcode::Recv::new(types::Fixed(self.file), address, room as u32);
+        let receive = match self.waiting {
+            Waiting::Kernel => receive.ioprio(POLL_FIRST),
+            Waiting::Polled => receive.flags(libc::MSG_DONTWAIT),
+        };
+        let entry = receive.build().user_data(self.user_data);
         // SAFETY: the range from `end` to the capacity is left alone until `complete`, and the
         // buffer outlives the ring or is abandoned.
         unsafe { ring.push(&entry) };

@@ -3,7 +3,8 @@
 //! The server of one node, the primary and the standby of two, and the answering side of a bare
 //! hop are this loop with different wiring. A turn reaps what ended, moves everything that can
 //! move, and enters the kernel once; a turn with nothing to do makes no system call (unless the
-//! idle strategy is one).
+//! idle strategy is one, or the node spins: then each turn asks the sockets anew, which spares a
+//! message the way through the kernel's poll).
 //!
 //! Operations are queued in the order they matter: sends first (a write's submission costs ten
 //! times a send's), then writes, then the next receive.
@@ -25,7 +26,7 @@ use crate::block_writer::{Block, BlockWriter, Target};
 use crate::clock::Clock;
 use crate::data_file::DataFile;
 use crate::error::FloorError;
-use crate::inbound::Inbound;
+use crate::inbound::{Inbound, Waiting};
 use crate::options::{BLOCK_BYTES_MAX, Idle, WriteMode};
 use crate::outbound::Outbound;
 use crate::report::{new_histogram, record};
@@ -176,6 +177,10 @@ impl Node {
         ])?;
         let target = disk.map(|(file, mode)| Target::new(file, DATA_FILE, mode));
         let writer = BlockWriter::new(&ring, settings.depth, target)?;
+        let waiting = match settings.idle {
+            Idle::Spin => Waiting::Polled,
+            Idle::Yield | Idle::Park => Waiting::Kernel,
+        };
         let forward = match &wiring.forward {
             Forward::Nowhere => None,
             Forward::To(_) => Some(Outbound::new(FORWARD_FILE, FORWARD, FORWARD_BYTES)?),
@@ -186,11 +191,11 @@ impl Node {
             false => None,
         };
         let mirror = match &wiring.mirror {
-            Some(_) => Some(Mirror::new(settings.depth)?),
+            Some(_) => Some(Mirror::new(settings.depth, waiting)?),
             None => None,
         };
         Ok(Node {
-            input: Inbound::new(INPUT_FILE, INPUT, INPUT_BYTES)?,
+            input: Inbound::new(INPUT_FILE, INPUT, INPUT_BYTES, waiting)?,
             forward,
             acknowledge,
             mirror,
@@ -411,11 +416,11 @@ impl Drop for Node {
 }
 
 impl Mirror {
-    fn new(depth: usize) -> Result<Mirror, FloorError> {
+    fn new(depth: usize, waiting: Waiting) -> Result<Mirror, FloorError> {
         Ok(Mirror {
             // Every block held, and so every body unsent, fits: a push never lacks room.
             bodies: Outbound::new(MIRROR_FILE, MIRROR, depth * BLOCK_BYTES_MAX)?,
-            holds: Inbound::new(MIRROR_FILE, HOLDS, ACK_BUFFER_BYTES)?,
+            holds: Inbound::new(MIRROR_FILE, HOLDS, ACK_BUFFER_BYTES, waiting)?,
             held_to: 0,
         })
     }

@@ -141,8 +141,14 @@ fn lone_writes_and_hops_are_measured() {
         idle: Idle::Park,
         ..HopOptions::default()
     };
-    assert!(!hop_only(&hop).expect("hops through the ring").is_empty());
-    assert!(!plain_ping_pong(&hop).expect("plain hops").is_empty());
+    for idle in [Idle::Park, Idle::Yield, Idle::Spin] {
+        let hop = HopOptions {
+            idle,
+            ..hop.clone()
+        };
+        assert!(!hop_only(&hop).expect("hops through the ring").is_empty());
+        assert!(!plain_ping_pong(&hop).expect("plain hops").is_empty());
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! When to try the next address.
 //!
-//! Every address is tried once without delay, since after a failover another node already serves; then each further round
-//! begins after a pause of 10 ms that doubles to 1 s, each with a jitter of half, so that many clients of a restarted
-//! relay don't come all at once.
+//! Every address is tried once without delay, since after a failover another node already serves. While the nodes find out which
+//! of them that is, each further round begins after 5 ms; a fifth of a second later the pauses double, to 1 s. Each has a
+//! jitter of half, so that many clients of a restarted relay don't come all at once.
 
 use std::time::Duration;
 
-const PAUSE_FIRST: Duration = Duration::from_millis(10);
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// So many rounds begin after the first pause.
+const ROUNDS_QUICK: u32 = 50;
 const PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// Which address is next, and after what pause.
@@ -39,7 +41,7 @@ impl Backoff {
             return (address, Duration::ZERO);
         }
         let whole = PAUSE_FIRST
-            .saturating_mul(1 << (round - 1).min(10))
+            .saturating_mul(1 << round.saturating_sub(ROUNDS_QUICK).min(10))
             .min(PAUSE_MOST);
         let half = whole / 2;
         let jitter_ns = random % (half.as_nanos() as u64 + 1);
@@ -57,18 +59,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_at_once_then_doubling_pauses_up_to_a_second() {
+    fn every_address_at_once_then_quick_rounds_then_doubling_pauses_up_to_a_second() {
         let mut backoff = Backoff::new(2);
         assert_eq!(backoff.attempt(9), (0, Duration::ZERO));
         assert_eq!(backoff.attempt(9), (1, Duration::ZERO));
-        let mut whole_ms = 10;
-        for round in 0..12 {
+        let mut whole_ms = 5;
+        for round in 1..64 {
             let (address, pause) = backoff.attempt(round * 7_777_777);
             assert_eq!(address, 0);
             assert!(pause >= Duration::from_millis(whole_ms / 2), "{pause:?}");
             assert!(pause <= Duration::from_millis(whole_ms), "{pause:?}");
             assert_eq!(backoff.attempt(9), (1, Duration::ZERO));
-            whole_ms = (whole_ms * 2).min(1_000);
+            if round >= u64::from(ROUNDS_QUICK) {
+                whole_ms = (whole_ms * 2).min(1_000);
+            }
         }
         backoff.reset();
         assert_eq!(backoff.attempt(9).1, Duration::ZERO);

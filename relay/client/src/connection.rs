@@ -40,7 +40,7 @@ const _: () = assert!(RECEIVE_BYTES >= MESSAGE_LENGTH_MAX as usize);
 /// Room for session messages on their way out, unless a subscription needs more.
 const CONTROL_BYTES: usize = 64 << 10;
 /// A connection that held for so long starts the pauses between attempts anew.
-const STEADY: Duration = Duration::from_secs(1);
+const STEADY: Duration = Duration::from_millis(100);
 /// Longer settings mean this, so that a deadline can be reckoned with: ten years.
 const PATIENCE_MOST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long an orderly end waits for the relay to close its side.

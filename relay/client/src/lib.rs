@@ -40,6 +40,9 @@
 //! What it does not do: it does not write to disk. A publisher process that dies forgets what was not released yet; its next
 //! incarnation starts numbering anew, and whether to send again is the application's decision.
 //!
+//! [`witness`] is apart from all this: a client of the process that keeps a group's membership record, for `relayd` and
+//! tools.
+//!
 //! The bytes on the wire are `relay-wire`'s; `FORMAT.md` there describes them.
 #![deny(unsafe_code)] // but for one call in `wait`
 
@@ -53,6 +56,7 @@ mod resend;
 mod subscriber;
 mod topics;
 mod wait;
+pub mod witness;
 
 pub use config::{Credential, OutMessage, PublisherConfig, Start, SubscriberConfig};
 pub use error::{ClientError, DisconnectReason, TrySendError};

@@ -72,7 +72,9 @@ pub(crate) struct Facts {
 /// A peer as the primary's mirror sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct MirrorFacts {
-    /// Its durable end has reached what is released, and it holds the epoch's opening record.
+    /// It holds the epoch's opening record and follows the release at a short distance.
+    pub(crate) is_near: bool,
+    /// Its durable end has reached what is released this very moment, too.
     pub(crate) is_caught_up: bool,
     /// Something waits for its acknowledgement for longer than the deadline.
     pub(crate) is_overdue: bool,
@@ -92,7 +94,7 @@ pub(crate) struct PeerView {
     pub(crate) epoch: Epoch,
     pub(crate) progress: Progress,
     pub(crate) mirror: MirrorFacts,
-    /// Since when it has kept up without a break.
+    /// Since when it has been near without a break.
     pub(crate) caught_up_ns: Option<u64>,
     /// When it was last let into an epoch it demanded, or asked for its end.
     pub(crate) obliged_ns: u64,
@@ -326,6 +328,15 @@ impl Failover {
         Some(set)
     }
 
+    /// Whether the peer is about to be taken in: a release waits for it already, so that under load, too, there comes a moment
+    /// at which it holds everything that is released (rule R23).
+    pub(crate) fn is_joining(&self, peer: u32, now_ns: u64) -> bool {
+        let view = &self.peers[peer as usize];
+        let reign = self.reign.as_ref();
+        reign.is_some_and(|reign| !reign.members.contains(&view.member))
+            && self.has_kept_up(view, now_ns)
+    }
+
     /// Whether a change of the set, or another node's word that it has been changed, makes the union hold two incarnations
     /// of a node: then nothing is released until it is settled.
     pub(crate) fn is_union_split(&self) -> bool {
@@ -384,7 +395,7 @@ impl Failover {
     pub(crate) fn on_mirror_facts(&mut self, peer: u32, facts: MirrorFacts, now_ns: u64) {
         let view = &mut self.peers[peer as usize];
         view.mirror = facts;
-        if !facts.is_caught_up {
+        if !facts.is_near {
             view.caught_up_ns = None;
         } else if view.caught_up_ns.is_none() {
             view.caught_up_ns = Some(now_ns);

@@ -16,6 +16,7 @@
 //! * [`node`]: a node of a group, which follows or leads: it holds [`sequence`] or [`standby`], the links to the peers, a mirror
 //!   for each of them, and the failover decisions;
 //! * [`arbiter`]: what is asked of whoever keeps the membership record;
+//! * [`register`]: the arbiter's side of a stream: records changed by compare-and-swap;
 //! * [`startup`]: from what recovery found to the machines above.
 #![forbid(unsafe_code)]
 
@@ -35,6 +36,7 @@ mod outgoing;
 mod packing;
 mod persist;
 mod publishers;
+pub mod register;
 pub mod sequence;
 pub mod settings;
 pub mod standby;

@@ -445,6 +445,13 @@ impl Links {
         }
     }
 
+    pub(crate) fn is_proven(&self, link: LinkId) -> bool {
+        let slot = self.slots.get(link.index as usize);
+        slot.is_some_and(|slot| {
+            slot.generation == link.generation && matches!(slot.phase, Phase::Proven(_))
+        })
+    }
+
     pub(crate) fn is_connected(&self, peer: u32) -> bool {
         self.peers[peer as usize].link.is_some()
     }

@@ -21,6 +21,8 @@ use crate::sequence::Sequence;
 const ASK_AGAIN_NS: u64 = 100_000_000;
 /// A block that can't be read is tried again after so long, ns.
 const DAMAGE_PAUSE_NS: u64 = 1_000_000_000;
+/// A peer that holds what was released so long ago is near, ns.
+const NEAR_NS: u64 = 50_000_000;
 /// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
 const READ_LENGTH: u32 = 1 << 20;
 
@@ -49,6 +51,9 @@ pub(crate) struct Mirror {
     cursor: Position,
     acknowledged: Position,
     received: Position,
+    /// What was released at the time beside it; the next one is set when it holds that.
+    milestone: Position,
+    milestone_ns: u64,
     /// When it last acknowledged something new, or had nothing to acknowledge.
     progressed_ns: u64,
     is_reading: bool,
@@ -73,6 +78,8 @@ impl Mirror {
             cursor: Position(0),
             acknowledged: Position(0),
             received: Position(0),
+            milestone: Position(0),
+            milestone_ns: 0,
             progressed_ns: 0,
             is_reading: false,
             read_length: READ_LENGTH.max(block_span_max),
@@ -170,6 +177,15 @@ impl Mirror {
             self.progressed_ns = now_ns;
         }
         self.is_streaming() && now_ns >= self.progressed_ns + deadline_ns
+    }
+
+    /// Whether it follows the release at a short distance: what was released a moment ago it holds by now.
+    pub(crate) fn is_near(&mut self, released: Position, now_ns: u64) -> bool {
+        if self.acknowledged >= self.milestone {
+            self.milestone = released;
+            self.milestone_ns = now_ns;
+        }
+        self.is_streaming() && now_ns < self.milestone_ns + NEAR_NS
     }
 
     /// Sends what is sealed, from the ring where it lies there; else says what to read from disk.

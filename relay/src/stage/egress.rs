@@ -1,5 +1,7 @@
 //! Carries released log to subscribers' sockets, from the memory ring or through replay buffers from disk.
 //!
+//! On a node of a group there is nothing to forward before it leads: the fan-out comes over a link when a reign begins.
+//!
 //! Sends never wait (MSG_DONTWAIT), so they are over when the enter that submits them returns, and no socket can hold on
 //! to the ring. A place in the agent's table is given up only when no operation of the kernel's belongs to it any more.
 
@@ -16,7 +18,7 @@ use crate::arena::{LogRing, Pages};
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::link::PositionCell;
 use crate::ring::{Completion, Op, Ring};
-use crate::stage::{Arrival, Release};
+use crate::stage::{Arrival, Release, ToEgress};
 use crate::storage::Segments;
 
 /// This agent's number in an [`Op`].
@@ -38,6 +40,10 @@ struct Connection {
     inbox: Vec<u8>,
     is_receiving: bool,
     is_sending: bool,
+    /// When the release was that the last send from the ring was timed for: each is timed once, by the first send after it.
+    timed_ns: u64,
+    /// Whether the send under way is timed.
+    is_timed: bool,
 }
 
 /// Headers of one vectored send; they must stay until it is submitted.
@@ -48,7 +54,9 @@ struct Vectors {
 
 /// What [`EgressAgent::new`] takes.
 pub(crate) struct EgressParts {
-    pub(crate) machine: Fanout,
+    /// `None` on a node of a group, until it leads.
+    pub(crate) machine: Option<Fanout>,
+    pub(crate) words: Option<rtrb::Consumer<ToEgress>>,
     pub(crate) ring: Arc<LogRing>,
     pub(crate) segments: Segments,
     pub(crate) arrivals: rtrb::Consumer<Arrival>,
@@ -62,7 +70,8 @@ pub(crate) struct EgressParts {
 
 /// See the module's description.
 pub(crate) struct EgressAgent {
-    machine: Fanout,
+    machine: Option<Fanout>,
+    words: Option<rtrb::Consumer<ToEgress>>,
     ring: Arc<LogRing>,
     segments: Segments,
     arrivals: rtrb::Consumer<Arrival>,
@@ -101,6 +110,7 @@ impl EgressAgent {
         let replay = (0..parts.replay_slots).map(|_| Pages::new(slot_size));
         Ok(Self {
             machine: parts.machine,
+            words: parts.words,
             ring: parts.ring,
             segments: parts.segments,
             arrivals: parts.arrivals,
@@ -135,6 +145,10 @@ impl EgressAgent {
     pub(crate) fn turn(&mut self, ring: &mut Ring, now: Now) -> usize {
         let mut work = 0;
         self.vectors_used = 0;
+        work += self.take_words(now);
+        if self.machine.is_none() {
+            return work;
+        }
         while let Ok(arrival) = self.arrivals.pop() {
             work += 1;
             self.welcome(ring, arrival, now);
@@ -145,16 +159,18 @@ impl EgressAgent {
         }
         if let Some(release) = newest {
             work += 1;
-            let start = self.machine.floor();
+            let machine = serving(&mut self.machine);
+            let start = machine.floor();
             // SAFETY: from the floor this agent published up to the release the sequencer passed on nobody writes.
             let view = unsafe { self.ring.view(start, release.point.position) };
-            self.machine.on_released(release.point, &view);
-            self.floor.publish(self.machine.floor());
+            machine.on_released(release.point, &view);
+            self.floor.publish(machine.floor());
             self.released = release.point.position;
             self.released_ns = release.released_ns;
         }
-        self.machine.on_time(now.mono_ns);
-        if self.machine.has_work() {
+        let machine = serving(&mut self.machine);
+        machine.on_time(now.mono_ns);
+        if machine.has_work() {
             work += 1;
             self.serve(now);
         }
@@ -165,8 +181,29 @@ impl EgressAgent {
         work
     }
 
+    /// Takes what the sequence agent of a group's node has to say.
+    fn take_words(&mut self, now: Now) -> usize {
+        let mut taken = 0;
+        while let Some(word) = self.words.as_mut().and_then(|words| words.pop().ok()) {
+            taken += 1;
+            match word {
+                ToEgress::Reign(machine) => {
+                    self.released = machine.floor();
+                    self.machine = Some(*machine);
+                }
+                ToEgress::Withdraw => {
+                    if let Some(machine) = &mut self.machine {
+                        machine.stop(TerminateCode::NotPrimary, now.mono_ns);
+                    }
+                }
+            }
+        }
+        taken
+    }
+
     fn serve(&mut self, now: Now) {
-        let start = self.machine.floor();
+        let machine = serving(&mut self.machine);
+        let start = machine.floor();
         // SAFETY: as in `turn`.
         let view = unsafe { self.ring.view(start, self.released) };
         let mut replay: [&[u8]; 64] = [&[]; 64];
@@ -174,15 +211,15 @@ impl EgressAgent {
             // SAFETY: the machine looks only at buffers whose read has completed.
             *slot = unsafe { pages.slice(0, self.replay_slot_size) };
         }
-        self.machine
-            .serve(&view, &replay[..self.replay.len()], now.mono_ns);
+        machine.serve(&view, &replay[..self.replay.len()], now.mono_ns);
     }
 
     fn welcome(&mut self, ring: &mut Ring, arrival: Arrival, now: Now) {
         let Some(place) = self.free.pop() else {
             return;
         };
-        let Some(conn) = self.machine.on_subscriber(arrival.credential, now.mono_ns) else {
+        let Some(conn) = serving(&mut self.machine).on_subscriber(arrival.credential, now.mono_ns)
+        else {
             // The machine has no place: dropping the socket tells the client to come back.
             tracing::warn!("a subscriber was turned away: limits.subscribers is reached");
             self.free.push(place);
@@ -196,6 +233,8 @@ impl EgressAgent {
             inbox: arrival.early,
             is_receiving: false,
             is_sending: false,
+            timed_ns: self.released_ns,
+            is_timed: false,
         });
         self.consume_inbox(place, now);
         self.receive(ring, place);
@@ -239,7 +278,7 @@ impl EgressAgent {
         let connection = self.connection(place);
         let conn = connection.conn;
         let inbox = std::mem::take(&mut connection.inbox);
-        let consumed = self.machine.on_bytes(conn, &inbox, now.mono_ns);
+        let consumed = serving(&mut self.machine).on_bytes(conn, &inbox, now.mono_ns);
         let mut rest = inbox;
         rest.drain(..consumed);
         if rest.is_empty() {
@@ -259,7 +298,7 @@ impl EgressAgent {
                 let connection = self.connection(index);
                 connection.is_sending = false;
                 let conn = connection.conn;
-                self.machine.on_writable(conn);
+                serving(&mut self.machine).on_writable(conn);
                 self.let_go(index);
             }
             READ => {
@@ -268,7 +307,7 @@ impl EgressAgent {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
                     tracing::error!(%error, "a replay's read of the journal failed");
                 }
-                self.machine.on_read(index, length, now.mono_ns);
+                serving(&mut self.machine).on_read(index, length, now.mono_ns);
             }
             other => unreachable!("no such purpose: {other}"),
         }
@@ -299,17 +338,20 @@ impl EgressAgent {
     fn on_sent(&mut self, place: u32, result: i32, now: Now) {
         let connection = self.connection(place);
         connection.is_sending = false;
-        let conn = connection.conn;
+        let (conn, timed_ns) = (connection.conn, connection.timed_ns);
+        let is_timed = std::mem::take(&mut connection.is_timed);
         match result {
             sent if sent >= 0 => {
                 self.exported.bytes.add(sent as u64);
-                let took = now.mono_ns.saturating_sub(self.released_ns);
-                self.exported.released_to_sent.record(took, 1);
-                self.machine.on_sent(conn, sent as usize, now.mono_ns);
+                if is_timed {
+                    let took = now.mono_ns.saturating_sub(timed_ns);
+                    self.exported.released_to_sent.record(took, 1);
+                }
+                serving(&mut self.machine).on_sent(conn, sent as usize, now.mono_ns);
             }
             error if error == -libc::EAGAIN => {
                 self.exported.full.add(1);
-                self.machine.on_sent(conn, 0, now.mono_ns);
+                serving(&mut self.machine).on_sent(conn, 0, now.mono_ns);
             }
             _ => self.close(conn),
         }
@@ -318,7 +360,7 @@ impl EgressAgent {
 
     fn drain(&mut self, ring: &mut Ring, now: Now) -> usize {
         let mut work = 0;
-        while let Some(effect) = self.machine.poll_effect() {
+        while let Some(effect) = serving(&mut self.machine).poll_effect() {
             work += 1;
             match effect {
                 FanoutEffect::SendLog { conn, source } => self.send_log(ring, conn, source),
@@ -353,7 +395,7 @@ impl EgressAgent {
         let at = self.vectors_used;
         self.vectors_used += 1;
         let mut count = 0;
-        for piece in self.machine.pieces(conn) {
+        for piece in serving(&mut self.machine).pieces(conn) {
             let from = match source {
                 Source::Ring => self.ring.pointer(piece.position),
                 Source::Replay { slot, start } => {
@@ -371,8 +413,11 @@ impl EgressAgent {
         vectors.message.msg_iov = vectors.pieces.as_mut_ptr();
         vectors.message.msg_iovlen = count;
         let message = std::ptr::from_ref(&vectors.message);
+        let released_ns = self.released_ns;
         let connection = self.connection(place);
         connection.is_sending = true;
+        connection.is_timed = source == Source::Ring && connection.timed_ns != released_ns;
+        connection.timed_ns = released_ns;
         let socket = types::Fd(connection.socket.as_raw_fd());
         let entry = opcode::SendMsg::new(socket, message)
             .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
@@ -397,7 +442,7 @@ impl EgressAgent {
         let Some(place) = self.place_of(conn) else {
             return;
         };
-        let bytes = self.machine.outgoing(conn);
+        let bytes = serving(&mut self.machine).outgoing(conn);
         let (pointer, length) = (bytes.as_ptr(), bytes.len() as u32);
         let connection = self.connection(place);
         connection.is_sending = true;
@@ -441,7 +486,7 @@ impl EgressAgent {
 
     fn read(&mut self, ring: &mut Ring, slot: u32, position: Position, length: u32, now: Now) {
         let Some((file, offset)) = self.segments.place(position) else {
-            self.machine.on_read(slot, None, now.mono_ns);
+            serving(&mut self.machine).on_read(slot, None, now.mono_ns);
             return;
         };
         let pointer = self.replay[slot as usize].pointer(0);
@@ -466,7 +511,7 @@ impl EgressAgent {
         let Some(place) = self.place_of(conn) else {
             return;
         };
-        self.machine.on_closed(conn);
+        serving(&mut self.machine).on_closed(conn);
         self.by_conn[conn.index as usize] = u32::MAX;
         let connection = self.connection(place);
         connection.is_open = false;
@@ -487,7 +532,10 @@ impl EgressAgent {
     }
 
     fn export(&self) {
-        let (subscribers, behind, lag) = self.machine.census();
+        let Some(machine) = &self.machine else {
+            return;
+        };
+        let (subscribers, behind, lag) = machine.census();
         self.exported.subscribers.set(subscribers.into());
         self.exported.behind.set(behind.into());
         self.exported.lag.set(lag);
@@ -495,26 +543,39 @@ impl EgressAgent {
 
     /// Takes leave of everyone.
     pub(crate) fn farewell(&mut self, code: TerminateCode, now: Now) {
-        if !self.is_stopping {
+        if let Some(machine) = &mut self.machine
+            && !self.is_stopping
+        {
             self.is_stopping = true;
-            self.machine.stop(code, now.mono_ns);
+            machine.stop(code, now.mono_ns);
         }
     }
 
     /// Whether everyone has everything that is released.
     pub(crate) fn is_caught_up(&self) -> bool {
-        self.releases.is_empty() && self.machine.is_caught_up()
+        self.releases.is_empty() && self.machine.as_ref().is_none_or(Fanout::is_caught_up)
     }
 
     /// Whether everyone has gone.
     pub(crate) fn is_empty(&self) -> bool {
-        self.machine.is_empty()
+        self.machine.as_ref().is_none_or(Fanout::is_empty)
     }
 
     /// Whether nothing waits in a link for this agent.
     pub(crate) fn is_idle(&self) -> bool {
-        self.arrivals.is_empty() && self.releases.is_empty() && !self.machine.has_work()
+        if self.words.as_ref().is_some_and(|words| !words.is_empty()) {
+            return false;
+        }
+        let Some(machine) = &self.machine else {
+            return true;
+        };
+        self.arrivals.is_empty() && self.releases.is_empty() && !machine.has_work()
     }
+}
+
+/// The fan-out, where there must be one: who calls this was told by it, or looked.
+fn serving(machine: &mut Option<Fanout>) -> &mut Fanout {
+    machine.as_mut().expect("a reign has begun")
 }
 
 // SAFETY: the pointers in it are only used between two calls of one agent, on whichever thread has that agent.

@@ -1,32 +1,42 @@
-//! Carries commands to the sequencing machine, its writes to the disk, its words to ingress and egress.
+//! Carries commands to the node, its writes to the disk, its words to ingress and egress.
+//!
+//! What the node wants of its peers' sockets is collected for the agent that has these; what it wants of the arbiter, the
+//! superblock and the fan-out of a new reign goes through [`group`].
+
+mod group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use io_uring::{opcode, types};
-use relay_core::command::{Now, ToIngress, ToSequence};
+use relay_core::command::{Now, ReleasePoint, ToIngress, ToSequence};
 use relay_core::log::LogWindow;
-use relay_core::sequence::{Sequence, SequenceEffect};
-use relay_journal::superblock::{CleanStop, WriteMethod};
+use relay_core::node::{Node, NodeEffect};
+use relay_journal::superblock::WriteMethod;
 use relay_wire::id::Position;
+
+pub(crate) use self::group::{GroupEnds, GroupParts};
 
 use crate::arena::{LogRing, Pages};
 use crate::counters::{Counter, CounterFile, Hop};
+use crate::fixed_files::{FileName, FixedFiles};
 use crate::link::{Parking, PositionCell};
 use crate::ring::{Completion, Op, Ring};
-use crate::stage::{Command, Release, Replies, push_all};
+use crate::stage::{Command, End, ForPeers, Release, Replies, push_all};
 use crate::storage::Segments;
 
 /// This agent's number in an [`Op`].
 pub(crate) const AGENT: u8 = 2;
 const WRITE: u8 = 1;
 const SYNC: u8 = 2;
+const ENTER_FILE: u8 = 3;
 
 /// What the agent exports.
 #[derive(Debug)]
 struct Exported {
     records: Counter,
     blocks: Counter,
+    blocks_by_number: Counter,
     bytes: Counter,
     appended: Counter,
     durable: Counter,
@@ -45,6 +55,7 @@ impl Exported {
         Self {
             records: file.counter("sequence.records"),
             blocks: file.counter("sequence.blocks"),
+            blocks_by_number: file.counter("sequence.blocks_to_registered_files"),
             bytes: file.counter("sequence.bytes_written"),
             appended: file.counter("position.appended"),
             durable: file.counter("position.durable"),
@@ -68,20 +79,27 @@ struct Write {
     sealed_ns: u64,
 }
 
-/// A write or sync that failed: final for the disk.
-#[derive(Debug, Clone)]
-pub(crate) struct StorageFault {
-    pub(crate) what: String,
+/// What the turn found to be done with the disk.
+#[derive(Debug, Clone, Copy)]
+enum ToDisk {
+    Write {
+        number: u64,
+        position: Position,
+        length: u32,
+    },
+    Sync,
 }
 
 /// Ends of the links the agent uses, and what it works on.
 pub(crate) struct SequenceAgent {
-    machine: Sequence,
+    node: Node,
+    group: Option<GroupEnds>,
     ring: Arc<LogRing>,
     is_registered: bool,
     received: Arc<Pages>,
     receive_buffer_size: usize,
     segments: Segments,
+    files: FixedFiles,
     method: WriteMethod,
     commands: rtrb::Consumer<Command>,
     current: Option<(Command, usize)>,
@@ -97,14 +115,21 @@ pub(crate) struct SequenceAgent {
     syncs_left: u32,
     /// First segment that a sync must still cover.
     unsynced_from: Position,
+    /// Writes and syncs the kernel has.
+    under_way: u32,
+    /// End of what was ever submitted, or lay on the disk before.
+    written_end: Position,
+    to_disk: VecDeque<ToDisk>,
+    for_peers: VecDeque<ForPeers>,
     exported: Exported,
-    fault: Option<StorageFault>,
-    stopped: Option<CleanStop>,
+    end: Option<End>,
 }
 
 /// What [`SequenceAgent::new`] takes.
 pub(crate) struct SequenceParts {
-    pub(crate) machine: Sequence,
+    pub(crate) node: Node,
+    /// Present on a node of a group.
+    pub(crate) group: Option<GroupParts>,
     pub(crate) ring: Arc<LogRing>,
     pub(crate) received: Arc<Pages>,
     pub(crate) receive_buffer_size: usize,
@@ -123,14 +148,20 @@ pub(crate) struct SequenceParts {
 impl SequenceAgent {
     pub(crate) fn new(parts: SequenceParts, counters: &mut CounterFile) -> Self {
         let depth = parts.write_depth as usize;
+        let open = parts.node.open_position();
         Self {
-            unsynced_from: parts.machine.open_position(),
-            machine: parts.machine,
+            unsynced_from: open,
+            written_end: open,
+            group: parts
+                .group
+                .map(|group| GroupEnds::new(group, open, counters)),
+            node: parts.node,
             ring: parts.ring,
             is_registered: false,
             received: parts.received,
             receive_buffer_size: parts.receive_buffer_size,
             segments: parts.segments,
+            files: FixedFiles::none(),
             method: parts.method,
             commands: parts.commands,
             current: None,
@@ -144,15 +175,22 @@ impl SequenceAgent {
             egress: parts.egress,
             writes: vec![Write::default(); depth],
             syncs_left: 0,
+            under_way: 0,
+            to_disk: VecDeque::with_capacity(depth + 1),
+            for_peers: VecDeque::with_capacity(256),
             exported: Exported::new(counters),
-            fault: None,
-            stopped: None,
+            end: None,
         }
     }
 
-    /// Registers the log's memory with the ring of the thread this agent runs on. Without it (a limit on locked memory) the
-    /// kernel pins the pages of each write anew.
+    /// Registers the log's memory, and a table for its files, with the ring of the thread this agent runs on. Without the
+    /// memory (a limit on it being locked) the kernel pins the pages of each write anew, without the table it looks each
+    /// write's file up.
     pub(crate) fn register(&mut self, ring: &Ring) -> std::io::Result<()> {
+        let first = self.segments.index_of(self.node.open_position());
+        if let Err(error) = self.files.register(ring, first) {
+            tracing::warn!(%error, "segment files can't be registered: writes cost a little more");
+        }
         let (base, length) = self.ring.whole();
         // SAFETY: the pipeline keeps the log ring's memory until the threads, and with them the ring, are gone.
         unsafe { ring.register_memory(base, length) }?;
@@ -160,21 +198,91 @@ impl SequenceAgent {
         Ok(())
     }
 
-    /// One turn; returns how much was done.
-    pub(crate) fn turn(&mut self, ring: &mut Ring, now: Now) -> usize {
-        self.machine.on_prepared(self.segments.end());
-        let start = self.machine.open_position();
-        let end = self.floor.read().plus(self.ring.size());
+    /// The node, for the agent that has its peers' sockets.
+    pub(crate) fn node(&mut self) -> &mut Node {
+        &mut self.node
+    }
+
+    /// The next thing to do about peers' sockets.
+    pub(crate) fn poll_for_peers(&mut self) -> Option<ForPeers> {
+        self.for_peers.pop_front()
+    }
+
+    /// One turn; returns how much was done. `hear` hands in what came from peers.
+    pub(crate) fn turn(
+        &mut self,
+        now: Now,
+        mut hear: impl FnMut(&mut Node, &mut LogWindow<'_>) -> usize,
+    ) -> usize {
+        if matches!(self.end, Some(End::Restart { .. } | End::Halt(_))) {
+            return self.pass_replies_on();
+        }
+        if let Some(group) = &mut self.group {
+            match group.hear(&mut self.node, now) {
+                Ok(()) => {}
+                Err(what) => self.fail(what),
+            }
+        }
+        self.node.on_prepared(self.segments.end());
+        let start = self.node.open_position();
+        let forgotten = self.node.forgettable(self.floor.read());
+        let end = forgotten.plus(self.ring.size());
         let log = Arc::clone(&self.ring);
-        // SAFETY: this agent alone writes to the log. Everything from the open block on is unsealed, so no kernel write
-        // points at it; up to the fan-out's floor plus one ring's length nobody reads what is overwritten.
+        // SAFETY: this agent alone writes to the log. Everything from the open position on is unsealed, or not received
+        // yet, so no kernel write points at it; up to one ring's length behind what may be forgotten nobody reads what is
+        // overwritten: on a primary that is the fan-out's floor, on a follower, which has no readers, what is durable.
         let mut window = unsafe { log.window(start, end) };
-        let (mut work, is_stalled) = self.take_commands(&mut window, now);
-        self.machine.seal_if_due(now, &mut window);
-        self.machine.note_held(is_stalled, &window);
+        let mut work = hear(&mut self.node, &mut window);
+        let (taken, is_stalled) = self.take_commands(&mut window, now);
+        work += taken;
+        self.node.turn(now, &mut window);
+        self.node.note_held(is_stalled, &window);
         self.exported.stalls.add(u64::from(is_stalled));
-        work += self.drain(ring, now);
+        if self.group.is_some() {
+            let (from, to) = (
+                self.node.ring_start().max(forgotten),
+                self.node.open_position(),
+            );
+            if from <= to {
+                // SAFETY: the window is not used any more, nobody else writes, and what lies below the window's end by one
+                // ring's length and above the ring's first position is there.
+                let view = unsafe { log.view(from, to) };
+                self.node.pump(now, &view);
+            }
+        }
+        work += self.drain(now);
+        if let Some(group) = &mut self.group {
+            group.export(&self.node, &self.released, now);
+        }
         work
+    }
+
+    /// Lets the ring know the next segment by number, ahead of need.
+    fn enter_file(&mut self, ring: &mut Ring) {
+        let current = self.segments.index_of(self.node.open_position());
+        let segments = &self.segments;
+        let update = self
+            .files
+            .next_update(current, |index| segments.descriptor(index));
+        if let Some(entry) = update {
+            let op = Op {
+                agent: AGENT,
+                purpose: ENTER_FILE,
+                index: 0,
+            };
+            // SAFETY: the descriptor it reads is boxed and stays as it is until the completion was handed in.
+            unsafe { ring.push(entry, op) };
+        }
+    }
+
+    /// How an operation names the file of `position`, and the offset in it.
+    fn file_of(&self, position: Position) -> (FileName, u64) {
+        let (descriptor, offset) = self
+            .segments
+            .place(position)
+            .expect("only prepared space is written");
+        let segment = self.segments.index_of(position);
+        (self.files.name(segment, descriptor), offset)
     }
 
     fn take_commands(&mut self, window: &mut LogWindow<'_>, now: Now) -> (usize, bool) {
@@ -197,7 +305,7 @@ impl SequenceAgent {
                 let from = buffer + offset as usize + taken;
                 self.received.slice(from, length as usize - taken)
             });
-            let progress = self.machine.on_command(command.command, bytes, now, window);
+            let progress = self.node.on_command(command.command, bytes, now, window);
             if !progress.is_done {
                 self.current = Some((command, taken + progress.taken));
                 return (work, true);
@@ -218,29 +326,75 @@ impl SequenceAgent {
         }
     }
 
-    fn drain(&mut self, ring: &mut Ring, now: Now) -> usize {
+    /// Gives what the turn found to be written to the kernel.
+    pub(crate) fn submit(&mut self, ring: &mut Ring, now: Now) {
+        while let Some(order) = self.to_disk.pop_front() {
+            match order {
+                ToDisk::Write {
+                    number,
+                    position,
+                    length,
+                } => self.write(ring, number, position, length, now),
+                ToDisk::Sync => self.sync(ring),
+            }
+        }
+        self.enter_file(ring);
+    }
+
+    fn drain(&mut self, now: Now) -> usize {
         let mut work = 0;
-        while let Some(effect) = self.machine.poll_effect() {
+        while let Some(effect) = self.node.poll_effect() {
             work += 1;
             match effect {
-                SequenceEffect::Write {
+                NodeEffect::Write {
                     number,
                     position,
                     length,
                 } => {
-                    self.write(ring, number, position, length, now);
-                }
-                SequenceEffect::Sync => self.sync(ring),
-                SequenceEffect::Reply(reply) => self.pending_replies.push_back(reply),
-                SequenceEffect::Released(point) => {
-                    self.released.publish(point.position);
-                    self.pending_release = Some(Release {
-                        point,
-                        released_ns: now.mono_ns,
+                    self.to_disk.push_back(ToDisk::Write {
+                        number,
+                        position,
+                        length,
                     });
-                    self.export();
                 }
-                SequenceEffect::Stopped(stop) => self.stopped = Some(stop),
+                NodeEffect::Sync => self.to_disk.push_back(ToDisk::Sync),
+                NodeEffect::Reply(reply) => self.pending_replies.push_back(reply),
+                NodeEffect::Released(point) => self.on_released(point, now),
+                NodeEffect::Stopped(stop) => self.end_with(End::Stopped(stop)),
+                NodeEffect::Link(link) => self.for_peers.push_back(ForPeers::Link(link)),
+                NodeEffect::ReadLog {
+                    peer,
+                    purpose,
+                    position,
+                    length,
+                } => self.for_peers.push_back(ForPeers::Read {
+                    peer,
+                    purpose,
+                    position,
+                    length,
+                }),
+                NodeEffect::Lead(tables, epoch) => {
+                    // Until its fan-out exists nobody reads the ring below here, nor moves the floor on.
+                    self.floor.publish(tables.position);
+                    self.group().lead(&tables, epoch);
+                    self.egress.wake();
+                }
+                NodeEffect::Withdraw => {
+                    self.group().withdraw();
+                    self.egress.wake();
+                }
+                NodeEffect::Ask(request) => self.group().ask(request),
+                NodeEffect::StoreVote(vote) => self.group().store(vote),
+                NodeEffect::Note(note) => self.group().note(note),
+                NodeEffect::Restart(reason, carry) => {
+                    let log_end = self.written_end;
+                    self.end_with(End::Restart {
+                        reason,
+                        carry,
+                        log_end,
+                    });
+                }
+                NodeEffect::Halt(reason) => self.end_with(End::Halt(reason)),
             }
         }
         if let Some(release) = self.pending_release.take() {
@@ -249,17 +403,40 @@ impl SequenceAgent {
                 Err(rtrb::PushError::Full(release)) => self.pending_release = Some(release),
             }
         }
-        if push_all(&mut self.replies, &mut self.pending_replies) > 0 {
-            self.ingress.wake();
-        }
+        self.pass_replies_on();
         work
     }
 
+    fn pass_replies_on(&mut self) -> usize {
+        let pushed = push_all(&mut self.replies, &mut self.pending_replies);
+        if pushed > 0 {
+            self.ingress.wake();
+        }
+        pushed
+    }
+
+    fn on_released(&mut self, point: ReleasePoint, now: Now) {
+        self.released.publish(point.position);
+        self.pending_release = Some(Release {
+            point,
+            released_ns: now.mono_ns,
+        });
+        self.export();
+    }
+
+    fn group(&mut self) -> &mut GroupEnds {
+        self.group
+            .as_mut()
+            .expect("a node without a group asks nothing of one")
+    }
+
+    /// The first end counts.
+    fn end_with(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
     fn write(&mut self, ring: &mut Ring, number: u64, position: Position, length: u32, now: Now) {
-        let (file, offset) = self
-            .segments
-            .place(position)
-            .expect("only prepared space is written");
+        let (file, offset) = self.file_of(position);
         let at = number as usize % self.writes.len();
         self.writes[at] = Write {
             number,
@@ -272,12 +449,12 @@ impl SequenceAgent {
             WriteMethod::Covering => 0,
         };
         let entry = if self.is_registered {
-            opcode::WriteFixed::new(types::Fd(file), pointer, length, 0)
+            opcode::WriteFixed::new(file.number(), pointer, length, 0)
                 .offset(offset)
                 .rw_flags(flags)
                 .build()
         } else {
-            opcode::Write::new(types::Fd(file), pointer, length)
+            opcode::Write::new(file.number(), pointer, length)
                 .offset(offset)
                 .rw_flags(flags)
                 .build()
@@ -289,28 +466,30 @@ impl SequenceAgent {
         };
         // SAFETY: the block is sealed: nothing changes its bytes before the fan-out's floor has passed it, which comes after
         // release, and so after this write's completion.
-        unsafe { ring.push(entry, op) };
+        unsafe { ring.push(file.apply(entry), op) };
+        self.under_way += 1;
+        self.written_end = self.written_end.max(position.plus(length.into()));
         self.exported.blocks.add(1);
+        self.exported
+            .blocks_by_number
+            .add(u64::from(file.is_fixed()));
         self.exported.bytes.add(length.into());
     }
 
     /// One data-sync for each segment written since the last.
     fn sync(&mut self, ring: &mut Ring) {
         let mut at = self.unsynced_from;
-        let end = self.machine.open_position();
-        self.unsynced_from = self.machine.durable().position;
+        let end = self.node.open_position();
+        self.unsynced_from = self.node.status().durable.point.position;
         loop {
-            let (file, offset) = self
-                .segments
-                .place(at)
-                .expect("only prepared space is written");
-            let entry = opcode::Fsync::new(types::Fd(file))
+            let (file, offset) = self.file_of(at);
+            let entry = opcode::Fsync::new(file.number())
                 .flags(types::FsyncFlags::DATASYNC)
                 .build();
             // SAFETY: a sync points at no memory.
             unsafe {
                 ring.push(
-                    entry,
+                    file.apply(entry),
                     Op {
                         agent: AGENT,
                         purpose: SYNC,
@@ -319,6 +498,7 @@ impl SequenceAgent {
                 )
             };
             self.syncs_left += 1;
+            self.under_way += 1;
             at = Position(at.get() - offset).plus(self.segments.segment_size());
             if at >= end {
                 break;
@@ -328,6 +508,7 @@ impl SequenceAgent {
 
     /// A write or sync of this agent's completed.
     pub(crate) fn on_completion(&mut self, completion: Completion, now: Now) {
+        self.under_way -= u32::from(completion.op.purpose != ENTER_FILE);
         match completion.op.purpose {
             WRITE => {
                 let write = self
@@ -339,7 +520,7 @@ impl SequenceAgent {
                 if completion.result == write.length as i32 {
                     let took = now.mono_ns.saturating_sub(write.sealed_ns);
                     self.exported.sequenced_to_durable.record(took, 1);
-                    self.machine.on_written(write.number);
+                    self.node.on_written(write.number, now);
                 } else {
                     let what = describe(completion.result, write.length);
                     self.fail(format!("writing block {} {what}", write.number));
@@ -349,55 +530,57 @@ impl SequenceAgent {
                 self.syncs_left -= 1;
                 if completion.result < 0 {
                     self.fail(format!("a data-sync {}", describe(completion.result, 0)));
-                } else if self.syncs_left == 0 && self.fault.is_none() {
-                    self.machine.on_synced();
+                } else if self.syncs_left == 0 && !self.has_failed() {
+                    self.node.on_synced(now);
                 }
             }
+            ENTER_FILE => self.files.on_updated(completion.result),
             other => unreachable!("no such purpose: {other}"),
         }
     }
 
     fn fail(&mut self, what: String) {
-        self.machine.on_storage_fault();
-        self.fault.get_or_insert(StorageFault { what });
+        self.node.on_storage_fault();
+        self.end_with(End::Fault(what));
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.end, Some(End::Fault(_)))
     }
 
     fn export(&self) {
         let exported = &self.exported;
-        exported.records.set(self.machine.next_seq().get() - 1);
-        exported.appended.set(self.machine.open_position().get());
-        exported.durable.set(self.machine.durable().position.get());
-        exported
-            .released
-            .set(self.machine.released().position.get());
-        exported
-            .next_seq
-            .set(self.machine.released().next_seq.get());
-        exported.topics.set(self.machine.topic_count().into());
-        exported.held.set(self.machine.held().number().into());
-        exported
-            .in_flight
-            .set(self.machine.writes_in_flight() as u64);
+        let status = self.node.status();
+        exported.records.set(self.node.next_seq().get() - 1);
+        exported.appended.set(status.appended.point.position.get());
+        exported.durable.set(status.durable.point.position.get());
+        exported.released.set(status.released.point.position.get());
+        exported.next_seq.set(status.released.point.next_seq.get());
+        if let Some(sequence) = self.node.sequence() {
+            exported.topics.set(sequence.topic_count().into());
+            exported.held.set(sequence.held().number().into());
+            exported.in_flight.set(sequence.writes_in_flight() as u64);
+        }
     }
 
     /// Takes nothing more in.
-    pub(crate) fn begin_stop(&mut self) {
-        self.machine.stop();
+    pub(crate) fn begin_stop(&mut self, now: Now) {
+        self.node.stop(now);
     }
 
-    /// The fault that ended the agent's work, if one did.
-    pub(crate) const fn fault(&self) -> Option<&StorageFault> {
-        self.fault.as_ref()
+    /// How the agent's work ended, once it has.
+    pub(crate) const fn end(&self) -> Option<&End> {
+        self.end.as_ref()
     }
 
-    /// The clean stop, once everything accepted is released.
-    pub(crate) const fn stopped(&self) -> Option<CleanStop> {
-        self.stopped
+    /// Whether the kernel has none of its writes any more.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.under_way == 0
     }
 
     /// Whether nothing waits in a link for this agent.
     pub(crate) fn is_idle(&self) -> bool {
-        self.commands.is_empty()
+        self.commands.is_empty() && self.group.as_ref().is_none_or(GroupEnds::is_idle)
     }
 }
 

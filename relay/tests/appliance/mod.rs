@@ -2,8 +2,13 @@
 //! for a condition; nothing sleeps for an amount of time to be right.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its own part
 
+pub mod asker;
+pub mod disk;
 pub mod faulty_disk;
+pub mod flow;
+pub mod group;
 pub mod rights;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -28,6 +33,8 @@ pub struct Shape {
     pub journal: String,
     pub limits: String,
     pub rate_limit: u32,
+    /// The group's section, where there is one.
+    pub group: String,
 }
 
 impl Default for Shape {
@@ -41,6 +48,7 @@ impl Default for Shape {
                 .to_owned(),
             limits: "ring = \"8MiB\"\npublishers = 16\nheartbeat_ms = 500".to_owned(),
             rate_limit: 0,
+            group: String::new(),
         }
     }
 }
@@ -48,6 +56,8 @@ impl Default for Shape {
 /// A directory with a configuration, and maybe a running `relayd`.
 pub struct Appliance {
     pub home: tempfile::TempDir,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub shape: Shape,
     pub process: Option<Running>,
     pub port: u16,
@@ -56,6 +66,45 @@ pub struct Appliance {
 pub struct Running {
     pub child: Child,
     stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// A process that has said its first line.
+pub struct Launched {
+    pub child: Child,
+    /// The line, without its end.
+    pub line: String,
+    /// Kept open, so that it can say more.
+    _stdout: BufReader<std::process::ChildStdout>,
+}
+
+/// Starts `command` with its log appended to `log` and waits for its first line; if it ends before, its status and the last
+/// line of the log.
+pub fn launch(command: &mut Command, log: &Path) -> Result<Launched, String> {
+    let log_file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let status = child.wait().unwrap();
+        let said = std::fs::read_to_string(log).unwrap();
+        let last = said.lines().last().unwrap_or_default();
+        return Err(format!("{status}: {last}"));
+    }
+    Ok(Launched {
+        child,
+        line: line.trim_end().to_owned(),
+        _stdout: stdout,
+    })
 }
 
 pub fn scratch() -> tempfile::TempDir {
@@ -79,6 +128,7 @@ impl Appliance {
             shape.port
         };
         let appliance = Self {
+            log_path: home.path().join("log"),
             home,
             port,
             shape,
@@ -110,12 +160,13 @@ impl Appliance {
             journal,
             limits,
             rate_limit,
+            group,
             ..
         } = &self.shape;
         let mut config = format!(
             "node = {node}\n[[stream]]\nid = {stream}\nname = \"test\"\n\
              listen = \"127.0.0.1:{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
-             [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n",
+             [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n{group}",
             self.port,
             self.directory().display(),
         );
@@ -148,11 +199,10 @@ impl Appliance {
     }
 
     pub fn start_as(&mut self, command: &mut Command) -> Result<(), String> {
-        let log = self.home.path().join("log");
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(&log)
+            .open(&self.log_path)
             .unwrap();
         let mut child = command
             .arg("run")
@@ -167,7 +217,7 @@ impl Appliance {
         stdout.read_line(&mut line).unwrap();
         let Some(address) = line.trim().split("listen=").nth(1) else {
             let status = child.wait().unwrap();
-            let said = std::fs::read_to_string(&log).unwrap();
+            let said = self.log();
             let last = said.lines().last().unwrap_or_default();
             return Err(format!("{status}: {last}"));
         };
@@ -218,7 +268,7 @@ impl Appliance {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     pub fn counters(&self) -> BTreeMap<String, u64> {
@@ -280,10 +330,20 @@ pub fn credential(name: &str) -> Credential {
     }
 }
 
-/// The program; it dies with the thread that starts it, so that an aborted test leaves nothing behind.
+pub fn signal(pid: i32, number: libc::c_int) {
+    // SAFETY: the process is a child of ours that was not waited for yet, so the number is its own.
+    let sent = unsafe { libc::kill(pid, number) };
+    assert_eq!(sent, 0, "the process is there");
+}
+
 pub fn relayd() -> Command {
+    program(env!("CARGO_BIN_EXE_relayd"))
+}
+
+/// A program that dies with the thread that starts it, so that an aborted test leaves nothing behind.
+pub fn program(path: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relayd"));
+    let mut command = Command::new(path);
     // SAFETY: between fork and exec only prctl is called, which is allowed there.
     unsafe {
         command.pre_exec(|| {

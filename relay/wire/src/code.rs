@@ -205,3 +205,61 @@ codes!(
         Durable = 3,
     }
 );
+
+codes!(
+    /// Kinds of frame between a witness and its clients.
+    WitnessKind: u8 {
+        /// The witness's nonce.
+        Challenge = 1,
+        /// Who is there, with proof.
+        Logon = 2,
+        /// The witness's own proof.
+        Welcome = 3,
+        /// The end of the connection.
+        Terminate = 4,
+        /// Asks for the registers of a stream.
+        Read = 16,
+        /// Replaces the record.
+        Swap = 17,
+        /// Replaces the floor.
+        Floor = 18,
+        /// Makes the first record.
+        Create = 19,
+        /// Asks how the witness is.
+        Status = 20,
+        /// The registers read.
+        Registers = 32,
+        /// It happened.
+        Done = 33,
+        /// It did not happen; the registers as they are.
+        Refused = 34,
+        /// No place for another stream.
+        NoRoom = 35,
+        /// How the witness is.
+        StatusReport = 36,
+    }
+);
+
+codes!(
+    /// Why a witness ends a connection.
+    WitnessCode: u16 {
+        /// A frame that is malformed or not allowed here.
+        Protocol = 1,
+        /// A checksum that does not fit.
+        Checksum = 2,
+        /// A protocol version not spoken.
+        Version = 3,
+        /// A proof that does not hold.
+        Authentication = 4,
+        /// No logon, or no whole frame, within the time for it.
+        TooSlow = 5,
+        /// Nothing asked for too long.
+        Silent = 6,
+        /// No place for another connection.
+        Full = 7,
+        /// The witness is being stopped.
+        Stopping = 8,
+        /// The witness's disk failed.
+        StorageFault = 9,
+    }
+);

@@ -20,6 +20,7 @@ pub mod peer;
 pub mod proof;
 pub mod record;
 pub mod topic;
+pub mod witness;
 
 /// Version of the session messages this crate speaks (`FORMAT.md` section 3).
 pub const PROTOCOL_VERSION: u8 = 1;

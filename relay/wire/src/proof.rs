@@ -41,6 +41,24 @@ fn accept_mac(secret: &[u8], client: &Nonce, relay: &Nonce, body: &[u8]) -> Hmac
     mac
 }
 
+fn over_parts(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
+    for part in parts {
+        mac.update(part);
+    }
+    mac
+}
+
+/// The proof over `parts` one after the other; the first is the label.
+pub(crate) fn over(secret: &[u8], parts: &[&[u8]]) -> Proof {
+    over_parts(secret, parts).finalize().into_bytes().into()
+}
+
+/// Whether `proof` is the one over `parts`; compared in constant time.
+pub(crate) fn over_holds(secret: &[u8], parts: &[&[u8]], proof: &Proof) -> bool {
+    over_parts(secret, parts).verify_slice(proof).is_ok()
+}
+
 /// The client's proof for a LOGON whose body, proof zeroed, is given.
 #[must_use]
 pub fn logon(secret: &[u8], relay: &Nonce, body_without_proof: &[u8]) -> Proof {

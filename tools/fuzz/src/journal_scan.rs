@@ -158,7 +158,7 @@ fn mutated_log(input: &mut Input<'_>) {
         if done.is_lying {
             return;
         }
-        let is_prefix = written.tables.iter().any(|known| *known == tables);
+        let is_prefix = written.tables.contains(&tables);
         assert!(is_prefix, "what is recovered was written");
         if done.has_copied {
             return;

@@ -13,8 +13,11 @@ pub mod message;
 pub mod record;
 pub mod session;
 
+/// What runs on one input; it panics where something is wrong.
+pub type Target = fn(&[u8]);
+
 /// Every target, by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame::run),
     ("record", record::run),
     ("message", message::run),

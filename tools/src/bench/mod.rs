@@ -28,9 +28,15 @@ mod throughput;
 
 use server::{Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd, word};
 
+const EXAMPLES: &str = "\
+Examples:
+  relay bench floor --rate 2000 --seconds 10
+  relay bench latency --rate 2000 --seconds 10 --json
+  relay bench throughput --seconds 60 --verify";
+
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct BenchOptions {
     #[command(subcommand)]
     what: What,

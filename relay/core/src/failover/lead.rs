@@ -76,18 +76,21 @@ impl Failover {
             }
         }
         for view in &self.peers {
-            let has_kept_up = view
-                .caught_up_ns
-                .is_some_and(|since| now_ns >= since + self.settings.readmit_after_ns);
-            let is_wanted = has_kept_up
-                && !view.is_observer
-                && !view.is_detached
-                && !self.is_lost(view, now_ns);
+            let is_wanted = self.has_kept_up(view, now_ns) && view.mirror.is_caught_up;
             if is_wanted && !set.contains(&view.member) {
                 set = set.with(view.member);
             }
         }
         set
+    }
+
+    /// Whether a peer that is not in the set, or not any more, is to be in it as soon as it holds everything.
+    pub(super) fn has_kept_up(&self, view: &PeerView, now_ns: u64) -> bool {
+        let readmit_after_ns = self.settings.readmit_after_ns;
+        let has_kept_up = view
+            .caught_up_ns
+            .is_some_and(|since| now_ns >= since + readmit_after_ns);
+        has_kept_up && !view.is_observer && !view.is_detached && !self.is_lost(view, now_ns)
     }
 
     /// A forced reign may have begun with fewer copies than the configuration asks for; as soon as there are enough, it holds

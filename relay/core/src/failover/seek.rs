@@ -29,7 +29,9 @@ impl Failover {
         if self.is_primary_heard(now_ns) && self.handed_over_ns.is_none() {
             return;
         }
-        if self.is_read_wanted || now_ns >= self.read_ns + REFRESH_NS {
+        // A primary's OPEN told of a later record than the arbiter was read to show: this node may be in it by now.
+        let is_behind = registers.membership.epoch < self.wanted.committed;
+        if is_behind || self.is_read_wanted || now_ns >= self.read_ns + REFRESH_NS {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }

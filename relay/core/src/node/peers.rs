@@ -95,6 +95,14 @@ impl Node {
             .map_or(0, |group| group.links.message_length_max())
     }
 
+    /// Whether the other side of a connection has proven itself: from now on its messages may be long.
+    #[must_use]
+    pub fn is_link_proven(&self, link: LinkId) -> bool {
+        self.group
+            .as_ref()
+            .is_some_and(|group| group.links.is_proven(link))
+    }
+
     /// Bytes arrived; they start with a message.
     pub fn on_link_bytes(
         &mut self,

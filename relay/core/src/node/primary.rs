@@ -201,10 +201,10 @@ impl Node {
             }
             let acknowledged = mirror.acknowledged();
             let deadline_ns = group.settings.ack_deadline_ns;
+            let is_near = mirror.is_near(released, now.mono_ns) && acknowledged >= primary.opened;
             let facts = MirrorFacts {
-                is_caught_up: mirror.is_streaming()
-                    && acknowledged >= released
-                    && acknowledged >= primary.opened,
+                is_near,
+                is_caught_up: is_near && acknowledged >= released,
                 is_overdue: mirror.is_overdue(sealed, deadline_ns, now.mono_ns),
             };
             group
@@ -241,6 +241,11 @@ impl Node {
                 }
             });
             limit = limit.min(held);
+        }
+        for (peer, mirror) in group.mirrors.iter().enumerate() {
+            if group.failover.is_joining(peer as u32, now.mono_ns) {
+                limit = limit.min(mirror.acknowledged());
+            }
         }
         // Nothing of an epoch is released before its opening record is on its way.
         if primary.opening.is_some() {

@@ -1,0 +1,287 @@
+//! `[stream.group]`: the other nodes of a stream, and how long is waited for what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use relay_core::group::{GroupSettings, PeerSettings};
+use relay_core::settings::Settings;
+use relay_wire::id::NodeId;
+use relay_wire::membership::{MEMBERS_MAX, Member};
+use serde::Deserialize;
+
+use super::{Check, ConfigError, Size};
+use crate::arbiter::config::{ArbiterConfig, ArbiterSection, Surroundings};
+
+const TABLE: &str = "stream.group";
+const ARBITER_TABLE: &str = "stream.group.arbiter";
+/// Most nodes that keep a copy without being counted on.
+const OBSERVERS_MAX: usize = 4;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupSection {
+    mirror_listen: SocketAddr,
+    secret: Option<String>,
+    secret_file: Option<PathBuf>,
+    peers: Vec<PeerSection>,
+    #[serde(default)]
+    observer: bool,
+    min_copies: Option<u8>,
+    #[serde(default = "defaults::heartbeat_ms")]
+    heartbeat_ms: u64,
+    #[serde(default = "defaults::suspect_ms")]
+    suspect_ms: u64,
+    #[serde(default = "defaults::suspect_closed_ms")]
+    suspect_closed_ms: u64,
+    #[serde(default = "defaults::head_start_ms")]
+    head_start_ms: u64,
+    #[serde(default = "defaults::start_wait_ms")]
+    start_wait_ms: u64,
+    #[serde(default = "defaults::ack_deadline_ms")]
+    ack_deadline_ms: u64,
+    #[serde(default = "defaults::readmit_after_ms")]
+    readmit_after_ms: u64,
+    #[serde(default = "defaults::disk_stall_ms")]
+    disk_stall_ms: u64,
+    #[serde(default = "defaults::catch_up_rate")]
+    catch_up_rate: Size,
+    arbiter: ArbiterSection,
+}
+
+mod defaults {
+    use super::Size;
+
+    pub(super) const fn heartbeat_ms() -> u64 {
+        10
+    }
+    pub(super) const fn suspect_ms() -> u64 {
+        200
+    }
+    pub(super) const fn suspect_closed_ms() -> u64 {
+        40
+    }
+    pub(super) const fn head_start_ms() -> u64 {
+        40
+    }
+    pub(super) const fn start_wait_ms() -> u64 {
+        2_000
+    }
+    pub(super) const fn ack_deadline_ms() -> u64 {
+        1_000
+    }
+    pub(super) const fn readmit_after_ms() -> u64 {
+        200
+    }
+    pub(super) const fn disk_stall_ms() -> u64 {
+        300
+    }
+    pub(super) const fn catch_up_rate() -> Size {
+        Size(200 << 20)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerSection {
+    node: u64,
+    address: SocketAddr,
+    #[serde(default)]
+    observer: bool,
+}
+
+/// A group's configuration as one of its nodes has it, checked.
+#[derive(Clone)]
+pub(crate) struct GroupConfig {
+    /// Where the other nodes reach this one.
+    pub(crate) mirror_listen: SocketAddr,
+    /// The others, and where they are reached.
+    pub(crate) peers: Vec<(PeerSettings, SocketAddr)>,
+    pub(crate) is_observer: bool,
+    pub(crate) secret: Vec<u8>,
+    pub(crate) min_copies: u8,
+    pub(crate) arbiter: ArbiterConfig,
+    heartbeat_ns: u64,
+    suspect_ns: u64,
+    suspect_closed_ns: u64,
+    head_start_ns: u64,
+    start_wait_ns: u64,
+    ack_deadline_ns: u64,
+    readmit_after_ns: u64,
+    disk_stall_ns: u64,
+    catch_up_rate: u64,
+}
+
+/// The secret stays out of logs.
+impl std::fmt::Debug for GroupConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GroupConfig")
+            .field("mirror_listen", &self.mirror_listen)
+            .field("peers", &self.peers)
+            .field("is_observer", &self.is_observer)
+            .field("min_copies", &self.min_copies)
+            .field("arbiter", &self.arbiter)
+            .field("heartbeat_ns", &self.heartbeat_ns)
+            .field("suspect_ns", &self.suspect_ns)
+            .field("suspect_closed_ns", &self.suspect_closed_ns)
+            .field("head_start_ns", &self.head_start_ns)
+            .field("start_wait_ns", &self.start_wait_ns)
+            .field("ack_deadline_ns", &self.ack_deadline_ns)
+            .field("readmit_after_ns", &self.readmit_after_ns)
+            .field("disk_stall_ns", &self.disk_stall_ns)
+            .field("catch_up_rate", &self.catch_up_rate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GroupConfig {
+    /// The settings of a node that is `identity` in a process with the random number `process`; `seed` is another.
+    pub(crate) fn settings(
+        &self,
+        settings: &Settings,
+        identity: Member,
+        process: u64,
+        seed: u64,
+    ) -> GroupSettings {
+        GroupSettings {
+            identity,
+            process,
+            seed,
+            is_observer: self.is_observer,
+            peers: self.peers.iter().map(|(peer, _)| *peer).collect(),
+            secret: self.secret.clone(),
+            policy: settings.policy,
+            min_copies: self.min_copies,
+            is_manual: self.arbiter.is_manual(),
+            heartbeat_ns: self.heartbeat_ns,
+            suspect_ns: self.suspect_ns,
+            suspect_closed_ns: self.suspect_closed_ns,
+            head_start_ns: self.head_start_ns,
+            start_wait_ns: self.start_wait_ns,
+            ack_deadline_ns: self.ack_deadline_ns,
+            readmit_after_ns: self.readmit_after_ns,
+            disk_stall_ns: self.disk_stall_ns,
+            retry_ns: 10_000_000,
+            floor_every_ns: 1_000_000_000,
+            catch_up_rate: self.catch_up_rate,
+        }
+    }
+}
+
+impl Check<'_> {
+    /// Checks the group of the stream section number `at`.
+    pub(super) fn group(
+        &self,
+        at: usize,
+        name: &str,
+        settings: &Settings,
+        section: &GroupSection,
+    ) -> Result<GroupConfig, ConfigError> {
+        let refuse = |key: &str, message: String| self.refuse_in(TABLE, key, at, message);
+        if settings.block_alignment < 1024 {
+            let message = "at least 1024 is needed in a group";
+            return Err(self.refuse("block_alignment", at, message));
+        }
+        let data_nodes = self.peers(at, settings.node, section)?;
+        let min_copies = section.min_copies.unwrap_or(data_nodes as u8 - 1);
+        if !(1..=data_nodes).contains(&min_copies.into()) {
+            let message = format!(
+                "{min_copies} is not within 1 to {data_nodes}, the nodes that are no observers"
+            );
+            return Err(refuse("min_copies", message));
+        }
+        let secret = super::secret(
+            self.file,
+            section.secret.as_deref(),
+            section.secret_file.as_deref(),
+        )
+        .map_err(|(key, message)| refuse(key, message))?;
+        let around = Surroundings {
+            file: self.file,
+            node: settings.node,
+            stream: settings.stream,
+            group: name,
+            secret: &secret,
+        };
+        let arbiter = section
+            .arbiter
+            .check(&around)
+            .map_err(|(key, message)| self.refuse_in(ARBITER_TABLE, key, at, message))?;
+        let time = |key: &str, value: u64, least: u64| {
+            if (least..=3_600_000).contains(&value) {
+                return Ok(value * 1_000_000);
+            }
+            let message = format!("{value} is not within {least} to 3600000 milliseconds");
+            Err(refuse(key, message))
+        };
+        let heartbeat = section.heartbeat_ms;
+        let head_start = section.head_start_ms;
+        let rate = section.catch_up_rate.0;
+        if !(1 << 20..=1 << 40).contains(&rate) {
+            let message = format!("{rate} is not within 1MiB to 1TiB a second");
+            return Err(refuse("catch_up_rate", message));
+        }
+        Ok(GroupConfig {
+            mirror_listen: section.mirror_listen,
+            peers: section
+                .peers
+                .iter()
+                .map(|peer| {
+                    let settings = PeerSettings {
+                        node: NodeId(peer.node),
+                        is_observer: peer.observer,
+                    };
+                    (settings, peer.address)
+                })
+                .collect(),
+            is_observer: section.observer,
+            secret,
+            min_copies,
+            arbiter,
+            heartbeat_ns: time("heartbeat_ms", heartbeat, 1)?,
+            // Two nodes that lose each other must come to suspect in the right order: more than two heartbeats apart.
+            head_start_ns: time("head_start_ms", head_start, 2 * heartbeat + 1)?,
+            suspect_ns: time("suspect_ms", section.suspect_ms, head_start + 4 * heartbeat)?,
+            suspect_closed_ns: time("suspect_closed_ms", section.suspect_closed_ms, 1)?,
+            start_wait_ns: time("start_wait_ms", section.start_wait_ms, 0)?,
+            ack_deadline_ns: time("ack_deadline_ms", section.ack_deadline_ms, heartbeat)?,
+            readmit_after_ns: time("readmit_after_ms", section.readmit_after_ms, 0)?,
+            disk_stall_ns: time("disk_stall_ms", section.disk_stall_ms, 10)?,
+            catch_up_rate: rate,
+        })
+    }
+
+    /// Checks who is in the group; how many of them are no observers.
+    fn peers(&self, at: usize, node: NodeId, section: &GroupSection) -> Result<usize, ConfigError> {
+        let refuse = |message: String| self.refuse_in(TABLE, "peers", at, message);
+        let peers = &section.peers;
+        for (number, peer) in peers.iter().enumerate() {
+            let is_twice = peers[..number].iter().any(|other| other.node == peer.node);
+            if peer.node == 0 || peer.node == node.get() || is_twice {
+                let message = format!(
+                    "node {}: every node has a number of its own, 1 or more, and this one is not \
+                     among its peers",
+                    peer.node
+                );
+                return Err(refuse(message));
+            }
+            let address = peer.address;
+            let is_taken = peers[..number].iter().any(|other| other.address == address)
+                || (address == section.mirror_listen && address.port() != 0);
+            if is_taken || address.port() == 0 {
+                let message =
+                    format!("{address}: a peer's address is its own mirror_listen, with its port");
+                return Err(refuse(message));
+            }
+        }
+        let observers = peers.iter().filter(|peer| peer.observer).count();
+        let data_nodes = peers.len() - observers + usize::from(!section.observer);
+        if !(2..=MEMBERS_MAX).contains(&data_nodes) || observers > OBSERVERS_MAX {
+            let message = format!(
+                "with this node that makes {data_nodes} nodes and {observers} observers; 2 or \
+                 {MEMBERS_MAX} nodes and up to {OBSERVERS_MAX} observers are possible"
+            );
+            return Err(refuse(message));
+        }
+        Ok(data_nodes)
+    }
+}

@@ -1,0 +1,175 @@
+//! The thread that keeps a node's vote in its superblock, and writes the log of the process.
+//!
+//! ```text
+//! hot thread --vote, notes--> keeper --superblock--> disk
+//!      ^-------stored + wake----'
+//! ```
+//!
+//! A vote is waited for in the middle of a failover, so this thread has nothing else to do that takes long, and keeps its
+//! priority. It owns the superblock while the node runs and gives it back when the hot thread has gone.
+
+use std::fmt;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread::JoinHandle;
+
+use relay_core::group::Vote;
+use relay_core::node::Note;
+
+use crate::counters::Counter;
+use crate::link::{Answered, Parking};
+use crate::storage::Storage;
+
+/// Words that may wait; one of them a vote.
+const WORDS_MAX: usize = 256;
+
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    Store(Vote),
+    Note(Note),
+}
+
+/// The hot thread's end; the keeper stops when it is dropped.
+pub(crate) struct KeeperLink {
+    words: SyncSender<Word>,
+    stored: Receiver<Result<(), String>>,
+    answered: Answered,
+    /// A vote that found the queue full of notes.
+    waiting: Option<Vote>,
+    unsaid: Counter,
+}
+
+/// Starts the keeper of `storage` for the hot thread that sleeps in `hot`.
+pub(crate) fn start(
+    mut storage: Storage,
+    name: String,
+    hot: Parking,
+    unsaid: Counter,
+) -> std::io::Result<(KeeperLink, JoinHandle<Storage>)> {
+    let (words, said) = mpsc::sync_channel(WORDS_MAX);
+    let (stored, told) = mpsc::sync_channel(1);
+    let answered = Answered::new(hot);
+    let answer = answered.clone();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        while let Ok(word) = said.recv() {
+            match word {
+                Word::Note(note) => tell(&note),
+                Word::Store(vote) => {
+                    let outcome = keep(&mut storage, &vote);
+                    if stored.send(outcome).is_err() {
+                        break;
+                    }
+                    answer.raise();
+                }
+            }
+        }
+        storage
+    })?;
+    let link = KeeperLink {
+        words,
+        stored: told,
+        answered,
+        waiting: None,
+        unsaid,
+    };
+    Ok((link, thread))
+}
+
+fn keep(storage: &mut Storage, vote: &Vote) -> Result<(), String> {
+    let stored = storage.update(|next| {
+        next.promised = vote.promised;
+        next.committed = vote.committed;
+        next.committed_nonce = vote.nonce;
+        next.unknown_tail = vote.unknown_tail;
+    });
+    stored.map_err(|error| error.to_string())
+}
+
+impl KeeperLink {
+    /// Makes `vote` durable; [`KeeperLink::poll`] tells when it is.
+    pub(crate) fn store(&mut self, vote: Vote) {
+        assert!(self.waiting.is_none(), "one vote is stored at a time");
+        self.waiting = Some(vote);
+        self.pass_vote_on();
+    }
+
+    fn pass_vote_on(&mut self) {
+        if let Some(vote) = self.waiting.take() {
+            match self.words.try_send(Word::Store(vote)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => self.waiting = Some(vote),
+                Err(TrySendError::Disconnected(_)) => panic!("the keeper's thread is gone"),
+            }
+        }
+    }
+
+    /// Has `note` written to the log of the process, or counts it where too many wait.
+    pub(crate) fn note(&mut self, note: Note) {
+        if self.words.try_send(Word::Note(note)).is_err() {
+            self.unsaid.add(1);
+        }
+    }
+
+    /// Whether the vote given last is durable by now; an error when the disk failed.
+    pub(crate) fn poll(&mut self) -> Option<Result<(), String>> {
+        self.pass_vote_on();
+        if !self.answered.take() {
+            return None;
+        }
+        self.stored.try_recv().ok()
+    }
+
+    /// Whether no answer waits here.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.answered.is_raised() && self.waiting.is_none()
+    }
+}
+
+impl fmt::Debug for KeeperLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperLink").finish_non_exhaustive()
+    }
+}
+
+/// What happened, for whoever reads the log, and what there is to do.
+fn tell(note: &Note) {
+    match note {
+        Note::PeerJoined(node) => tracing::info!(%node, "connected to a peer"),
+        Note::PeerLost(node) => tracing::warn!(%node, "the connection to a peer ended"),
+        Note::PeerRefused(fault) => tracing::warn!("a mirror connection was refused: {fault}"),
+        Note::Follows(record) => tracing::info!(
+            epoch = %record.epoch,
+            primary = %record.primary,
+            members = record.members.len(),
+            "this node follows"
+        ),
+        Note::Leads(record) if record.members.len() < 2 => tracing::warn!(
+            epoch = %record.epoch,
+            members = record.members.len(),
+            min_copies = record.min_copies,
+            "this node leads and is the only copy: bring the other nodes back"
+        ),
+        Note::Leads(record) => tracing::info!(
+            epoch = %record.epoch,
+            members = record.members.len(),
+            min_copies = record.min_copies,
+            "this node leads"
+        ),
+        Note::Mirrors(node, position) => {
+            tracing::info!(%node, %position, "a peer's log is continued from here");
+        }
+        Note::Damaged(position) => tracing::error!(
+            %position,
+            "a block read for a peer is damaged: look at the journal with `relay inspect`; the disk \
+             may be failing"
+        ),
+        Note::Fetched(node, position) => tracing::warn!(
+            %node,
+            %position,
+            "a peer's copy of the block here is damaged; it was given this node's: look at the peer's disk"
+        ),
+        Note::HandOverFailed => tracing::warn!(
+            "the planned switch did not come about in time; this node goes on leading. See `relay \
+             status` for how the other node does"
+        ),
+    }
+}

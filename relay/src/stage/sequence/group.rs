@@ -1,0 +1,213 @@
+//! What the sequence agent of a group's node has besides: the ways to the keeper of the vote, to the arbiter and to the fan-out
+//! of a new reign, and the counters that say how the group stands.
+
+use std::sync::Arc;
+
+use relay_core::arbiter::ArbiterRequest;
+use relay_core::command::Now;
+use relay_core::credential::CredentialBook;
+use relay_core::fanout::Fanout;
+use relay_core::group::Vote;
+use relay_core::node::{Node, Note};
+use relay_core::settings::Settings;
+use relay_journal::tables::Tables;
+use relay_wire::id::{Epoch, NodeId, Position};
+use relay_wire::peer::Standing;
+
+use crate::arbiter::ArbiterHandle;
+use crate::counters::{Counter, CounterFile};
+use crate::keeper::KeeperLink;
+use crate::link::{Answered, PositionCell};
+use crate::stage::ToEgress;
+
+/// How the group stands is exported so often.
+const EXPORT_NS: u64 = 5_000_000;
+
+/// What [`GroupEnds::new`] takes.
+pub(crate) struct GroupParts {
+    pub(crate) settings: Settings,
+    pub(crate) credentials: Arc<CredentialBook>,
+    pub(crate) to_egress: rtrb::Producer<ToEgress>,
+    pub(crate) keeper: KeeperLink,
+    pub(crate) arbiter: ArbiterHandle,
+    /// Raised when the arbiter has answered.
+    pub(crate) arbiter_answered: Answered,
+    /// In the order of the configuration.
+    pub(crate) peers: Vec<NodeId>,
+}
+
+/// See the module's description.
+pub(crate) struct GroupEnds {
+    parts: GroupParts,
+    exported: GroupExported,
+    exported_ns: u64,
+    /// What housekeeping was told to be released.
+    released_told: Position,
+}
+
+#[derive(Debug)]
+struct GroupExported {
+    standing: Counter,
+    epoch: Counter,
+    primary: Counter,
+    members: Counter,
+    min_copies: Counter,
+    promised: Counter,
+    is_changing: Counter,
+    is_tail_unknown: Counter,
+    takeovers: Counter,
+    arbiter_heard: Counter,
+    appended: Counter,
+    durable: Counter,
+    released: Counter,
+    peers: Vec<PeerExported>,
+}
+
+#[derive(Debug)]
+struct PeerExported {
+    is_connected: Counter,
+    is_member: Counter,
+    standing: Counter,
+    mirrored: Counter,
+    durable: Counter,
+    lag: Counter,
+    mismatches: Counter,
+}
+
+impl GroupEnds {
+    pub(super) fn new(parts: GroupParts, tail: Position, file: &mut CounterFile) -> Self {
+        let peer = |node: &NodeId, file: &mut CounterFile| {
+            let mut counter = |what: &str| file.counter(&format!("peer.{node}.{what}"));
+            PeerExported {
+                is_connected: counter("is_connected"),
+                is_member: counter("is_member"),
+                standing: counter("standing"),
+                mirrored: counter("mirrored"),
+                durable: counter("durable"),
+                lag: counter("lag_bytes"),
+                mismatches: counter("mismatches"),
+            }
+        };
+        Self {
+            exported: GroupExported {
+                standing: file.counter("group.standing"),
+                epoch: file.counter("group.epoch"),
+                primary: file.counter("group.primary"),
+                members: file.counter("group.members"),
+                min_copies: file.counter("group.min_copies"),
+                promised: file.counter("group.promised"),
+                is_changing: file.counter("group.is_changing"),
+                is_tail_unknown: file.counter("group.is_tail_unknown"),
+                takeovers: file.counter("group.takeovers"),
+                arbiter_heard: file.counter("group.arbiter_heard_ns"),
+                appended: file.counter("position.appended"),
+                durable: file.counter("position.durable"),
+                released: file.counter("position.released"),
+                peers: parts.peers.iter().map(|node| peer(node, file)).collect(),
+            },
+            parts,
+            exported_ns: 0,
+            released_told: tail,
+        }
+    }
+
+    /// Hands in what the keeper and the arbiter have answered. An error is a fault of the disk.
+    pub(super) fn hear(&mut self, node: &mut Node, now: Now) -> Result<(), String> {
+        if self.parts.arbiter_answered.take() {
+            while let Some(reply) = self.parts.arbiter.poll() {
+                node.on_arbiter(&reply, now);
+            }
+        }
+        while let Some(stored) = self.parts.keeper.poll() {
+            stored?;
+            node.on_vote_stored();
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask(&self, request: ArbiterRequest) {
+        let asked = self.parts.arbiter.ask(request);
+        assert!(asked.is_ok(), "one request is under way at a time");
+    }
+
+    pub(super) fn store(&mut self, vote: Vote) {
+        self.parts.keeper.store(vote);
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.parts.keeper.note(note);
+    }
+
+    /// A reign begins: its subscribers get a fan-out over the log as it is.
+    pub(super) fn lead(&mut self, tables: &Tables, epoch: Epoch) {
+        self.exported.takeovers.add(1);
+        let settings = self.parts.settings.clone();
+        let credentials = Arc::clone(&self.parts.credentials);
+        let fanout = Box::new(Fanout::new(settings, credentials, tables, epoch));
+        self.say(ToEgress::Reign(fanout));
+    }
+
+    /// Subscribers are to look for another node.
+    pub(super) fn withdraw(&mut self) {
+        self.say(ToEgress::Withdraw);
+    }
+
+    fn say(&mut self, word: ToEgress) {
+        // Words come at the pace of elections; egress takes them in its every turn.
+        let passed = self.parts.to_egress.push(word);
+        assert!(passed.is_ok(), "egress takes the few words there are");
+    }
+
+    /// Whether nothing waits for this agent.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.parts.arbiter_answered.is_raised() && self.parts.keeper.is_idle()
+    }
+
+    /// Exports how the group stands, now and then, and lets housekeeping know how far a follower's log is released.
+    pub(super) fn export(&mut self, node: &Node, released: &PositionCell, now: Now) {
+        if now.mono_ns < self.exported_ns + EXPORT_NS {
+            return;
+        }
+        self.exported_ns = now.mono_ns;
+        let status = node.status();
+        if status.standing != Standing::Leading {
+            let known = status.released.point.position;
+            if known > self.released_told {
+                self.released_told = known;
+                released.publish(known);
+            }
+        }
+        let exported = &self.exported;
+        let appended = status.appended.point.position;
+        exported.standing.set(status.standing as u64);
+        exported.epoch.set(status.epoch.get());
+        exported.promised.set(status.vote.promised.get());
+        exported.is_changing.set(status.is_changing.into());
+        let is_tail_unknown = status.vote.unknown_tail.is_some();
+        exported.is_tail_unknown.set(is_tail_unknown.into());
+        exported.appended.set(appended.get());
+        exported.durable.set(status.durable.point.position.get());
+        exported.released.set(status.released.point.position.get());
+        if let Some(membership) = &status.membership {
+            exported.primary.set(membership.primary.get());
+            exported.members.set(membership.members.len() as u64);
+            exported.min_copies.set(membership.min_copies.into());
+        }
+        if let Some(heard_ns) = status.arbiter_heard_ns {
+            let ago_ns = now.mono_ns.saturating_sub(heard_ns);
+            exported
+                .arbiter_heard
+                .set(now.utc_ns.saturating_sub(ago_ns));
+        }
+        for (peer, exported) in node.peers().zip(&exported.peers) {
+            exported.is_connected.set(peer.is_connected.into());
+            exported.is_member.set(peer.is_member.into());
+            exported.standing.set(peer.standing as u64);
+            exported.mirrored.set(peer.mirrored.get());
+            exported.durable.set(peer.durable.get());
+            let lag = appended.get().saturating_sub(peer.durable.get());
+            exported.lag.set(lag);
+            exported.mismatches.set(peer.mismatches);
+        }
+    }
+}

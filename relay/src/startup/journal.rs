@@ -1,0 +1,156 @@
+//! The journal before a start: recovery, and what a node of a group cuts from its log first.
+
+use std::time::Instant;
+
+use relay_core::startup as decide;
+use relay_journal::reader::JournalDir;
+use relay_journal::recovery::{Decision, Recovered, recover};
+use relay_wire::id::{Epoch, Position};
+
+use super::StartError;
+use crate::config::StreamConfig;
+use crate::storage::{Segments, Storage};
+
+/// What recovery leaves for the start.
+pub(super) struct Ready {
+    pub(super) segments: Segments,
+    pub(super) recovered: Recovered,
+    /// The epoch a node without a group opens.
+    pub(super) epoch: Epoch,
+    pub(super) was_clean: bool,
+}
+
+/// What a node's log is cut to because the primary's goes on otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    pub(super) position: Position,
+    /// End of what was ever written.
+    pub(super) log_end: Position,
+    /// The epoch that goes on otherwise.
+    pub(super) epoch: Epoch,
+}
+
+/// Locks the journal and sees that it is the one the configuration is about.
+pub(super) fn open(config: &StreamConfig) -> Result<Storage, StartError> {
+    let storage = Storage::open(&config.directory)?;
+    check_fit(config, &storage)?;
+    Ok(storage)
+}
+
+/// Recovers the journal for writing. A node without a group promises its next epoch; what a node of a group promised stays as it
+/// is, since its machine decides about that.
+pub(super) fn recover_for_writing(
+    config: &StreamConfig,
+    storage: &mut Storage,
+) -> Result<Ready, StartError> {
+    let begun = Instant::now();
+    let superblock = *storage.superblock();
+    let journal = JournalDir::open(&config.directory)?;
+    let tables = journal.newest_tables()?;
+    let mut source = journal.source()?;
+    let recovered = recover(&mut source, &superblock, tables, &mut |_| {})?;
+    let was_clean = decide::was_clean(&recovered.tables, &superblock);
+    let is_torn = recovered.decision == Decision::CutTorn;
+    if is_torn && config.group.is_some() {
+        // Before anything is overwritten: what was cut may have been acknowledged, and somebody has to answer for it.
+        storage.update(|next| {
+            next.unknown_tail.get_or_insert(recovered.tail);
+        })?;
+    }
+    if let Some(cut) = &recovered.cut {
+        tell_cut(config, cut.position, cut.leftovers);
+        storage.zero(cut.position, cut.leftovers)?;
+    }
+    storage.settle(recovered.tail)?;
+    let segments = storage.open_segments()?;
+    let epoch = decide::next_epoch(&recovered.tables, &superblock);
+    let in_flight = config.settings.in_flight_bytes_max();
+    storage.update(|next| {
+        if config.group.is_none() {
+            next.promised = epoch;
+        }
+        next.clean = None;
+        next.in_flight_bytes_max = next.in_flight_bytes_max.max(in_flight);
+        next.ring_length = config.settings.ring_size;
+    })?;
+    tracing::info!(
+        stream = config.name,
+        tail = %recovered.tail,
+        next_seq = %recovered.tables.next_seq,
+        epoch = %if config.group.is_none() { epoch } else { recovered.tables.epoch },
+        was_clean,
+        blocks_scanned = recovered.blocks_scanned,
+        milliseconds = begun.elapsed().as_millis() as u64,
+        "journal recovered"
+    );
+    Ok(Ready {
+        segments,
+        recovered,
+        epoch,
+        was_clean,
+    })
+}
+
+fn tell_cut(config: &StreamConfig, position: Position, bytes: u64) {
+    if config.group.is_none() {
+        tracing::warn!(
+            %position,
+            bytes,
+            "the log's torn end was cut: it was never released"
+        );
+    } else {
+        tracing::warn!(
+            %position,
+            bytes,
+            "the log's torn end was cut; this node leads only once another member has answered for it"
+        );
+    }
+}
+
+/// Sets what lies behind the cut aside for the auditor, then takes it from the log. A crash on the way leaves a log that is only
+/// shorter, and the file as it was made first.
+pub(super) fn cut(
+    config: &StreamConfig,
+    storage: &mut Storage,
+    cut: &Cut,
+) -> Result<(), StartError> {
+    let length = cut.log_end.get().saturating_sub(cut.position.get());
+    if length == 0 {
+        return Ok(());
+    }
+    let file = storage.set_aside(cut.epoch, cut.position, length)?;
+    tracing::warn!(
+        stream = config.name,
+        position = %cut.position,
+        bytes = length,
+        epoch = %cut.epoch,
+        file = %file.display(),
+        "the primary's log goes on otherwise from here: what this node had behind it, never released, \
+         was set aside in this file and is cut. `relay inspect` reads it"
+    );
+    storage.remove_checkpoints_behind(cut.position)?;
+    storage.zero(cut.position, length)?;
+    Ok(())
+}
+
+/// Refuses a journal made for something else than the configuration says.
+fn check_fit(config: &StreamConfig, storage: &Storage) -> Result<(), StartError> {
+    let superblock = storage.superblock();
+    let settings = &config.settings;
+    superblock
+        .check_identity(settings.node, settings.stream)
+        .map_err(|error| format!("{}: {error}", config.directory.display()))?;
+    let wanted = (settings.segment_size, settings.block_alignment);
+    let found = (superblock.segment_size, superblock.block_alignment);
+    if wanted != found {
+        return Err(format!(
+            "{}: the journal was made with segment_size {} and block_alignment {}; write these into \
+             the configuration",
+            config.directory.display(),
+            found.0,
+            found.1
+        )
+        .into());
+    }
+    Ok(())
+}

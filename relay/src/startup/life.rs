@@ -1,0 +1,482 @@
+//! One life of a stream: from a recovered journal to agents on threads, and to how it ended.
+//!
+//! A node without a group has one; a node of a group lives again, in the same process, each time it has to begin from its disk.
+//! What outlives a life (the listening sockets, the memory ring, the clock, the counters) is kept by [`Ground`].
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use relay_core::command::Now;
+use relay_core::credential::CredentialBook;
+use relay_core::fanout::Fanout;
+use relay_core::group::{Carry, Vote};
+use relay_core::ingress::Ingress;
+use relay_core::node::{Node, Start};
+use relay_core::sequence::{Beginning, Sequence};
+use relay_journal::superblock::WriteMethod;
+use relay_wire::code::Policy;
+use relay_wire::id::Epoch;
+use relay_wire::membership::Member;
+
+use super::StartError;
+use super::journal::{self, Cut, Ready};
+use crate::arbiter;
+use crate::arena::{LogRing, Pages};
+use crate::clock::Clock;
+use crate::config::{GroupConfig, StreamConfig, ThreadingMode};
+use crate::counters::CounterFile;
+use crate::housekeeping::{Housekeeping, HousekeepingParts};
+use crate::keeper;
+use crate::link::{Answered, Parking, PositionCell};
+use crate::pipeline::{self, Agents, Ending, ThreadParts};
+use crate::stage::egress::{EgressAgent, EgressParts};
+use crate::stage::ingress::{IngressAgent, IngressParts};
+use crate::stage::replicate::{ReplicateAgent, ReplicateParts};
+use crate::stage::sequence::{GroupParts, SequenceAgent, SequenceParts};
+use crate::stage::{End, ToEgress};
+use crate::storage::{Segments, Storage};
+
+/// Places in the links between the agents.
+const LINK_PLACES: usize = 1 << 14;
+
+/// What all lives of a stream stand on.
+pub(super) struct Ground {
+    pub(super) config: StreamConfig,
+    pub(super) listener: OwnedFd,
+    /// On a node of a group.
+    pub(super) mirror_listener: Option<OwnedFd>,
+    pub(super) credentials: Arc<CredentialBook>,
+    pub(super) ring: Arc<LogRing>,
+    pub(super) clock: Clock,
+    pub(super) counters: CounterFile,
+}
+
+/// Why a life begins, where it is not the first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again {
+    pub(super) carry: Carry,
+    pub(super) cut: Option<Cut>,
+}
+
+/// A life that goes on.
+pub(super) struct Life {
+    pub(super) ending: Arc<Ending>,
+    threads: Vec<JoinHandle<()>>,
+    housekeeping: JoinHandle<()>,
+    stop_housekeeping: Arc<AtomicBool>,
+    storage: Holder,
+}
+
+/// Who has the superblock.
+enum Holder {
+    Here(Storage),
+    Keeper(JoinHandle<Storage>),
+}
+
+/// The ends of the links between the agents.
+struct Links {
+    parkings: Vec<Parking>,
+    floor: PositionCell,
+    released: PositionCell,
+    received: Arc<Pages>,
+    buffer_size: usize,
+    buffers: u32,
+}
+
+impl Life {
+    /// Recovers the journal and starts the threads.
+    pub(super) fn begin(
+        ground: &mut Ground,
+        mut storage: Storage,
+        again: Option<Again>,
+    ) -> Result<Self, StartError> {
+        if let Some(cut) = again.and_then(|again| again.cut) {
+            journal::cut(&ground.config, &mut storage, &cut)?;
+        }
+        let ready = journal::recover_for_writing(&ground.config, &mut storage)?;
+        let carry = again.map(|again| again.carry);
+        match ground.config.group.clone() {
+            None => Self::alone(ground, storage, ready),
+            Some(group) => Self::of_group(ground, &group, storage, ready, carry),
+        }
+    }
+
+    fn alone(ground: &mut Ground, storage: Storage, ready: Ready) -> Result<Self, StartError> {
+        let (config, now) = (&ground.config, ground.clock.now());
+        let settings = &config.settings;
+        let tables = &ready.recovered.tables;
+        let method = write_method(config, &storage);
+        ground.counters.counter("epoch").set(ready.epoch.get());
+        let beginning = Beginning {
+            tables,
+            epoch: ready.epoch,
+            was_clean: ready.was_clean,
+            write_method: method,
+            prepared: ready.segments.end(),
+            now,
+        };
+        let credentials = &ground.credentials;
+        let mut sequence = Sequence::new(settings.clone(), Arc::clone(credentials), &beginning);
+        let known = tables
+            .trading_session
+            .as_ref()
+            .map(|session| session.number);
+        let configured = config.trading_session.as_ref();
+        let opened = configured.filter(|(number, _)| Some(*number) != known);
+        {
+            let (ring, tail) = (&ground.ring, tables.position);
+            // SAFETY: no thread runs yet; nobody else has the ring.
+            let mut window = unsafe { ring.window(tail, tail.plus(ring.size())) };
+            let session = opened.map(|(number, name)| (*number, name.as_str()));
+            sequence.open_epoch(&beginning, session, &mut window);
+        }
+        let session_number = opened.map(|(number, _)| *number).or(known).unwrap_or(0);
+        let ingress = Ingress::new(
+            settings.clone(),
+            Arc::clone(credentials),
+            ready.epoch,
+            session_number,
+            tables.next_seq,
+        );
+        let fanout = Fanout::new(
+            settings.clone(),
+            Arc::clone(credentials),
+            tables,
+            ready.epoch,
+        );
+        let node = Node::alone(settings.clone(), Arc::clone(credentials), sequence);
+        let links = Links::new(ground, tables.position)?;
+        let parts = Parts {
+            node,
+            ingress,
+            fanout: Some(fanout),
+            group: None,
+            to_egress: None,
+            replicate: None,
+            method,
+        };
+        Self::spawn(ground, ready, &links, parts, Holder::Here(storage))
+    }
+
+    fn of_group(
+        ground: &mut Ground,
+        group: &GroupConfig,
+        storage: Storage,
+        ready: Ready,
+        carry: Option<Carry>,
+    ) -> Result<Self, StartError> {
+        let (config, now) = (&ground.config, ground.clock.now());
+        let settings = &config.settings;
+        let tables = &ready.recovered.tables;
+        let method = write_method(config, &storage);
+        let node = group_node(ground, group, &storage, &ready, carry, now)?;
+        let mut ingress = Ingress::new(
+            settings.clone(),
+            Arc::clone(&ground.credentials),
+            Epoch(0),
+            0,
+            tables.next_seq,
+        );
+        ingress.stand_by();
+        let links = Links::new(ground, tables.position)?;
+        let hot = links.parkings[1].clone();
+        let name = format!("keeper-{}", settings.stream);
+        let unsaid = ground.counters.counter("group.notes_unsaid");
+        let (keeper, thread) = keeper::start(storage, name, hot.clone(), unsaid)?;
+        let arbiter_answered = Answered::new(hot);
+        let answer = arbiter_answered.clone();
+        let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
+        let (to_egress_in, to_egress) = rtrb::RingBuffer::new(16);
+        let listener = ground
+            .mirror_listener
+            .as_ref()
+            .expect("a node of a group listens for its peers");
+        let replicate = ReplicateAgent::new(
+            ReplicateParts {
+                listener: listener.as_fd().try_clone_to_owned()?,
+                peers: group.peers.iter().map(|(_, address)| *address).collect(),
+                segments: ready.segments.clone(),
+                message_length_max: node.link_message_length_max(),
+                block_span_max: settings.block_span_max(),
+            },
+            &mut ground.counters,
+        )?;
+        let parts = Parts {
+            node,
+            ingress,
+            fanout: None,
+            group: Some(GroupParts {
+                settings: ground.config.settings.clone(),
+                credentials: Arc::clone(&ground.credentials),
+                to_egress: to_egress_in,
+                keeper,
+                arbiter,
+                arbiter_answered,
+                peers: group.peers.iter().map(|(peer, _)| peer.node).collect(),
+            }),
+            to_egress: Some(to_egress),
+            replicate: Some(replicate),
+            method,
+        };
+        Self::spawn(ground, ready, &links, parts, Holder::Keeper(thread))
+    }
+
+    fn spawn(
+        ground: &mut Ground,
+        ready: Ready,
+        links: &Links,
+        parts: Parts,
+        storage: Holder,
+    ) -> Result<Self, StartError> {
+        let (ready_segments, tables) = (ready.segments, ready.recovered.tables);
+        let agents = agents(ground, &ready_segments, links, parts)?;
+        let config = &ground.config;
+        let ending = Arc::new(Ending::default());
+        let stop_housekeeping = Arc::new(AtomicBool::new(false));
+        let housekeeping = Housekeeping::new(
+            HousekeepingParts {
+                directory: config.directory.clone(),
+                segments: ready_segments,
+                tables,
+                released: links.released.clone(),
+                prepared_ahead: config.prepared,
+                block_room: 2 * u64::from(config.settings.block_span_max()),
+                prepare_rate: config.prepare_rate,
+                checkpoint_every: config.checkpoint_every,
+                stop: Arc::clone(&stop_housekeeping),
+            },
+            &mut ground.counters,
+        )?;
+        let mut threads = Vec::new();
+        for (at, (name, agents)) in agents.into_iter().enumerate() {
+            let mut counter = |what: &str| {
+                let label = format!("thread.{name}.{what}");
+                ground.counters.counter(&label)
+            };
+            let parts = ThreadParts {
+                allocations: counter("allocations"),
+                turn_ns_max: counter("turn_ns_max"),
+                name: format!("{name}-{}", config.settings.stream),
+                cpu: config.cpus.get(at).copied(),
+                idle: config.idle,
+                parking: links.parkings[at].clone(),
+                clock: ground.clock.clone(),
+                ending: Arc::clone(&ending),
+            };
+            threads.push(pipeline::spawn(parts, agents)?);
+        }
+        let housekeeping = std::thread::Builder::new()
+            .name(format!("housekeeping-{}", config.settings.stream))
+            .spawn(move || housekeeping.run())?;
+        Ok(Self {
+            ending,
+            threads,
+            housekeeping,
+            stop_housekeeping,
+            storage,
+        })
+    }
+
+    /// Waits for the threads; how it ended, and the superblock's owner.
+    pub(super) fn finish(self) -> Result<(Option<End>, Storage), StartError> {
+        for thread in self.threads {
+            thread
+                .join()
+                .map_err(|_| "a hot thread ended in a panic; see the log")?;
+        }
+        self.stop_housekeeping.store(true, Ordering::Release);
+        self.housekeeping
+            .join()
+            .map_err(|_| "housekeeping ended in a panic; see the log")?;
+        let storage = match self.storage {
+            Holder::Here(storage) => storage,
+            Holder::Keeper(thread) => thread
+                .join()
+                .map_err(|_| "the keeper of the vote ended in a panic; see the log")?,
+        };
+        Ok((self.ending.outcome(), storage))
+    }
+}
+
+/// A node of a group as its journal and the configuration make it.
+fn group_node(
+    ground: &Ground,
+    group: &GroupConfig,
+    storage: &Storage,
+    ready: &Ready,
+    carry: Option<Carry>,
+    now: Now,
+) -> Result<Node, StartError> {
+    let settings = &ground.config.settings;
+    let superblock = storage.superblock();
+    let process = random()?;
+    let identity = Member {
+        node: settings.node,
+        incarnation: superblock.disk_incarnation,
+        // Where memory counts as a copy, whoever begins again has lost it.
+        process: if settings.policy == Policy::Mirrored {
+            process
+        } else {
+            0
+        },
+    };
+    let start = Start {
+        tables: ready.recovered.tables.clone(),
+        vote: Vote {
+            promised: superblock.promised,
+            committed: superblock.committed,
+            nonce: superblock.committed_nonce,
+            unknown_tail: superblock.unknown_tail,
+        },
+        carry,
+        write_method: write_method(&ground.config, storage),
+        prepared: ready.segments.end(),
+        session: ground.config.trading_session.clone(),
+        now,
+    };
+    Ok(Node::of_group(
+        settings.clone(),
+        group.settings(settings, identity, process, random()?),
+        Arc::clone(&ground.credentials),
+        start,
+    ))
+}
+
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn write_method(config: &StreamConfig, storage: &Storage) -> WriteMethod {
+    config
+        .write_method
+        .unwrap_or(storage.superblock().write_method)
+}
+
+/// The machines, and what is there on a node of a group only.
+struct Parts {
+    node: Node,
+    ingress: Ingress,
+    fanout: Option<Fanout>,
+    group: Option<GroupParts>,
+    to_egress: Option<rtrb::Consumer<ToEgress>>,
+    replicate: Option<ReplicateAgent>,
+    method: WriteMethod,
+}
+
+impl Links {
+    fn new(ground: &Ground, tail: relay_wire::id::Position) -> Result<Self, StartError> {
+        let settings = &ground.config.settings;
+        let parkings = match ground.config.mode {
+            ThreadingMode::Split => (0..3).map(|_| Parking::new()).collect::<Result<_, _>>()?,
+            ThreadingMode::Shared => vec![Parking::new()?; 3],
+        };
+        // A publisher's buffer holds two of the longest records; some buffers more than publishers, for connections that
+        // still linger while their publisher is back already.
+        let buffer_size = (2 * settings.record_stride_max()).next_multiple_of(4096);
+        let buffers = settings.publishers_max + 16;
+        Ok(Self {
+            parkings,
+            floor: PositionCell::new(tail),
+            released: PositionCell::new(tail),
+            received: Arc::new(Pages::new(buffers as usize * buffer_size)?),
+            buffer_size,
+            buffers,
+        })
+    }
+}
+
+/// The agents of each thread, with the thread's name.
+fn agents(
+    ground: &mut Ground,
+    segments: &Segments,
+    links: &Links,
+    parts: Parts,
+) -> Result<Vec<(&'static str, Agents)>, StartError> {
+    let settings = ground.config.settings.clone();
+    let counters = &mut ground.counters;
+    let parkings = &links.parkings;
+    let (commands_in, commands_out) = rtrb::RingBuffer::new(LINK_PLACES);
+    let (replies_in, replies_out) = rtrb::RingBuffer::new(LINK_PLACES);
+    let (releases_in, releases_out) = rtrb::RingBuffer::new(LINK_PLACES);
+    let (arrivals_in, arrivals_out) = rtrb::RingBuffer::new(256);
+    let sequence = SequenceAgent::new(
+        SequenceParts {
+            node: parts.node,
+            group: parts.group,
+            ring: Arc::clone(&ground.ring),
+            received: Arc::clone(&links.received),
+            receive_buffer_size: links.buffer_size,
+            segments: segments.clone(),
+            method: parts.method,
+            commands: commands_out,
+            replies: replies_in,
+            releases: releases_in,
+            floor: links.floor.clone(),
+            released: links.released.clone(),
+            ingress: parkings[0].clone(),
+            egress: parkings[2].clone(),
+            write_depth: settings.write_depth,
+        },
+        counters,
+    );
+    let ingress = IngressAgent::new(
+        IngressParts {
+            machine: parts.ingress,
+            listener: ground.listener.as_fd().try_clone_to_owned()?,
+            received: Arc::clone(&links.received),
+            receive_buffer_size: links.buffer_size,
+            receive_buffers: links.buffers,
+            connections: settings.connections_max,
+            commands: commands_in,
+            replies: replies_out,
+            arrivals: arrivals_in,
+            sequence: parkings[1].clone(),
+            egress: parkings[2].clone(),
+        },
+        counters,
+    )?;
+    let egress = EgressAgent::new(
+        EgressParts {
+            machine: parts.fanout,
+            words: parts.to_egress,
+            ring: Arc::clone(&ground.ring),
+            segments: segments.clone(),
+            arrivals: arrivals_out,
+            releases: releases_out,
+            floor: links.floor.clone(),
+            released: links.floor.read(),
+            subscribers: settings.subscribers_max,
+            replay_slots: settings.replay_slots,
+            replay_slot_size: settings.replay_slot_size,
+        },
+        counters,
+    )?;
+    let first = Agents {
+        ingress: Some(ingress),
+        ..Agents::default()
+    };
+    let second = Agents {
+        sequence: Some(sequence),
+        replicate: parts.replicate,
+        ..Agents::default()
+    };
+    let third = Agents {
+        egress: Some(egress),
+        ..Agents::default()
+    };
+    Ok(match ground.config.mode {
+        ThreadingMode::Split => vec![("ingress", first), ("sequence", second), ("egress", third)],
+        ThreadingMode::Shared => {
+            let all = Agents {
+                ingress: first.ingress,
+                egress: third.egress,
+                ..second
+            };
+            vec![("hot", all)]
+        }
+    })
+}

@@ -1,0 +1,253 @@
+//! A group of real `relayd` on loopback with a witness, for tests.
+
+use std::time::Instant;
+
+use relay_journal::reader::JournalDir;
+use relay_journal::segment;
+use relay_wire::id::Position;
+
+use super::asker::SECRET;
+use super::witness::Witness;
+use super::{Appliance, LIMIT, Shape, eventually, free_port, relayd, run, text};
+
+/// What `group.standing` counts.
+pub const SEEKING: u64 = 0;
+pub const FOLLOWING: u64 = 1;
+pub const LEADING: u64 = 2;
+
+/// What differs from group to group.
+#[derive(Debug, Clone)]
+pub struct GroupShape {
+    pub nodes: usize,
+    pub min_copies: u8,
+    /// More lines of `[stream.group]`.
+    pub more: String,
+    pub shape: Shape,
+}
+
+impl Default for GroupShape {
+    fn default() -> Self {
+        Self {
+            nodes: 2,
+            min_copies: 1,
+            more: String::new(),
+            shape: Shape::default(),
+        }
+    }
+}
+
+/// Nodes 1, 2 ... of one stream; node N is at place N - 1.
+pub struct Group {
+    pub witness: Witness,
+    pub nodes: Vec<Appliance>,
+    pub mirror_ports: Vec<u16>,
+}
+
+impl Group {
+    /// Formatted, with a membership record; nothing but the witness runs yet.
+    pub fn formed(wanted: &GroupShape) -> Self {
+        let group = Self::formatted(wanted);
+        let mut command = relayd();
+        command
+            .arg("init-group")
+            .arg("--config")
+            .arg(group.nodes[0].config_path());
+        for node in &group.nodes {
+            command.arg("--journal").arg(node.directory());
+        }
+        let output = run(&mut command);
+        assert!(output.status.success(), "init-group: {}", text(&output));
+        group
+    }
+
+    /// Formatted, without a membership record.
+    pub fn formatted(wanted: &GroupShape) -> Self {
+        let witness = Witness::started("");
+        let secret: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mirror_ports: Vec<u16> = (0..wanted.nodes).map(|_| free_port()).collect();
+        let nodes = (0..wanted.nodes).map(|place| {
+            let peers: Vec<String> = (0..wanted.nodes)
+                .filter(|other| *other != place)
+                .map(|other| {
+                    let port = mirror_ports[other];
+                    format!("{{ node = {}, address = \"127.0.0.1:{port}\" }}", other + 1)
+                })
+                .collect();
+            let section = format!(
+                "[stream.group]\nmirror_listen = \"127.0.0.1:{}\"\nsecret = \"{secret}\"\n\
+                 peers = [{}]\nmin_copies = {}\n{}\n[stream.group.arbiter]\n{}",
+                mirror_ports[place],
+                peers.join(", "),
+                wanted.min_copies,
+                wanted.more,
+                witness.section(),
+            );
+            Appliance::formatted(Shape {
+                node: place as u64 + 1,
+                group: section,
+                ..wanted.shape.clone()
+            })
+        });
+        Self {
+            nodes: nodes.collect(),
+            witness,
+            mirror_ports,
+        }
+    }
+
+    /// Everything runs, and all nodes are in sync.
+    pub fn started(wanted: &GroupShape) -> Self {
+        let mut group = Self::formed(wanted);
+        for place in 0..group.nodes.len() {
+            group.nodes[place].start();
+        }
+        group.await_in_sync();
+        group
+    }
+
+    /// The clients' addresses of all nodes.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(Appliance::address).collect()
+    }
+
+    pub fn counter(&self, place: usize, label: &str) -> u64 {
+        let counters = self.nodes[place].counters();
+        counters.get(label).copied().unwrap_or(0)
+    }
+
+    /// Place of the node that runs and leads, if there is one.
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.nodes.len()).find(|&place| {
+            self.nodes[place].process.is_some() && self.counter(place, "group.standing") == LEADING
+        })
+    }
+
+    /// Waits until a node other than `not` leads; its place.
+    pub fn await_leader(&self, not: Option<usize>) -> usize {
+        let mut leader = None;
+        self.eventually("some node leads", || {
+            leader = self.leader().filter(|place| Some(*place) != not);
+            leader.is_some()
+        });
+        leader.unwrap()
+    }
+
+    /// Waits until every node that runs is in the set of one that leads.
+    pub fn await_in_sync(&self) -> usize {
+        let running = self.nodes.iter().filter(|n| n.process.is_some()).count();
+        let mut leader = None;
+        self.eventually("all running nodes are in sync", || {
+            leader = self.leader();
+            leader.is_some_and(|place| {
+                let members = self.counter(place, "group.members");
+                let connected = self.connected_members(place);
+                members as usize == running && connected + 1 == running
+            })
+        });
+        leader.unwrap()
+    }
+
+    /// Peers that are connected and in the set, as the node at `place` sees it.
+    fn connected_members(&self, place: usize) -> usize {
+        let counters = self.nodes[place].counters();
+        let holds = |node: usize, what: &str| {
+            counters.get(&format!("peer.{node}.{what}")).copied() == Some(1)
+        };
+        (1..=self.nodes.len())
+            .filter(|&node| holds(node, "is_connected") && holds(node, "is_member"))
+            .count()
+    }
+
+    /// As [`eventually`], with the nodes' logs where it fails.
+    pub fn eventually(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            if begun.elapsed() > LIMIT {
+                panic!("in vain: {what}\n{}", self.logs());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    pub fn logs(&self) -> String {
+        let mut logs = String::new();
+        for (place, node) in self.nodes.iter().enumerate() {
+            logs.push_str(&format!("== node {}\n{}", place + 1, node.log()));
+        }
+        logs
+    }
+
+    /// Stops every running node, followers first, and compares the journals byte by byte over what was released; how much that
+    /// is.
+    pub fn stop_and_compare(&mut self) -> u64 {
+        let leader = self.await_in_sync();
+        let tail = self.counter(leader, "position.released");
+        self.eventually("everything is on every disk", || {
+            (0..self.nodes.len()).all(|place| {
+                self.nodes[place].process.is_none()
+                    || self.counter(place, "position.durable") >= tail
+            })
+        });
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].process.is_some() && place != leader {
+                let status = self.nodes[place].stop();
+                assert!(status.success(), "{}", self.logs());
+            }
+        }
+        if self.nodes[leader].process.is_some() {
+            let status = self.nodes[leader].stop();
+            assert!(status.success(), "{}", self.logs());
+        }
+        self.compare(tail);
+        tail
+    }
+
+    /// Compares all journals up to `released`, and what follows as far as it is there.
+    pub fn compare(&self, released: u64) {
+        let tails: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let journal = JournalDir::open(&node.directory()).unwrap();
+                let extent = journal.extent().unwrap();
+                assert!(extent.verdict.is_ok(), "{:?}", extent.verdict);
+                assert!(extent.tail.get() >= released, "all of it is there");
+                extent.tail
+            })
+            .collect();
+        let released = *tails.iter().min().unwrap();
+        let first = self.log_bytes(0, released);
+        for place in 1..self.nodes.len() {
+            let other = self.log_bytes(place, released);
+            let differs = first.iter().zip(&other).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "node {} differs from node 1", place + 1);
+        }
+    }
+
+    /// The first bytes of a node's log.
+    fn log_bytes(&self, place: usize, end: Position) -> Vec<u8> {
+        let directory = self.nodes[place].directory().join(segment::DIRECTORY);
+        let mut bytes = Vec::new();
+        for index in 0.. {
+            if bytes.len() as u64 >= end.get() {
+                break;
+            }
+            bytes.extend(std::fs::read(directory.join(segment::name(index))).unwrap());
+        }
+        bytes.truncate(end.get() as usize);
+        bytes
+    }
+}
+
+/// Whether a file whose name begins so lies in a node's directory.
+pub fn has_file(node: &Appliance, prefix: &str) -> bool {
+    std::fs::read_dir(node.directory())
+        .unwrap()
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+}
+
+/// Waits until no node leads any more.
+pub fn await_no_leader(group: &Group) {
+    eventually("nobody leads", || group.leader().is_none());
+}

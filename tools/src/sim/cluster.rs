@@ -1,0 +1,502 @@
+//! The whole of a run: nodes, disks, network, clients, and one queue of what happens next.
+//!
+//! ```text
+//!                +--------+    bytes     +---------------------------+
+//!   clients <--> | network| <----------> | node: process (machines)  | <--> disk
+//!                +--------+              +---------------------------+
+//!                     ^                        ^            |
+//!                 faults (from the seed)       +-- clocks   +--> ledger, history
+//! ```
+//!
+//! Every event is handled to its end before the next. A run has two parts: one with faults, and one without, in which
+//! everything must come to rest: all publishers acknowledged, all subscribers at the tail, the journal folding to exactly what
+//! was released.
+//!
+//! A group needs no other structure: nodes beyond the first are further places in `nodes`, their links are connections with
+//! [`Owner::Node`] at both ends, and the arbiter has a host of its own ([`crate::faults::Cast::arbiter_host`]).
+
+use crate::canary::Canary;
+use crate::client::publisher::Publisher;
+use crate::client::stranger::{self, STRANGER};
+use crate::client::subscriber::Subscriber;
+use crate::client::{Client, Scene};
+use crate::clock::{MILLISECOND, Queue, SECOND};
+use crate::disk::{Disk, Image, OpId};
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::network::{EndId, Network, NetworkEvent, Owner, Signal};
+use crate::node::Node;
+use crate::process::{Process, Surroundings};
+use crate::random::Random;
+use crate::swarm::{Parameters, STREAM};
+
+mod inject;
+
+/// Events that may wait at once; a run that needs more has a leak.
+const EVENTS_MAX: usize = 1 << 20;
+
+/// Events at one time; more means that two parties answer each other without end.
+const AT_ONCE_MAX: u64 = 100_000;
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    Network(NetworkEvent),
+    /// A process has its turn.
+    Turn {
+        node: usize,
+        process: u32,
+    },
+    /// A process looks at its clock.
+    Tick {
+        node: usize,
+        process: u32,
+    },
+    Housekeeping {
+        node: usize,
+        process: u32,
+    },
+    /// An operation of a disk ends.
+    Disk {
+        node: usize,
+        op: OpId,
+    },
+    /// Somebody starts a node, if no process came in between.
+    Start {
+        node: usize,
+        process: u32,
+    },
+    Client {
+        client: usize,
+        token: u32,
+    },
+    Fault {
+        index: usize,
+    },
+    FaultEnds {
+        index: usize,
+    },
+    /// The last fault is over.
+    Heal,
+    /// Time to see whether everything has come to rest.
+    Look,
+}
+
+/// How a run ended that broke no rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Everything was acknowledged and delivered.
+    AtRest,
+    /// Beyond the promise, a node halted and said why.
+    Halted,
+    /// Beyond the promise, a client raised the alarm.
+    Alarmed,
+    /// Beyond the promise, the relay reported damage and kept it from everyone.
+    Reported,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Summary {
+    pub(crate) ending: Ending,
+    pub(crate) simulated_ns: u64,
+    pub(crate) faults: u64,
+    pub(crate) released: u64,
+    pub(crate) events: u64,
+}
+
+/// See the module's description.
+pub(crate) struct Cluster<'a> {
+    parameters: &'a Parameters,
+    canary: Option<Canary>,
+    /// Faults of the schedule that are left out.
+    without: &'a [usize],
+    queue: Queue<Event>,
+    network: Network,
+    nodes: Vec<Node>,
+    disks: Vec<Disk>,
+    clients: Vec<Client>,
+    ledger: Ledger,
+    history: &'a mut History,
+    images: Vec<Option<Image>>,
+    alarm: Option<String>,
+    reported: u64,
+    random: Random,
+    is_healed: bool,
+    is_at_rest: bool,
+    faults: u64,
+    events: u64,
+}
+
+impl<'a> Cluster<'a> {
+    /// A cluster at time 0, with everybody about to start.
+    pub(crate) fn new(
+        parameters: &'a Parameters,
+        without: &'a [usize],
+        canary: Option<Canary>,
+        history: &'a mut History,
+    ) -> Self {
+        let seed = parameters.seed;
+        let cast = parameters.cast;
+        let mut nodes: Vec<Node> = (0..cast.nodes).map(|n| Node::new(n, parameters)).collect();
+        let disk = |node: &mut Node, index: usize| {
+            let random = Random::of(seed, 200 + index as u64);
+            let mut disk = Disk::new(parameters.latencies, random);
+            node.format(&mut disk, parameters);
+            if parameters.is_beyond {
+                disk.keep_recent();
+            }
+            disk
+        };
+        let disks = nodes
+            .iter_mut()
+            .enumerate()
+            .map(|(i, n)| disk(n, i))
+            .collect();
+        let publishers = (0..cast.publishers).map(|p| Client::Publisher(Publisher::new(p, seed)));
+        let subscribers =
+            (cast.publishers..cast.clients()).map(|s| Client::Subscriber(Subscriber::new(s, seed)));
+        Self {
+            parameters,
+            canary,
+            without,
+            queue: Queue::new(),
+            network: Network::new(parameters.conduct, cast.hosts(), Random::of(seed, 2)),
+            nodes,
+            disks,
+            clients: publishers.chain(subscribers).collect(),
+            ledger: Ledger::new(STREAM, parameters.contents),
+            history,
+            images: (0..cast.nodes).map(|_| None).collect(),
+            alarm: None,
+            reported: 0,
+            random: Random::of(seed, 3),
+            is_healed: false,
+            is_at_rest: false,
+            faults: 0,
+            events: 0,
+        }
+    }
+
+    /// Runs to the end; panics where a rule is broken.
+    pub(crate) fn run(mut self) -> Summary {
+        self.begin();
+        let deadline_ns = self.parameters.duration_ns + self.parameters.patience_ns;
+        let (mut time_ns, mut at_once) = (0, 0);
+        while let Some(event) = self.queue.next() {
+            self.events += 1;
+            at_once = if self.queue.now_ns() == time_ns {
+                at_once + 1
+            } else {
+                0
+            };
+            time_ns = self.queue.now_ns();
+            assert!(at_once < AT_ONCE_MAX, "time stands still: {event:?}");
+            assert!(self.queue.len() < EVENTS_MAX, "events pile up");
+            if self.queue.now_ns() > deadline_ns {
+                if self.parameters.is_beyond && self.reported > 0 {
+                    return self.summary(Ending::Reported);
+                }
+                self.complain();
+            }
+            self.handle(event);
+            if let Some(ending) = self.ending() {
+                return self.summary(ending);
+            }
+        }
+        unreachable!("somebody always waits for something")
+    }
+
+    fn begin(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.queue.at(0, Event::Start { node, process: 0 });
+        }
+        for client in 0..self.clients.len() {
+            self.with_client(client, |client, scene| match client {
+                Client::Publisher(publisher) => publisher.sleep(scene),
+                Client::Subscriber(subscriber) => subscriber.sleep(scene),
+            });
+        }
+        for (index, scheduled) in self.parameters.schedule.iter().enumerate() {
+            if !self.without.contains(&index) {
+                self.queue.at(scheduled.at_ns, Event::Fault { index });
+            }
+        }
+        self.queue.at(self.parameters.duration_ns, Event::Heal);
+    }
+
+    fn summary(&self, ending: Ending) -> Summary {
+        Summary {
+            ending,
+            simulated_ns: self.queue.now_ns(),
+            faults: self.faults,
+            released: self.ledger.next_seq().get() - 1,
+            events: self.events,
+        }
+    }
+
+    /// How the run ended, if it did: beyond the promise a halt or an alarm is the end.
+    fn ending(&self) -> Option<Ending> {
+        if self.alarm.is_some() {
+            return Some(Ending::Alarmed);
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            if let Some(halt) = node.halt() {
+                assert!(
+                    self.parameters.is_beyond,
+                    "node {index} halts although nothing is damaged: {halt}"
+                );
+                return Some(Ending::Halted);
+            }
+        }
+        self.is_at_rest.then_some(Ending::AtRest)
+    }
+
+    fn complain(&self) -> ! {
+        let waiting: Vec<String> = self
+            .clients
+            .iter()
+            .filter_map(|client| client.waits_for(&self.ledger))
+            .collect();
+        panic!(
+            "{} s after the last fault not everything has come to rest: {}",
+            self.parameters.patience_ns / SECOND,
+            waiting.join("; ")
+        )
+    }
+}
+
+/// What happens.
+impl Cluster<'_> {
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Network(event) => self.on_network(event),
+            Event::Turn { node, process } => self.on_turn(node, process),
+            Event::Tick { node, process } => {
+                if self.nodes[node].process_number() == process {
+                    let tick = self.parameters.tick_ns;
+                    self.queue.after(tick, Event::Tick { node, process });
+                    self.ask_for_turn(node);
+                }
+            }
+            Event::Housekeeping { node, process } => self.on_housekeeping(node, process),
+            Event::Disk { node, op } => self.on_disk(node, op),
+            Event::Start { node, process } => {
+                if self.nodes[node].process_number() == process {
+                    self.network.on_power_up(node);
+                    self.with_node(node, |node, around| node.start(around));
+                }
+            }
+            Event::Client { client, token } => {
+                self.with_client(client, |client, scene| client.on_time(token, scene));
+            }
+            Event::Fault { index } => self.strike(index),
+            Event::FaultEnds { index } => self.relent(index),
+            Event::Heal => self.heal(),
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Lets `work` have a node and all that lies around it.
+    fn with_node<T>(
+        &mut self,
+        node: usize,
+        work: impl FnOnce(&mut Node, &mut Surroundings<'_>) -> T,
+    ) -> T {
+        let place = &mut self.nodes[node];
+        let mut around = Surroundings {
+            parameters: self.parameters,
+            now: place.clock.read(self.queue.now_ns()),
+            queue: &mut self.queue,
+            network: &mut self.network,
+            history: self.history,
+            ledger: &mut self.ledger,
+            disk: &mut self.disks[node],
+            canary: self.canary,
+            reported: &mut self.reported,
+        };
+        work(place, &mut around)
+    }
+
+    /// Lets `work` have a client and all that lies around it.
+    fn with_client<T>(
+        &mut self,
+        client: usize,
+        work: impl FnOnce(&mut Client, &mut Scene<'_>) -> T,
+    ) -> T {
+        let mut scene = Scene {
+            parameters: self.parameters,
+            queue: &mut self.queue,
+            network: &mut self.network,
+            history: self.history,
+            ledger: &self.ledger,
+            alarm: &mut self.alarm,
+        };
+        work(&mut self.clients[client], &mut scene)
+    }
+
+    /// The process of `node` has something to do.
+    fn ask_for_turn(&mut self, node: usize) {
+        let Some(process) = self.nodes[node].process() else {
+            return;
+        };
+        if process.wants_turn() {
+            let process = process.number();
+            let delay = self.parameters.turn_ns;
+            self.queue.after(delay, Event::Turn { node, process });
+        }
+    }
+
+    fn on_turn(&mut self, node: usize, process: u32) {
+        if self.nodes[node].process_number() != process {
+            return;
+        }
+        let frozen_until_ns = self.nodes[node].frozen_until_ns();
+        if frozen_until_ns > self.queue.now_ns() {
+            let again = Event::Turn { node, process };
+            self.queue.at(frozen_until_ns, again);
+            return;
+        }
+        let (burnt, has_work_left) = self.with_node(node, |node, around| {
+            let Some(process) = node.process() else {
+                return (None, false);
+            };
+            let exit = process.turn(around);
+            let left = (process.burnt(), process.has_work_left());
+            if let Some(exit) = exit {
+                node.on_exit(exit, around);
+                return (None, false);
+            }
+            left
+        });
+        if let Some(fuse) = burnt {
+            let mut random = Random::of(fuse.seed, 1);
+            self.kill(node, fuse.cuts_power, &mut random);
+        } else if self.nodes[node].process().is_none() {
+            let owner = Owner::Node { node, process };
+            self.network.on_killed(owner, &mut self.queue);
+        } else if has_work_left {
+            self.ask_for_turn(node);
+        }
+    }
+
+    fn on_housekeeping(&mut self, node: usize, process: u32) {
+        if self.nodes[node].process_number() != process {
+            return;
+        }
+        let is_space_left = self.nodes[node].is_space_left();
+        let is_frozen = self.nodes[node].frozen_until_ns() > self.queue.now_ns();
+        self.with_node(node, |node, around| {
+            if let Some(process) = node.process()
+                && !is_frozen
+            {
+                process.keep_house(is_space_left, around);
+            }
+        });
+        let again = Event::Housekeeping { node, process };
+        self.queue.after(Process::HOUSEKEEPING_NS, again);
+    }
+
+    fn on_disk(&mut self, node: usize, op: OpId) {
+        let now_ns = self.queue.now_ns();
+        let Some(completion) = self.disks[node].complete(op, now_ns) else {
+            return;
+        };
+        if self.with_node(node, |node, around| node.on_disk(completion, around)) {
+            self.ask_for_turn(node);
+        }
+    }
+
+    fn on_network(&mut self, event: NetworkEvent) {
+        let Some((end, owner, signal)) = self.network.on_event(event, &mut self.queue) else {
+            return;
+        };
+        match owner {
+            _ if signal == Signal::Incoming => self.on_incoming(end),
+            Owner::Nobody => {}
+            Owner::Node { node, process } => {
+                if self.nodes[node].process_number() == process
+                    && let Some(process) = self.nodes[node].process()
+                {
+                    process.on_signal(end, signal);
+                    self.ask_for_turn(node);
+                }
+            }
+            Owner::Client {
+                client: STRANGER, ..
+            } => {
+                let (network, queue) = (&mut self.network, &mut self.queue);
+                stranger::on_signal(end, signal, &mut self.random, network, queue);
+            }
+            Owner::Client { client, session } => {
+                self.with_client(client, |client, scene| {
+                    client.on_signal(end, session, signal, scene);
+                });
+            }
+        }
+    }
+
+    /// Somebody connects to a host: only nodes listen.
+    fn on_incoming(&mut self, end: EndId) {
+        let Some(host) = self.network.host_of(end) else {
+            return;
+        };
+        let number = self.nodes.get(host).map(Node::process_number);
+        let process = self.nodes.get_mut(host).and_then(Node::process);
+        match (process, number) {
+            (Some(process), Some(number)) => {
+                let owner = Owner::Node {
+                    node: host,
+                    process: number,
+                };
+                self.network.accept(end, owner, &mut self.queue);
+                process.on_incoming(end);
+                self.ask_for_turn(host);
+            }
+            _ => self.network.refuse(end, &mut self.queue),
+        }
+    }
+
+    /// Sees whether everything has come to rest; then the journals must be what was released.
+    fn look(&mut self) {
+        let quota = self.parameters.quota;
+        let is_busy = self.clients.iter().any(|client| match client {
+            Client::Publisher(publisher) => publisher.is_making(quota),
+            Client::Subscriber(_) => false,
+        });
+        let is_waiting = self
+            .clients
+            .iter()
+            .any(|client| client.waits_for(&self.ledger).is_some());
+        let is_served = self.nodes.iter_mut().all(|node| node.process().is_some());
+        if is_busy || is_waiting || !is_served {
+            self.queue.after(20 * MILLISECOND, Event::Look);
+            return;
+        }
+        if !self.parameters.is_beyond {
+            self.check_journals();
+        }
+        self.is_at_rest = true;
+    }
+
+    /// Every journal, read from its first byte, is what was released and perhaps a little more.
+    fn check_journals(&mut self) {
+        for (node, disk) in self.disks.iter_mut().enumerate() {
+            // Writes under way would look like a torn end, which is no matter here.
+            let end = self.ledger.position();
+            let recovered = Node::fold_from_start(disk)
+                .unwrap_or_else(|halt| panic!("node {node} would not start again: {halt}"));
+            assert!(
+                recovered.tail >= end,
+                "node {node}'s journal ends before what is released"
+            );
+            if recovered.tail == end {
+                assert_eq!(
+                    recovered.tables,
+                    *self.ledger.tables(),
+                    "node {node}'s journal gives other tables than what was released"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! A node's place in the cluster: its disk and clocks, which outlive every process, and the process there is now.
+//!
+//! ```text
+//!   down -> starting -> serving -> down ...
+//!               |           |
+//!               +-> halted  +-> down (killed, power cut, stopped, disk failed)
+//! ```
+//!
+//! A start does what `relayd` does, in the same order, each step an operation of its own on the disk, so that a crash can
+//! come between any two: read the superblock, take the newest good checkpoint, recover, zero what was cut (from the far
+//! end), make the tail durable, write down the epoch that is promised, open it. A group's node ends its start with its
+//! machine as a follower in place of the last step.
+
+use relay_core::startup;
+use relay_journal::checkpoint;
+use relay_journal::recovery::{Beyond, Cut, Front, Recovered, RecoveryError, recover};
+use relay_journal::superblock::{
+    self, CleanStop, FORMAT_VERSION, GENERATION_LENGTH, Superblock, SuperblockError,
+};
+use relay_journal::tables::Tables;
+use relay_wire::id::{Epoch, NodeId, Position};
+
+use crate::canary::Canary;
+use crate::clock::NodeClock;
+use crate::cluster::Event;
+use crate::disk::{Completion, Disk, LogReader, SECTOR, Ticket, Zone};
+use crate::history::Note;
+use crate::ledger::Match;
+use crate::process::{Exit, Opening, Process, Surroundings};
+use crate::random::{Random, mix};
+use crate::swarm::{Parameters, STREAM};
+
+/// Bytes zeroed by one write behind a cut.
+const ZERO_STEP: u64 = 64 << 10;
+
+/// Why a node will not start again by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Halt {
+    Superblock(SuperblockError),
+    Recovery(RecoveryError),
+    /// Its disk showed it old bytes as if they were the newest. No node standing alone can know; the run ends here.
+    OtherHistory,
+}
+
+impl core::fmt::Display for Halt {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Superblock(error) => error.fmt(f),
+            Self::Recovery(error) => error.fmt(f),
+            Self::OtherHistory => write!(f, "the disk showed another history than it holds"),
+        }
+    }
+}
+
+/// The next step of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The generation that was read is made durable before the other one is written over.
+    SyncingGeneration,
+    /// Zeroes behind the cut, down from `end`.
+    Zeroing {
+        end: Position,
+    },
+    SyncingLog,
+    WritingSuperblock,
+    SyncingSuperblock,
+}
+
+/// A start under way.
+struct Starting {
+    recovered: Recovered,
+    superblock: Superblock,
+    slot: usize,
+    epoch: Epoch,
+    was_clean: bool,
+    step: Step,
+}
+
+/// A stop in order whose superblock is being written.
+struct Stopping {
+    is_synced: bool,
+}
+
+enum Phase {
+    Down,
+    Starting(Box<Starting>),
+    Serving(Box<Process>),
+    Stopping(Stopping),
+    Halted(Halt),
+}
+
+/// See the module's description.
+pub(crate) struct Node {
+    index: usize,
+    pub(crate) clock: NodeClock,
+    phase: Phase,
+    /// Processes there were.
+    processes: u32,
+    frozen_until_ns: u64,
+    is_space_left: bool,
+    random: Random,
+    memory: Vec<u8>,
+    superblock: Option<(Superblock, usize)>,
+}
+
+/// The superblock that `relayd format` writes.
+fn formatted(parameters: &Parameters, node: usize, incarnation: u64) -> Superblock {
+    let settings = parameters.settings_of(node);
+    Superblock {
+        format_version: FORMAT_VERSION,
+        node: NodeId(node as u64 + 1),
+        stream: STREAM,
+        disk_incarnation: incarnation,
+        created_ns: 1,
+        segment_size: settings.segment_size,
+        block_alignment: settings.block_alignment,
+        write_method: parameters.write_method,
+        in_flight_bytes_max: settings.in_flight_bytes_max(),
+        generation: 1,
+        clean: None,
+        promised: Epoch(0),
+        committed: Epoch(0),
+        committed_nonce: 0,
+        unknown_tail: None,
+        ring_length: settings.ring_size,
+    }
+}
+
+impl Node {
+    /// A node that is down.
+    pub(crate) fn new(index: usize, parameters: &Parameters) -> Self {
+        let mut random = Random::of(parameters.seed, 100 + index as u64);
+        let drift = random.within(0, 2 * parameters.drift_ppm) as i64 - parameters.drift_ppm as i64;
+        let offset = random.below(2_000_000) as i64 - 1_000_000;
+        Self {
+            index,
+            clock: NodeClock::new(drift, offset, random.below(1 << 40)),
+            phase: Phase::Down,
+            processes: 0,
+            frozen_until_ns: 0,
+            is_space_left: true,
+            random,
+            memory: Vec::new(),
+            superblock: None,
+        }
+    }
+
+    /// Its disk is blank, and made a journal anew.
+    pub(crate) fn format(&mut self, disk: &mut Disk, parameters: &Parameters) {
+        let first = formatted(parameters, self.index, self.random.next());
+        let second = Superblock {
+            generation: 2,
+            ..first
+        };
+        disk.format([first.encode(), second.encode()]);
+        for _ in 0..parameters.prepared_ahead {
+            disk.prepare(parameters.settings.segment_size);
+        }
+    }
+
+    /// The process that serves, if one does.
+    pub(crate) fn process(&mut self) -> Option<&mut Process> {
+        match &mut self.phase {
+            Phase::Serving(process) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// The number of the newest process.
+    pub(crate) const fn process_number(&self) -> u32 {
+        self.processes
+    }
+
+    /// Whether it neither runs nor is on its way to.
+    pub(crate) const fn is_down(&self) -> bool {
+        matches!(self.phase, Phase::Down)
+    }
+
+    /// Why it halted, if it did.
+    pub(crate) const fn halt(&self) -> Option<&Halt> {
+        match &self.phase {
+            Phase::Halted(halt) => Some(halt),
+            _ => None,
+        }
+    }
+
+    /// Space can be prepared, or can't.
+    pub(crate) const fn set_space_left(&mut self, is_space_left: bool) {
+        self.is_space_left = is_space_left;
+    }
+
+    /// Whether space can be prepared.
+    pub(crate) const fn is_space_left(&self) -> bool {
+        self.is_space_left
+    }
+
+    /// Nothing of it runs before then.
+    pub(crate) fn freeze(&mut self, until_ns: u64) {
+        self.frozen_until_ns = self.frozen_until_ns.max(until_ns);
+    }
+
+    /// Until when it is frozen.
+    pub(crate) const fn frozen_until_ns(&self) -> u64 {
+        self.frozen_until_ns
+    }
+
+    /// It runs again.
+    pub(crate) const fn thaw(&mut self) {
+        self.frozen_until_ns = 0;
+    }
+
+    /// The process is gone, whatever it was doing; its disk operations and memory with it.
+    pub(crate) fn die(
+        &mut self,
+        cuts_power: bool,
+        random: &mut Random,
+        around: &mut Surroundings<'_>,
+    ) {
+        if cuts_power {
+            around.disk.cut_power(random, around.queue.now_ns());
+        } else {
+            around.disk.kill(random);
+        }
+        match std::mem::replace(&mut self.phase, Phase::Down) {
+            Phase::Serving(process) => self.memory = process.into_memory(),
+            Phase::Halted(halt) => self.phase = Phase::Halted(halt),
+            Phase::Down | Phase::Starting(_) | Phase::Stopping(_) => {}
+        }
+        self.processes += 1;
+        self.thaw();
+    }
+
+    /// Somebody starts it; does nothing where it is up already.
+    pub(crate) fn start(&mut self, around: &mut Surroundings<'_>) {
+        if !self.is_down() {
+            return;
+        }
+        self.processes += 1;
+        around.note(Note::Starting { node: self.index });
+        match self.recover(around) {
+            Ok(starting) => {
+                let cut = starting.recovered.cut;
+                around.note(Note::Recovered {
+                    node: self.index,
+                    tail: starting.recovered.tail.get(),
+                    next_seq: starting.recovered.tables.next_seq.get(),
+                    cut: cut.map(|cut| cut.leftovers),
+                });
+                if let Some(cut) = cut {
+                    around.disk.drop_checkpoints_after(cut.position);
+                }
+                self.phase = Phase::Starting(Box::new(starting));
+                self.go_on(around);
+            }
+            Err(Halt::Recovery(RecoveryError::Source(_))) => {
+                // The disk could not be read: whoever looks after it tries again.
+                let delay = self.random.tailed(around.parameters.restart_ns);
+                self.ask_for_start(delay, around);
+            }
+            Err(halt) => {
+                around.note(Note::Halted { node: self.index });
+                self.phase = Phase::Halted(halt);
+            }
+        }
+    }
+
+    fn ask_for_start(&self, delay_ns: u64, around: &mut Surroundings<'_>) {
+        let event = Event::Start {
+            node: self.index,
+            process: self.processes,
+        };
+        around.queue.after(delay_ns, event);
+    }
+
+    fn recover(&mut self, around: &mut Surroundings<'_>) -> Result<Starting, Halt> {
+        let [a, b] = around.disk.superblocks();
+        let (superblock, slot) = superblock::newest(&a, &b).map_err(Halt::Superblock)?;
+        superblock
+            .check_identity(NodeId(self.index as u64 + 1), STREAM)
+            .map_err(Halt::Superblock)?;
+        let tables = around
+            .disk
+            .checkpoints()
+            .find_map(|bytes| checkpoint::decode(bytes).ok())
+            .unwrap_or_else(|| Tables::empty(STREAM));
+        let end = around.disk.prepared();
+        let disk = &mut *around.disk;
+        let reader = &mut LogReader { disk, end };
+        let mut recovered =
+            recover(reader, &superblock, tables, &mut |_| {}).map_err(Halt::Recovery)?;
+        if around.canary == Some(Canary::CutTooFar) {
+            recovered = cut_too_far(&recovered, &superblock, around.disk)?;
+        }
+        let was_clean = startup::was_clean(&recovered.tables, &superblock);
+        let mut epoch = startup::next_epoch(&recovered.tables, &superblock);
+        if around.canary == Some(Canary::OldEpochGoesOn) && epoch > Epoch(1) {
+            epoch = Epoch(epoch.get() - 1);
+        }
+        let step = if around.canary == Some(Canary::UnsyncedTailTrusted) {
+            after_generation(&recovered)
+        } else {
+            Step::SyncingGeneration
+        };
+        Ok(Starting {
+            superblock,
+            slot,
+            epoch,
+            was_clean,
+            step,
+            recovered,
+        })
+    }
+
+    /// Begins the next step of a start.
+    fn go_on(&mut self, around: &mut Surroundings<'_>) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            return;
+        };
+        let now_ns = around.queue.now_ns();
+        let ticket = match starting.step {
+            Step::Zeroing { end } => {
+                let from = starting.recovered.tail;
+                if end <= from {
+                    starting.step = after_zeroing(around);
+                    return self.go_on(around);
+                }
+                let length = end.since(from).min(ZERO_STEP);
+                let end = Position(end.get() - length);
+                starting.step = Step::Zeroing { end };
+                let zeroes = vec![0; length as usize];
+                around
+                    .disk
+                    .begin_write(Zone::Log, end.get(), &zeroes, true, 0, now_ns)
+            }
+            Step::SyncingLog => around.disk.begin_sync(Zone::Log, 0, now_ns),
+            Step::SyncingGeneration | Step::SyncingSuperblock => {
+                around.disk.begin_sync(Zone::Superblock, 0, now_ns)
+            }
+            Step::WritingSuperblock => {
+                let next = Superblock {
+                    generation: starting.superblock.generation + 1,
+                    promised: starting.epoch,
+                    clean: None,
+                    ..starting.superblock
+                };
+                starting.superblock = next;
+                starting.slot = 1 - starting.slot;
+                write_superblock(around, starting.slot, &next)
+            }
+        };
+        self.await_disk(ticket, around);
+    }
+
+    fn await_disk(&self, ticket: Ticket, around: &mut Surroundings<'_>) {
+        let event = Event::Disk {
+            node: self.index,
+            op: ticket.op,
+        };
+        around.queue.at(ticket.at_ns, event);
+    }
+
+    /// An operation of the start, the stop or the process ended. True when the process has a turn to take.
+    pub(crate) fn on_disk(
+        &mut self,
+        completion: Completion,
+        around: &mut Surroundings<'_>,
+    ) -> bool {
+        match &mut self.phase {
+            Phase::Serving(process) => {
+                process.on_disk(completion);
+                true
+            }
+            Phase::Starting(_) => {
+                self.on_start_step(completion, around);
+                false
+            }
+            Phase::Stopping(stopping) => {
+                if stopping.is_synced || !completion.is_ok {
+                    self.phase = Phase::Down;
+                    self.restart_later(around);
+                } else {
+                    stopping.is_synced = true;
+                    let now_ns = around.queue.now_ns();
+                    let ticket = around.disk.begin_sync(Zone::Superblock, 0, now_ns);
+                    self.await_disk(ticket, around);
+                }
+                false
+            }
+            Phase::Down | Phase::Halted(_) => false,
+        }
+    }
+
+    fn on_start_step(&mut self, completion: Completion, around: &mut Surroundings<'_>) {
+        let Phase::Starting(starting) = &mut self.phase else {
+            unreachable!("only a start has steps");
+        };
+        if !completion.is_ok {
+            // The start fails and says why; somebody tries again.
+            around.note(Note::StorageFault { node: self.index });
+            self.phase = Phase::Down;
+            self.restart_later(around);
+            return;
+        }
+        starting.step = match starting.step {
+            Step::SyncingGeneration => after_generation(&starting.recovered),
+            step @ Step::Zeroing { .. } => step,
+            Step::SyncingLog => Step::WritingSuperblock,
+            Step::WritingSuperblock => Step::SyncingSuperblock,
+            Step::SyncingSuperblock => return self.serve(around),
+        };
+        self.go_on(around);
+    }
+
+    /// Somebody starts it again after a while.
+    pub(crate) fn restart_later(&mut self, around: &mut Surroundings<'_>) {
+        let delay = self.random.tailed(around.parameters.restart_ns);
+        self.ask_for_start(delay, around);
+    }
+
+    fn serve(&mut self, around: &mut Surroundings<'_>) {
+        let Phase::Starting(starting) = std::mem::replace(&mut self.phase, Phase::Down) else {
+            unreachable!("only a start ends in serving");
+        };
+        let mut tables = starting.recovered.tables;
+        let may_lose = around.parameters.may_lose();
+        match around
+            .ledger
+            .on_recovered(self.index, &tables, around.disk, may_lose)
+        {
+            Match::Whole => {}
+            // What is still under way to clients is of the history that is lost; it would only blur what follows.
+            Match::Shorter => around.network.break_everything(around.queue),
+            Match::Other => {
+                self.phase = Phase::Halted(Halt::OtherHistory);
+                return;
+            }
+        }
+        if around.canary == Some(Canary::DuplicatesForgotten) {
+            for publisher in tables.publishers.values_mut() {
+                publisher.last.0 = publisher.last.0.saturating_sub(3);
+            }
+        }
+        around.note(Note::Serving {
+            node: self.index,
+            epoch: starting.epoch.get(),
+        });
+        self.superblock = Some((starting.superblock, starting.slot));
+        let opening = Opening {
+            node: self.index,
+            number: self.processes,
+            tables,
+            epoch: starting.epoch,
+            was_clean: starting.was_clean,
+            memory: std::mem::take(&mut self.memory),
+            nonce_seed: mix(around.parameters.seed ^ u64::from(self.processes)),
+        };
+        let process = Process::open(opening, around);
+        self.phase = Phase::Serving(Box::new(process));
+        let process = self.processes;
+        let (node, now_ns) = (self.index, around.queue.now_ns());
+        around.queue.at(now_ns, Event::Turn { node, process });
+        around.queue.at(now_ns, Event::Tick { node, process });
+        let housekeeping = Event::Housekeeping { node, process };
+        around.queue.after(Process::HOUSEKEEPING_NS, housekeeping);
+    }
+
+    /// The process has come to its end by itself.
+    pub(crate) fn on_exit(&mut self, exit: Exit, around: &mut Surroundings<'_>) {
+        let Phase::Serving(process) = std::mem::replace(&mut self.phase, Phase::Down) else {
+            unreachable!("only a process ends");
+        };
+        self.memory = process.into_memory();
+        self.processes += 1;
+        match exit {
+            Exit::Clean(stop) => self.record_stop(stop, around),
+            Exit::Fault => {
+                let mut random = Random::of(self.random.next(), 0);
+                around.disk.kill(&mut random);
+                self.restart_later(around);
+            }
+        }
+    }
+
+    fn record_stop(&mut self, stop: CleanStop, around: &mut Surroundings<'_>) {
+        around.note(Note::Stopped {
+            node: self.index,
+            tail: stop.tail.get(),
+        });
+        let (superblock, slot) = self.superblock.expect("it was written at the start");
+        let next = Superblock {
+            generation: superblock.generation + 1,
+            clean: Some(stop),
+            ..superblock
+        };
+        let ticket = write_superblock(around, 1 - slot, &next);
+        self.await_disk(ticket, around);
+        self.phase = Phase::Stopping(Stopping { is_synced: false });
+    }
+
+    /// What a restart would find now: the fold of the whole log, read without a checkpoint.
+    pub(crate) fn fold_from_start(disk: &mut Disk) -> Result<Recovered, Halt> {
+        let [a, b] = disk.superblocks();
+        let (superblock, _) = superblock::newest(&a, &b).map_err(Halt::Superblock)?;
+        let end = disk.prepared();
+        let tables = Tables::empty(STREAM);
+        recover(
+            &mut LogReader { disk, end },
+            &superblock,
+            tables,
+            &mut |_| {},
+        )
+        .map_err(Halt::Recovery)
+    }
+}
+
+/// Where the log was cut, what lies behind is zeroed.
+fn after_generation(recovered: &Recovered) -> Step {
+    Step::Zeroing {
+        end: recovered
+            .cut
+            .map_or(recovered.tail, |cut| cut.position.plus(cut.leftovers)),
+    }
+}
+
+/// What is on the disk may be there only until power is lost: before it counts it is made durable.
+fn after_zeroing(around: &Surroundings<'_>) -> Step {
+    if around.canary == Some(Canary::UnsyncedTailTrusted) {
+        Step::WritingSuperblock
+    } else {
+        Step::SyncingLog
+    }
+}
+
+fn write_superblock(around: &mut Surroundings<'_>, slot: usize, next: &Superblock) -> Ticket {
+    let at = (slot * GENERATION_LENGTH) as u64;
+    let now_ns = around.queue.now_ns();
+    let bytes = next.encode();
+    around
+        .disk
+        .begin_write(Zone::Superblock, at, &bytes, false, 0, now_ns)
+}
+
+/// What recovery would find if the log ended one block earlier.
+fn cut_too_far(
+    found: &Recovered,
+    superblock: &Superblock,
+    disk: &mut Disk,
+) -> Result<Recovered, Halt> {
+    if found.tail == Position(0) {
+        return Ok(found.clone());
+    }
+    let end = found.tail.get() - SECTOR as u64;
+    let reader = &mut LogReader { disk, end };
+    let tables = Tables::empty(STREAM);
+    let mut bent = recover(reader, superblock, tables, &mut |_| {}).map_err(Halt::Recovery)?;
+    let behind = found.cut.map_or(0, |cut| cut.leftovers);
+    bent.cut = Some(Cut {
+        position: bent.tail,
+        front: Front::BadBody,
+        beyond: Beyond::Nothing,
+        leftovers: found.tail.since(bent.tail) + behind,
+    });
+    Ok(bent)
+}

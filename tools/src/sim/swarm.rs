@@ -1,0 +1,249 @@
+//! What a run is like: everything that is not an event is drawn here, from the seed.
+//!
+//! Swarm testing (Groce and others, 2012): a mix that always has a little of everything hardly ever has much of anything.
+//! So each seed leaves out about half of the faults and draws sizes, rates and times of its own.
+
+use std::sync::Arc;
+
+use relay_core::credential::{Credential, CredentialBook};
+use relay_core::settings::Settings;
+use relay_journal::superblock::WriteMethod;
+use relay_wire::code::Policy;
+use relay_wire::id::{NodeId, PublisherId, StreamId};
+
+use crate::clock::{MILLISECOND, SECOND};
+use crate::content::Contents;
+use crate::disk::Latencies;
+use crate::faults::{self, Cast, Scheduled};
+use crate::network::Conduct;
+use crate::random::Random;
+
+/// The stream of every run.
+pub(crate) const STREAM: StreamId = StreamId(9);
+/// The secret every credential has.
+pub(crate) const SECRET: &[u8] = b"sixteen bytes or so";
+/// Name of the subscribers' credential.
+pub(crate) const READER: &str = "reader";
+
+/// What a caller may fix; the rest is drawn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wish {
+    /// Nodes of the group.
+    pub(crate) nodes: Option<usize>,
+    /// Simulated seconds with faults.
+    pub(crate) seconds: Option<u64>,
+    /// Messages a second, all publishers together.
+    pub(crate) rate: Option<u64>,
+    /// Mean milliseconds between two faults.
+    pub(crate) pause_ms: Option<u64>,
+    /// Whether the run may damage the only copy.
+    pub(crate) is_beyond: Option<bool>,
+}
+
+/// A run's parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct Parameters {
+    pub(crate) seed: u64,
+    pub(crate) cast: Cast,
+    pub(crate) is_beyond: bool,
+    /// Simulated time in which faults strike.
+    pub(crate) duration_ns: u64,
+    /// Simulated time after that in which everything must come to rest.
+    pub(crate) patience_ns: u64,
+    /// Settings of node 1; other nodes differ in their number.
+    pub(crate) settings: Settings,
+    pub(crate) write_method: WriteMethod,
+    /// Segments prepared ahead of what is released.
+    pub(crate) prepared_ahead: u64,
+    /// Bytes of log between two checkpoints.
+    pub(crate) checkpoint_every: u64,
+    pub(crate) topics: u32,
+    pub(crate) contents: Contents,
+    /// Messages of each publisher.
+    pub(crate) quota: u64,
+    /// Mean time between two bursts of a publisher.
+    pub(crate) burst_pause_ns: u64,
+    /// Most messages of a burst.
+    pub(crate) burst_max: u64,
+    pub(crate) conduct: Conduct,
+    pub(crate) latencies: Latencies,
+    /// Time from something to do to the turn that does it.
+    pub(crate) turn_ns: u64,
+    /// A process looks at its clock at least so often.
+    pub(crate) tick_ns: u64,
+    /// Mean time from an end to the next start.
+    pub(crate) restart_ns: u64,
+    /// Most by which a node's second is wrong, parts per million.
+    pub(crate) drift_ppm: u64,
+    pub(crate) schedule: Vec<Scheduled>,
+}
+
+impl Parameters {
+    /// Draws the parameters of `seed`.
+    pub(crate) fn draw(seed: u64, wish: &Wish) -> Self {
+        let mut random = Random::of(seed, 0);
+        let cast = Cast {
+            nodes: wish.nodes.unwrap_or(1),
+            publishers: random.within(1, 4) as usize,
+            subscribers: random.within(1, 4) as usize,
+        };
+        // One run in eight goes beyond the promise.
+        let draws_beyond = random.chance(125_000);
+        let is_beyond = wish.is_beyond.unwrap_or(draws_beyond);
+        let seconds = random.within(2, 8);
+        let duration_ns = wish.seconds.unwrap_or(seconds) * SECOND;
+        let pause_ms = random.pick(&[50, 150, 400, 1_000]);
+        let pause_ns = wish.pause_ms.unwrap_or(pause_ms) * MILLISECOND;
+        let topics = random.within(1, 12) as u32;
+        let settings = draw_settings(&mut random, cast, topics);
+        let rate = random.pick(&[20, 200, 1_000, 1_000, 4_000]);
+        let rate = wish.rate.unwrap_or(rate);
+        let burst_max = random.pick(&[1_u64, 1, 3, 20]);
+        let per_publisher = (rate / cast.publishers as u64).max(1);
+        let burst_mean = burst_max.div_ceil(2);
+        let segment = settings.segment_size;
+        let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
+        let mut fault_random = Random::of(seed, 1);
+        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, is_beyond);
+        Self {
+            seed,
+            cast,
+            is_beyond,
+            duration_ns,
+            patience_ns: if is_beyond { 20 } else { 120 } * SECOND,
+            contents: Contents::new(seed, topics, settings.payload_limit),
+            write_method: random.pick(WriteMethod::ALL),
+            prepared_ahead: ahead_min + random.below(4),
+            checkpoint_every: random.within(1, 8) * segment,
+            topics,
+            quota: per_publisher * duration_ns / SECOND,
+            burst_pause_ns: SECOND * burst_mean / per_publisher,
+            burst_max,
+            conduct: draw_conduct(&mut random),
+            latencies: draw_latencies(&mut random),
+            turn_ns: random.within(1, 20) * 1_000,
+            tick_ns: random.within(1, 8) * MILLISECOND,
+            restart_ns: random.pick(&[2, 50, 400]) * MILLISECOND,
+            drift_ppm: random.pick(&[0, 50, 500]),
+            settings,
+            schedule,
+        }
+    }
+
+    /// How many released bytes a node may lose without knowing: nothing within the promise; what a disk that forgets can
+    /// forget beyond it; and where it damages what it holds, what recovery can't tell from a torn end.
+    pub(crate) fn may_lose(&self) -> Option<u64> {
+        let forgets = |scheduled: &Scheduled| {
+            use crate::faults::Fault;
+            matches!(
+                scheduled.fault,
+                Fault::Lie { .. }
+                    | Fault::Blank { .. }
+                    | Fault::OldCopy { .. }
+                    | Fault::AgeRead { .. }
+            )
+        };
+        self.is_beyond.then(|| {
+            if self.schedule.iter().any(forgets) {
+                u64::MAX
+            } else {
+                self.settings.in_flight_bytes_max()
+            }
+        })
+    }
+
+    /// The settings of one node.
+    pub(crate) fn settings_of(&self, node: usize) -> Settings {
+        Settings {
+            node: NodeId(node as u64 + 1),
+            ..self.settings.clone()
+        }
+    }
+
+    /// Who may log on.
+    pub(crate) fn credentials(&self) -> Arc<CredentialBook> {
+        let credential = |name: String, publisher| Credential {
+            name,
+            secret: SECRET.to_vec(),
+            publisher,
+            publish: vec!["orders.>".to_owned(), "book.>".to_owned()],
+            subscribe: vec![">".to_owned()],
+            rate_limit: 0,
+        };
+        let mut credentials = vec![credential(READER.to_owned(), None)];
+        for publisher in 0..self.cast.publishers {
+            let id = PublisherId(publisher as u64 + 1);
+            credentials.push(credential(publisher_name(publisher), Some(id)));
+        }
+        Arc::new(CredentialBook::new(credentials))
+    }
+}
+
+/// The credential of a publisher.
+pub(crate) fn publisher_name(publisher: usize) -> String {
+    format!("gateway-{publisher}")
+}
+
+fn draw_settings(random: &mut Random, cast: Cast, topics: u32) -> Settings {
+    let block_alignment = random.pick(&[512, 512, 4_096]);
+    let block_length_max = random.pick(&[4_096, 8_192, 16_384]);
+    let mut settings = Settings {
+        node: NodeId(1),
+        stream: STREAM,
+        policy: if cast.nodes == 1 {
+            Policy::Local
+        } else {
+            Policy::Durable
+        },
+        payload_limit: random.pick(&[64, 512, 2_048]),
+        credit: 0,
+        heartbeat_ns: random.pick(&[100, 300, 1_000]) * MILLISECOND,
+        logon_timeout_ns: random.within(300, 2_000) * MILLISECOND,
+        connections_max: cast.clients() as u32 * 2 + random.within(2, 6) as u32,
+        unauthenticated_max: cast.clients() as u32 + 2,
+        publishers_max: cast.publishers as u32,
+        topics_max: topics,
+        subscribers_max: cast.subscribers as u32 + random.within(1, 3) as u32,
+        block_alignment,
+        block_length_max,
+        seal_threshold: random.within(1, block_length_max.into()) as u32,
+        eager_depth: random.within(1, 2) as u32,
+        write_depth: random.pick(&[2, 4, 8]),
+        segment_size: random.pick(&[1, 2, 4, 16]) * (64 << 10),
+        ring_size: 0,
+        mark_after_ns: 10 * MILLISECOND,
+        stall_limit_ns: random.within(500, 3_000) * MILLISECOND,
+        lag_limit: 0,
+        replay_slots: random.within(1, 3) as u32,
+        replay_slot_size: 0,
+    };
+    let span = u64::from(settings.block_span_max());
+    let least_ring = (8 * span).next_power_of_two().max(128 << 10);
+    settings.ring_size = least_ring * random.pick(&[1, 2, 4]);
+    let record = settings.record_stride_max() as u64;
+    settings.credit = random.within(record, settings.ring_size / 2);
+    settings.replay_slot_size = settings.block_span_max() * random.pick(&[1, 4]);
+    if random.chance(200_000) {
+        settings.lag_limit = 2 * settings.ring_size;
+    }
+    settings
+}
+
+fn draw_conduct(random: &mut Random) -> Conduct {
+    Conduct {
+        least_ns: random.within(5, 50) * 1_000,
+        jitter_ns: random.pick(&[1, 20, 500]) * 1_000,
+        window: random.pick(&[4 << 10, 64 << 10, 256 << 10]),
+        cut_per_million: random.pick(&[0, 20_000, 300_000]),
+    }
+}
+
+fn draw_latencies(random: &mut Random) -> Latencies {
+    let scale = random.pick(&[1, 1, 10]);
+    Latencies {
+        least_ns: random.within(5, 50) * 1_000,
+        write_ns: random.within(10, 300) * 1_000 * scale,
+        sync_ns: random.within(50, 500) * 1_000 * scale,
+        read_ns: random.within(20, 200) * 1_000 * scale,
+    }
+}

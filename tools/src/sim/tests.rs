@@ -1,0 +1,112 @@
+//! The simulator is itself under test: it says the same twice, it finds nothing where nothing is wrong, and it finds every
+//! rule that is broken on purpose.
+
+use crate::canary::Canary;
+use crate::cluster::Ending;
+use crate::run::{self, Recipe};
+use crate::shrink;
+use crate::swarm::{Parameters, Wish};
+
+/// Seeds every test run goes through; the long searches take others.
+const SEEDS: u64 = 200;
+
+fn short(seed: u64) -> Recipe {
+    Recipe {
+        seed,
+        wish: Wish {
+            seconds: Some(2),
+            ..Wish::default()
+        },
+        ..Recipe::default()
+    }
+}
+
+/// Goal: one seed is one run. Method: the fingerprints of two runs of each of some seeds, one of which keeps everything.
+#[test]
+fn a_seed_says_the_same_twice() {
+    let mut hashes = Vec::new();
+    for seed in 0..10 {
+        let first = run::run(&short(seed), false);
+        let second = run::run(&short(seed), true);
+        assert_eq!(first.history.hash(), second.history.hash(), "seed {seed}");
+        assert_eq!(first.history.count(), second.history.count(), "seed {seed}");
+        assert!(first.history.count() > 0);
+        hashes.push(first.history.hash());
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 10, "other seeds are other runs");
+}
+
+/// Goal: the relay keeps its promise in all these runs, and keeps quiet about damage in none.
+#[test]
+fn nothing_is_lost_in_any_of_these_runs() {
+    let mut endings = [0; 2];
+    for seed in 1..=SEEDS {
+        match run::run(&short(seed), false).result {
+            Ok(summary) => endings[usize::from(summary.ending != Ending::AtRest)] += 1,
+            Err(failure) => panic!("cargo sim --seconds 2 --seed {seed}: {}", failure.what),
+        }
+    }
+    let [at_rest, beyond] = endings;
+    assert!(at_rest > SEEDS / 2, "most runs come to rest");
+    assert!(
+        beyond > 0,
+        "some runs go beyond the promise, and it is told"
+    );
+}
+
+/// Goal: the checkers see each broken rule. Method: break one, and count the seeds until a run fails.
+#[test]
+fn every_broken_rule_is_found() {
+    for (canary, seeds_max) in [
+        (Canary::ReleaseBeforeDurable, 3),
+        (Canary::WriteErrorRetried, 60),
+        (Canary::SyncErrorRetried, 60),
+        (Canary::UnsyncedTailTrusted, 30),
+        (Canary::CutTooFar, 10),
+        (Canary::OldEpochGoesOn, 10),
+        (Canary::DuplicatesForgotten, 10),
+        (Canary::ReadersPassReleased, 3),
+        (Canary::AcknowledgedTooFar, 3),
+        (Canary::LostWriteCounted, 60),
+    ] {
+        let fails = |seed: &u64| {
+            let mut recipe = short(*seed);
+            recipe.wish.is_beyond = Some(false);
+            recipe.canary = Some(canary);
+            run::run(&recipe, false).result.is_err()
+        };
+        let found = (1..=seeds_max).find(fails);
+        assert!(
+            found.is_some(),
+            "{canary:?} is not found in {seeds_max} seeds"
+        );
+    }
+}
+
+/// Goal: a failure is shown in its shortest form. Method: one that needs a single fault, in a run of many.
+#[test]
+fn a_failure_is_shrunk_to_the_fault_it_needs() {
+    let recipe = (1..100)
+        .map(|seed| {
+            let mut recipe = short(seed);
+            recipe.wish.is_beyond = Some(false);
+            recipe.wish.pause_ms = Some(50);
+            recipe.canary = Some(Canary::CutTooFar);
+            recipe
+        })
+        .find(|recipe| run::run(recipe, false).result.is_err())
+        .expect("a seed fails soon");
+    let failure = run::run(&recipe, false).result.expect_err("it fails");
+    let (shortest, outcome) = shrink::shrink(&recipe, &failure);
+    assert!(outcome.result.is_err());
+    let scheduled = Parameters::draw(recipe.seed, &recipe.wish).schedule.len();
+    let left = scheduled - shortest.without.len();
+    assert!(
+        scheduled > 10 && left <= 2,
+        "{left} of {scheduled} are left"
+    );
+    let again = run::run(&shortest, false);
+    assert_eq!(again.history.hash(), outcome.history.hash());
+}
