@@ -9,6 +9,7 @@ use relay_client::wire::id::NodeId;
 use relay_client::witness::WitnessClient;
 
 use super::asker::SECRET;
+use super::hosts::Host;
 use super::{LIMIT, Launched, free_port, launch, relayd, run, scratch, text};
 
 /// A directory with a witness's configuration and store, and maybe the running process.
@@ -16,16 +17,23 @@ pub struct Witness {
     pub home: tempfile::TempDir,
     pub port: u16,
     pub limits: String,
+    /// Where it runs.
+    pub host: Host,
     pub process: Option<Launched>,
 }
 
 impl Witness {
     /// A store is made; nothing runs yet.
     pub fn formatted(limits: &str, home: tempfile::TempDir) -> Self {
+        Self::formatted_on(Host::default(), limits, home)
+    }
+
+    pub fn formatted_on(host: Host, limits: &str, home: tempfile::TempDir) -> Self {
         let witness = Self {
             home,
             port: free_port(),
             limits: limits.to_owned(),
+            host,
             process: None,
         };
         witness.write_config();
@@ -35,7 +43,11 @@ impl Witness {
     }
 
     pub fn started(limits: &str) -> Self {
-        let mut witness = Self::formatted(limits, scratch());
+        Self::started_on(Host::default(), limits)
+    }
+
+    pub fn started_on(host: Host, limits: &str) -> Self {
+        let mut witness = Self::formatted_on(host, limits, scratch());
         witness.start();
         witness
     }
@@ -43,9 +55,9 @@ impl Witness {
     pub fn write_config(&self) {
         let hex: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
         let config = format!(
-            "[witness]\nlisten = \"127.0.0.1:{}\"\ndirectory = \"{}\"\nsecret = \"{hex}\"\n\
+            "[witness]\nlisten = \"{}\"\ndirectory = \"{}\"\nsecret = \"{hex}\"\n\
              [witness.limits]\n{}\n",
-            self.port,
+            self.address(),
             self.directory().display(),
             self.limits
         );
@@ -65,7 +77,7 @@ impl Witness {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::new(self.host.address, self.port)
     }
 
     /// The arbiter section of a node that uses it.
@@ -83,6 +95,7 @@ impl Witness {
 
     pub fn command(&self) -> Command {
         let mut command = relayd();
+        self.host.place(&mut command);
         command
             .arg("witness")
             .arg("--config")
