@@ -226,7 +226,7 @@ impl BlockHeader {
 }
 
 /// Why bytes are not an intact block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BlockError {
     /// Fewer bytes than a header, or than the header says.
     Short,

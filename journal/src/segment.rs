@@ -18,7 +18,7 @@ pub const SEGMENT_SIZE_MAX: u64 = 1 << 32;
 const NAME_LENGTH: usize = 16;
 
 /// How positions map to segments and what blocks are aligned to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Geometry {
     segment_size: u64,
     block_alignment: u32,

@@ -85,7 +85,7 @@ impl WriteMethod {
 
 /// Where the log ended when the process stopped in order. It is removed, durably, before the next
 /// write to the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CleanStop {
     /// Where the next block would lie.
     pub tail: Position,
@@ -96,7 +96,7 @@ pub struct CleanStop {
 }
 
 /// One generation of the superblock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Superblock {
     /// Version of everything in the journal's directory.
     pub format_version: u16,

@@ -10,7 +10,7 @@
 //! ([`crate::recovery`]).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use relay_wire::code::{Policy, RecordKind};
@@ -131,7 +131,7 @@ pub struct Tables {
 
 /// Which rule a block breaks towards those before it. The block may be intact: then who wrote it
 /// was wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FoldError {
     /// A header field is not what the blocks before demand; the field, what it is and what it has
     /// to be.
@@ -269,6 +269,18 @@ impl core::fmt::Display for FoldError {
 }
 
 impl core::error::Error for FoldError {}
+
+/// Tables are the fold of a log, and the last checksum of the chain stands for all of it.
+impl Hash for Tables {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let end = (
+            self.position,
+            self.next_block_number,
+            self.previous_checksum,
+        );
+        (self.stream, end, self.next_seq, self.released).hash(state);
+    }
+}
 
 impl Tables {
     /// The tables of a log without a block.

@@ -40,6 +40,13 @@ impl PartialEq for Topics {
 
 impl Eq for Topics {}
 
+impl core::hash::Hash for Topics {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.ends.hash(state);
+        self.names.hash(state);
+    }
+}
+
 impl Topics {
     /// How many topics there are; also the highest id.
     #[must_use]

@@ -24,6 +24,7 @@ mod keeper;
 mod link;
 mod parking_flag;
 mod pipeline;
+mod repair;
 mod ring;
 mod space;
 mod stage;

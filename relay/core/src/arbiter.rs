@@ -11,7 +11,7 @@ use relay_wire::membership::{Floor, Membership};
 pub struct Revision(pub u64);
 
 /// The registers of a stream as a linearizable read shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Registers {
     /// The membership record.
     pub membership: Membership,
@@ -24,7 +24,7 @@ pub struct Registers {
 }
 
 /// A request. `id` comes back with the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ArbiterRequest {
     /// The asker's number for it, rising.
     pub id: u64,
@@ -33,7 +33,7 @@ pub struct ArbiterRequest {
 }
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ask {
     /// A linearizable read of both registers.
     Read,
@@ -56,7 +56,7 @@ pub enum Ask {
 }
 
 /// An answer to the request `id`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ArbiterReply {
     /// Which request.
     pub id: u64,
@@ -65,7 +65,7 @@ pub struct ArbiterReply {
 }
 
 /// What can come of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ArbiterAnswer {
     /// The registers, for a read. `None`: there is no record of this stream.
     Read(Option<Registers>),

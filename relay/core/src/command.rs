@@ -17,7 +17,7 @@ pub struct ConnId {
 }
 
 /// From ingress to the sequencer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ToSequence {
     /// A publisher proved who it is.
     Logon {
@@ -58,7 +58,7 @@ pub enum ToSequence {
 }
 
 /// From the sequencer to ingress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ToIngress {
     /// The publisher may start.
     Established {
@@ -135,7 +135,7 @@ pub enum ToIngress {
 }
 
 /// The end of a block: what it releases, and the checksum that stands for the whole log up to there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LogEnd {
     /// Where a reader stands who has read everything up to here.
     pub point: ReleasePoint,
@@ -144,7 +144,7 @@ pub struct LogEnd {
 }
 
 /// The two clocks, read once a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Now {
     /// Nanoseconds UTC, for stamps. May be stepped.
     pub utc_ns: u64,
@@ -153,7 +153,7 @@ pub struct Now {
 }
 
 /// How far the log may be read, forwarded and acknowledged, and what a subscriber at that point has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReleasePoint {
     /// End of the released blocks.
     pub position: Position,

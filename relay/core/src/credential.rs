@@ -7,7 +7,7 @@ use relay_wire::proof::Nonce;
 use relay_wire::topic;
 
 /// One party's rights.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub struct Credential {
     /// Name it logs on with.
     pub name: String,
@@ -50,7 +50,7 @@ impl Credential {
 }
 
 /// All credentials of a stream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub struct CredentialBook {
     credentials: Vec<Credential>,
 }

@@ -34,7 +34,7 @@ use crate::group::{Carry, GroupSettings, HaltReason, Loss, Vote, WordRefused};
 use crate::links::Identity;
 
 /// A decision, for the node to carry out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     /// Ask the arbiter.
     Ask(ArbiterRequest),
@@ -70,7 +70,7 @@ pub(crate) struct Facts {
 }
 
 /// A peer as the primary's mirror sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct MirrorFacts {
     /// It holds the epoch's opening record and follows the release at a short distance.
     pub(crate) is_near: bool,
@@ -81,7 +81,7 @@ pub(crate) struct MirrorFacts {
 }
 
 /// A peer as heard of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct PeerView {
     pub(crate) member: Member,
     pub(crate) is_observer: bool,
@@ -105,7 +105,7 @@ pub(crate) struct PeerView {
 }
 
 /// A swap that was asked for and is not known to be settled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Proposal {
     next: Membership,
     base: Revision,
@@ -115,14 +115,14 @@ struct Proposal {
 }
 
 /// An operator's word that this node is to lead.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Promotion {
     asked_ns: u64,
     accepts_loss: bool,
 }
 
 /// The request under way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Asked {
     id: u64,
     what: What,
@@ -131,7 +131,7 @@ struct Asked {
     nonce: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum What {
     Read,
     Swap,
@@ -139,7 +139,7 @@ enum What {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Failover {
     settings: GroupSettings,
     peers: Vec<PeerView>,

@@ -7,7 +7,7 @@ use relay_wire::membership::{Member, Membership};
 use crate::standby::IntakeError;
 
 /// Another node of the group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerSettings {
     /// Its number.
     pub node: NodeId,
@@ -16,7 +16,7 @@ pub struct PeerSettings {
 }
 
 /// Settings of a group as one node sees it. Times are nanoseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct GroupSettings {
     /// This very copy: node, disk, and under the policy `mirrored` the process too.
     pub identity: Member,
@@ -62,7 +62,7 @@ pub struct GroupSettings {
 }
 
 /// What a node must never forget: it lies in the superblock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Vote {
     /// The highest epoch promised.
     pub promised: Epoch,
@@ -150,7 +150,7 @@ impl core::fmt::Display for WordRefused {
 impl core::error::Error for WordRefused {}
 
 /// Why a node can't go on by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HaltReason {
     /// The arbiter has no record of the stream.
     NoRecord,
@@ -221,7 +221,7 @@ impl core::fmt::Display for HaltReason {
 impl core::error::Error for HaltReason {}
 
 /// Why a node gives up what it does and begins again from its disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RestartReason {
     /// Another node leads a later epoch.
     Superseded(Epoch),
@@ -232,7 +232,7 @@ pub enum RestartReason {
 }
 
 /// What a node knows that outlives its log being rebuilt within one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Carry {
     /// The highest epoch promised when the process started: rule R26 asks for a higher one.
     pub start_promised: Epoch,

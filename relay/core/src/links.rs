@@ -36,7 +36,7 @@ pub struct LinkId {
 }
 
 /// What the caller is to do about a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkEffect {
     /// Connect to this peer (its place among the configured ones) and report how it went.
     Dial(u32),
@@ -74,7 +74,7 @@ pub(crate) enum Received<'a> {
 }
 
 /// Why a connection to a peer was closed from this side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkFault {
     /// Not a message of the protocol.
     Message(PeerError),
@@ -109,7 +109,7 @@ impl core::fmt::Display for LinkFault {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Free,
     AwaitHello,
@@ -117,7 +117,7 @@ enum Phase {
     Proven(u32),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Slot {
     generation: u32,
     phase: Phase,
@@ -129,7 +129,7 @@ struct Slot {
     outgoing: Outgoing,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct PeerEntry {
     node: NodeId,
     link: Option<LinkId>,
@@ -138,7 +138,7 @@ struct PeerEntry {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Links {
     me: NodeId,
     process: u64,

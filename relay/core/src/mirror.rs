@@ -26,7 +26,7 @@ const NEAR_NS: u64 = 50_000_000;
 /// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
 const READ_LENGTH: u32 = 1 << 20;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     /// Not connected, or not asked yet.
     Idle,
@@ -44,7 +44,7 @@ pub(crate) struct Piece {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Mirror {
     peer: u32,
     phase: Phase,

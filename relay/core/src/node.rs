@@ -43,7 +43,7 @@ pub use self::peers::Heard;
 use self::primary::Primary;
 
 /// What the caller is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub enum NodeEffect {
     /// Write `length` bytes of the log at `position` and report with [`Node::on_written`].
     Write {
@@ -101,7 +101,7 @@ pub enum ReadPurpose {
 }
 
 /// Something an operator may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Note {
     /// A peer's connection is proven.
     PeerJoined(NodeId),
@@ -186,7 +186,7 @@ pub struct Start {
     pub now: Now,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 enum Role {
     Follower(Box<Standby>),
     Primary(Box<Primary>),
@@ -195,7 +195,7 @@ enum Role {
 }
 
 /// Everything a node of a group has besides its log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Group {
     settings: GroupSettings,
     failover: Failover,
@@ -219,7 +219,7 @@ struct Group {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Node {
     settings: Settings,
     credentials: Arc<CredentialBook>,

@@ -3,15 +3,41 @@
 //! Bytes are appended whole messages at a time and taken from the front as the socket accepts them. While a send is under
 //! way the bytes it points at stay where they are.
 
+use std::hash::{Hash, Hasher};
+
 use relay_wire::message::{Message, MessageError};
 
-/// A queue of encoded messages.
-#[derive(Debug, Clone, Default)]
+/// A queue of encoded messages. Its memory is reserved at once, so that nothing is allocated later and no byte moves, but it is
+/// touched only as far as messages have ever reached: long buffers of many connections cost little while nothing waits.
+#[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    bytes: Box<[u8]>,
+    /// As long as what was ever touched.
+    bytes: Vec<u8>,
+    capacity: usize,
     start: usize,
     end: usize,
     is_sending: bool,
+}
+
+/// A copy holds what waits and reserves nothing: no kernel reads from it.
+impl Clone for Outgoing {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.front().to_vec(),
+            capacity: self.capacity,
+            start: 0,
+            end: self.len(),
+            is_sending: self.is_sending,
+        }
+    }
+}
+
+/// What waits, wherever in the buffer it lies.
+impl Hash for Outgoing {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.front().hash(state);
+        (self.capacity, self.is_sending).hash(state);
+    }
 }
 
 /// There is no room for the message now.
@@ -21,7 +47,8 @@ pub(crate) struct Full;
 impl Outgoing {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self {
-            bytes: vec![0; capacity].into_boxed_slice(),
+            bytes: Vec::with_capacity(capacity),
+            capacity,
             start: 0,
             end: 0,
             is_sending: false,
@@ -31,9 +58,9 @@ impl Outgoing {
     /// Makes the buffer larger, keeping what is in it. Not while a send is under way.
     pub(crate) fn grow(&mut self, capacity: usize) {
         assert!(!self.is_sending, "bytes under a send stay where they are");
-        let mut larger = Self::with_capacity(capacity.max(self.bytes.len()));
+        let mut larger = Self::with_capacity(capacity.max(self.capacity));
         larger.end = self.end - self.start;
-        larger.bytes[..larger.end].copy_from_slice(&self.bytes[self.start..self.end]);
+        larger.bytes.extend_from_slice(self.front());
         *self = larger;
     }
 
@@ -55,8 +82,7 @@ impl Outgoing {
             self.start = 0;
             self.end = 0;
         }
-        if let Ok(taken) = encode(&mut self.bytes[self.end..]) {
-            self.end += taken;
+        if self.append(&encode).is_ok() {
             return Ok(());
         }
         if self.start == 0 || self.is_sending {
@@ -65,7 +91,19 @@ impl Outgoing {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let taken = encode(&mut self.bytes[self.end..]).map_err(|_| Full)?;
+        self.append(&encode)
+    }
+
+    /// Makes no room but what was reserved.
+    fn append(&mut self, encode: impl Fn(&mut [u8]) -> Result<usize, usize>) -> Result<(), Full> {
+        let taken = match encode(&mut self.bytes[self.end..]) {
+            Ok(taken) => taken,
+            Err(needed) if self.end + needed <= self.capacity => {
+                self.bytes.resize(self.end + needed, 0);
+                encode(&mut self.bytes[self.end..]).map_err(|_| Full)?
+            }
+            Err(_) => return Err(Full),
+        };
         self.end += taken;
         Ok(())
     }
@@ -105,7 +143,7 @@ impl Outgoing {
 
     /// Bytes it holds at most.
     pub(crate) const fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.capacity
     }
 
     pub(crate) fn is_empty(&self) -> bool {

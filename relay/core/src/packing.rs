@@ -11,7 +11,7 @@ use crate::log::LogWindow;
 use crate::settings::Settings;
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Packing {
     stream: StreamId,
     alignment: u32,

@@ -15,7 +15,7 @@ use relay_journal::superblock::WriteMethod;
 use crate::command::LogEnd;
 
 /// A sealed block on its way to the disk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct InFlight {
     number: u64,
     end: LogEnd,
@@ -23,7 +23,7 @@ struct InFlight {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Persist {
     method: WriteMethod,
     depth: usize,

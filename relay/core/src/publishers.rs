@@ -3,6 +3,7 @@
 //! Rebuilt from the journal at every start, so a publisher that comes back is recognised whatever happened between.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use relay_journal::tables::Tables;
 use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, Seq};
@@ -10,7 +11,7 @@ use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, Seq};
 use crate::command::ConnId;
 
 /// One publisher.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct Publisher {
     pub(crate) incarnation: Incarnation,
     /// Last record appended to the log; 0 for none of this incarnation.
@@ -31,6 +32,13 @@ pub(crate) struct PublisherTable {
     places: HashMap<PublisherId, u32>,
     publishers: Vec<Publisher>,
     limit: u32,
+}
+
+/// Places are given out in turn, so who has which follows from the log.
+impl Hash for PublisherTable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.publishers.hash(state);
+    }
 }
 
 impl PublisherTable {

@@ -51,7 +51,7 @@ const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
 );
 
 /// What the caller is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SequenceEffect {
     /// Write `length` bytes of the log at `position` and report with [`Sequence::on_written`].
     Write {
@@ -93,7 +93,7 @@ impl Progress {
 }
 
 /// The newest record of a publisher in a block that is not released.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct AckEntry {
     end: Position,
     place: u32,
@@ -103,7 +103,7 @@ struct AckEntry {
 }
 
 /// Somebody waits for a topic definition's release.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct TopicWait {
     /// Number of the block that holds the definition.
     block: u64,
@@ -113,7 +113,7 @@ struct TopicWait {
 }
 
 /// The machine. See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Sequence {
     settings: Settings,
     credentials: Arc<CredentialBook>,

@@ -6,7 +6,7 @@ use relay_wire::record;
 use relay_wire::stride;
 
 /// Settings of one stream. Sizes are bytes, times nanoseconds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Settings {
     /// This node.
     pub node: NodeId,

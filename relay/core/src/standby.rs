@@ -34,7 +34,7 @@ pub(crate) enum Intake {
 }
 
 /// Why a block is not one to continue this log with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IntakeError {
     /// It is damaged.
     Block(BlockError),
@@ -68,7 +68,7 @@ pub(crate) struct StandbyWrite {
 }
 
 /// A block received and not submitted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Waiting {
     position: Position,
     /// Bytes that go to disk.
@@ -77,7 +77,7 @@ struct Waiting {
 }
 
 /// See the module's description.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Standby {
     geometry: Geometry,
     eager_depth: usize,

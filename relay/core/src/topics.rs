@@ -4,7 +4,7 @@
 use relay_wire::id::TopicId;
 
 /// A set of topic ids, one bit each. Grows when an id is added, never when one is looked up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub struct TopicSet {
     words: Vec<u64>,
 }

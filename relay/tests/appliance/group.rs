@@ -128,27 +128,27 @@ impl Group {
         counters.get(label).copied().unwrap_or(0)
     }
 
-    /// Place of the node that runs and leads, if there is one.
+    /// Place of the node that runs and leads, if there is one. A frozen one may have been superseded without knowing.
     pub fn leader(&self) -> Option<usize> {
-        (0..self.nodes.len()).find(|&place| self.is_leading(place))
-    }
-
-    fn is_leading(&self, place: usize) -> bool {
-        self.nodes[place].process.is_some() && self.counter(place, "group.standing") == LEADING
+        (0..self.nodes.len())
+            .filter(|&place| {
+                self.nodes[place].process.is_some()
+                    && self.counter(place, "group.standing") == LEADING
+            })
+            .max_by_key(|&place| self.counter(place, "group.epoch"))
     }
 
     /// Waits until a node other than `not` leads; its place.
     pub fn await_leader(&self, not: Option<usize>) -> usize {
         let mut leader = None;
         self.eventually("some node leads", || {
-            let mut others = (0..self.nodes.len()).filter(|place| Some(*place) != not);
-            leader = others.find(|place| self.is_leading(*place));
+            leader = self.leader().filter(|place| Some(*place) != not);
             leader.is_some()
         });
         leader.unwrap()
     }
 
-    /// Waits until every node that runs is in the set of one that leads.
+    /// Waits until every node that runs is in the set of one that leads, and acknowledges in its epoch.
     pub fn await_in_sync(&self) -> usize {
         let running = self.nodes.iter().filter(|n| n.process.is_some()).count();
         let mut leader = None;
@@ -156,22 +156,26 @@ impl Group {
             leader = self.leader();
             leader.is_some_and(|place| {
                 let members = self.counter(place, "group.members");
-                let connected = self.connected_members(place);
-                members as usize == running && connected + 1 == running
+                members as usize == running && self.copies(place) == running
             })
         });
         leader.unwrap()
     }
 
-    /// Peers that are connected and in the set, as the node at `place` sees it.
-    fn connected_members(&self, place: usize) -> usize {
+    /// Copies of what is released, as the primary at `place` sees it: its own and those of members.
+    fn copies(&self, place: usize) -> usize {
         let counters = self.nodes[place].counters();
-        let holds = |node: usize, what: &str| {
-            counters.get(&format!("peer.{node}.{what}")).copied() == Some(1)
-        };
-        (1..=self.nodes.len())
-            .filter(|&node| holds(node, "is_connected") && holds(node, "is_member"))
-            .count()
+        let counter = |label: &str| counters.get(label).copied().unwrap_or(0);
+        let released = counter("position.released");
+        let held = (1..=self.nodes.len()).filter(|node| {
+            let of_peer = |what: &str| counter(&format!("peer.{node}.{what}"));
+            of_peer("is_connected") == 1
+                && of_peer("is_member") == 1
+                && of_peer("standing") == FOLLOWING
+                && of_peer("mirrored") > 0
+                && of_peer("mirrored") >= released
+        });
+        1 + held.count()
     }
 
     /// As [`eventually`], with the nodes' logs where it fails.

@@ -19,6 +19,8 @@ pub struct Witness {
     pub limits: String,
     /// Where it runs.
     pub host: Host,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub process: Option<Launched>,
 }
 
@@ -30,6 +32,7 @@ impl Witness {
 
     pub fn formatted_on(host: Host, limits: &str, home: tempfile::TempDir) -> Self {
         let witness = Self {
+            log_path: home.path().join("log"),
             home,
             port: free_port(),
             limits: limits.to_owned(),
@@ -110,8 +113,7 @@ impl Witness {
 
     /// Starts and waits for `ready`; otherwise what it said.
     pub fn try_start(&mut self) -> Result<(), String> {
-        let log = self.home.path().join("log");
-        let launched = launch(&mut self.command(), &log)?;
+        let launched = launch(&mut self.command(), &self.log_path)?;
         assert_eq!(
             launched.line,
             format!("ready witness listen={}", self.address())
@@ -160,7 +162,7 @@ impl Witness {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     /// A number from the process's status, such as `Threads` or `VmRSS` (KiB).

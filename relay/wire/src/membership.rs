@@ -133,7 +133,7 @@ impl Members {
 }
 
 /// Who leads a stream, and which copies hold what is released: rule R1's record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// The stream.
     pub stream: StreamId,
@@ -152,7 +152,7 @@ pub struct Membership {
 }
 
 /// How far the primary knew the log to be released, about a second ago at most: a candidate below it lacks something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Floor {
     /// The epoch it was written in.
     pub epoch: Epoch,

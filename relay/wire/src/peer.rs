@@ -54,7 +54,7 @@ const FETCH: u8 = 10;
 const FETCHED: u8 = 11;
 
 /// What every message carries about its sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Envelope {
     /// The stream.
     pub stream: StreamId,
@@ -65,7 +65,7 @@ pub struct Envelope {
 }
 
 /// The first message in either direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hello {
     /// 32 bytes nobody can foretell.
     pub nonce: Nonce,
@@ -89,7 +89,7 @@ pub enum Standing {
 }
 
 /// A sign of life, and an acknowledgement: the sender holds everything up to these positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Progress {
     /// The highest epoch the sender promised durably.
     pub promised: Epoch,
@@ -116,7 +116,7 @@ pub struct Progress {
 }
 
 /// One epoch of a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HistoryEntry {
     /// The epoch.
     pub epoch: Epoch,
@@ -205,7 +205,7 @@ pub enum FetchOutcome {
 }
 
 /// A place in the log, with what stands before it: two logs that agree on it have the same block there, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// Position of the block.
     pub position: Position,
@@ -214,7 +214,7 @@ pub struct Place {
 }
 
 /// Why bytes are not a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerError {
     /// A length that can't be, or longer than allowed now.
     Length(u32),

@@ -77,7 +77,7 @@ const SEQ_AT: usize = 56;
 const CHECKSUM_AT: usize = 12;
 
 /// Why bytes are not a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordError {
     /// Fewer bytes than the header or than the length says.
     Truncated,
@@ -444,7 +444,7 @@ pub fn epoch_body(payload: &[u8]) -> Option<&EpochBody> {
 
 /// Body of an UNCLEAN record: what an operator accepted.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Hash,
 )]
 #[repr(C)]
 pub struct UncleanBody {

@@ -8,7 +8,7 @@ pub const NAME_LENGTH_MAX: usize = 255;
 pub const LEVELS_MAX: usize = 8;
 
 /// Why a name or a pattern is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TopicError {
     /// No bytes, or a level without any.
     Empty,

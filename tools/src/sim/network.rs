@@ -53,6 +53,15 @@ pub(crate) enum Owner {
     Client { client: usize, session: u32 },
 }
 
+/// What somebody connects to at a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Where clients are served.
+    Clients,
+    /// Where a group's nodes reach each other.
+    Mirror,
+}
+
 /// What an end's owner hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
@@ -142,6 +151,7 @@ struct End {
 struct Connection {
     generation: u32,
     is_free: bool,
+    port: Port,
     ends: [End; 2],
     /// `pipes[0]` leads from end 0 to end 1.
     pipes: [Pipe; 2],
@@ -214,6 +224,7 @@ impl Network {
         owner: Owner,
         from: Host,
         to: Host,
+        port: Port,
         queue: &mut Queue<Event>,
     ) -> EndId {
         let index = self.free.pop().unwrap_or(self.connections.len() as u32);
@@ -230,6 +241,7 @@ impl Network {
             Some(before) => {
                 before.generation = before.generation.wrapping_add(1);
                 before.is_free = false;
+                before.port = port;
                 before.ends = ends;
                 before.pipes = pipes;
                 before.generation
@@ -238,6 +250,7 @@ impl Network {
                 self.connections.push(Connection {
                     generation: 0,
                     is_free: false,
+                    port,
                     ends,
                     pipes,
                 });
@@ -527,6 +540,16 @@ impl Network {
             connection.pipes = <[Pipe; 2]>::default();
             self.free.push(end.connection);
         }
+    }
+
+    /// What `end` belongs to a connection to.
+    pub(crate) fn port_of(&mut self, end: EndId) -> Option<Port> {
+        self.connection(end).map(|connection| connection.port)
+    }
+
+    /// How long a word takes that is no part of a connection; nothing where it does not get through.
+    pub(crate) fn one_way(&mut self, from: Host, to: Host) -> Option<u64> {
+        (!self.is_blocked(from, to)).then(|| self.delay(from, to))
     }
 
     /// The host that `end` is at.

@@ -19,7 +19,7 @@ const HAND_OVER_NS: u64 = 2_000_000_000;
 const STOP_NS: u64 = HAND_OVER_NS + 1_000_000_000;
 
 /// What a primary has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Primary {
     pub(super) sequence: Sequence,
     /// The epochs of its log.
@@ -38,7 +38,7 @@ pub(super) struct Primary {
     hand_over: Option<HandOver>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct HandOver {
     peer: u32,
     asked_ns: u64,

@@ -12,7 +12,7 @@ use crate::log::LogWindow;
 use crate::topics::TopicSet;
 
 /// A publisher's connection as the sequencer sees it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub(super) struct Session {
     pub(super) conn: Option<ConnId>,
     pub(super) place: u32,
@@ -25,7 +25,7 @@ pub(super) struct Session {
 }
 
 /// Tokens of a rate limit, in messages times nanoseconds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 pub(super) struct Bucket {
     pub(super) level_ns: u64,
     pub(super) filled_ns: u64,
