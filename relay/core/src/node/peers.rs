@@ -4,7 +4,7 @@ use relay_journal::block::{self, HEADER_LENGTH};
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
 use relay_wire::peer::{
-    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress, Standing,
+    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress,
 };
 use relay_wire::proof::Nonce;
 
@@ -226,7 +226,8 @@ impl Node {
                 let mirror = &mut group.mirrors[peer as usize];
                 mirror.on_progress(progress, &primary.sequence, now.mono_ns);
             }
-            Role::Follower(_) if is_present && progress.standing == Standing::Leading => {
+            // Before it is known where the logs part, what is released over there says nothing about the tail here.
+            Role::Follower(_) if is_present && group.source == Some(peer) => {
                 group.note_released(progress.released);
             }
             _ => {}
