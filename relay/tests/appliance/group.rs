@@ -1,5 +1,6 @@
 //! A group of real `relayd` on loopback with a witness, for tests.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use relay_journal::reader::JournalDir;
@@ -7,6 +8,7 @@ use relay_journal::segment;
 use relay_wire::id::Position;
 
 use super::asker::SECRET;
+use super::hosts::Host;
 use super::witness::Witness;
 use super::{Appliance, LIMIT, Shape, eventually, free_port, relayd, run, text};
 
@@ -23,6 +25,10 @@ pub struct GroupShape {
     /// More lines of `[stream.group]`.
     pub more: String,
     pub shape: Shape,
+    /// Where they run, nodes first and the witness last; none for this machine.
+    pub hosts: Vec<Host>,
+    /// Where their journals lie, if not beside their configurations.
+    pub disks: Vec<PathBuf>,
 }
 
 impl Default for GroupShape {
@@ -32,6 +38,8 @@ impl Default for GroupShape {
             min_copies: 1,
             more: String::new(),
             shape: Shape::default(),
+            hosts: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -52,6 +60,7 @@ impl Group {
             .arg("init-group")
             .arg("--config")
             .arg(group.nodes[0].config_path());
+        group.nodes[0].shape.host.place(&mut command);
         for node in &group.nodes {
             command.arg("--journal").arg(node.directory());
         }
@@ -62,20 +71,22 @@ impl Group {
 
     /// Formatted, without a membership record.
     pub fn formatted(wanted: &GroupShape) -> Self {
-        let witness = Witness::started("");
+        let host = |place: usize| wanted.hosts.get(place).cloned().unwrap_or_default();
+        let witness = Witness::started_on(host(wanted.nodes), "");
         let secret: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
         let mirror_ports: Vec<u16> = (0..wanted.nodes).map(|_| free_port()).collect();
         let nodes = (0..wanted.nodes).map(|place| {
             let peers: Vec<String> = (0..wanted.nodes)
                 .filter(|other| *other != place)
                 .map(|other| {
-                    let port = mirror_ports[other];
-                    format!("{{ node = {}, address = \"127.0.0.1:{port}\" }}", other + 1)
+                    let address = format!("{}:{}", host(other).address, mirror_ports[other]);
+                    format!("{{ node = {}, address = \"{address}\" }}", other + 1)
                 })
                 .collect();
             let section = format!(
-                "[stream.group]\nmirror_listen = \"127.0.0.1:{}\"\nsecret = \"{secret}\"\n\
+                "[stream.group]\nmirror_listen = \"{}:{}\"\nsecret = \"{secret}\"\n\
                  peers = [{}]\nmin_copies = {}\n{}\n[stream.group.arbiter]\n{}",
+                host(place).address,
                 mirror_ports[place],
                 peers.join(", "),
                 wanted.min_copies,
@@ -85,6 +96,8 @@ impl Group {
             Appliance::formatted(Shape {
                 node: place as u64 + 1,
                 group: section,
+                host: host(place),
+                disk: wanted.disks.get(place).cloned(),
                 ..wanted.shape.clone()
             })
         });
