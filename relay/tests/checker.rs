@@ -46,7 +46,16 @@ fn every_broken_rule_is_found() {
         checksum: 1,
         ..seen(1, 1)
     };
+    let earlier = Seen {
+        received_ns: 0,
+        ..seen(2, 2)
+    };
     let broken = [
+        (
+            "received before",
+            history(&[], &[seen(1, 1), earlier]),
+            whole(),
+        ),
         ("lost", history(&[], &[seen(1, 2)]), whole()),
         ("lost", history(&[], &[seen(1, 1), seen(2, 1)]), whole()),
         ("place", history(&[], &[seen(2, 2)]), whole()),

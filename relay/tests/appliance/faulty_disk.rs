@@ -202,6 +202,13 @@ impl FaultyDisk {
         }));
     }
 
+    /// Waits until a stall for a while is over.
+    pub fn await_moving(&mut self) {
+        for timer in self.timers.drain(..) {
+            timer.join().expect("the timer went well");
+        }
+    }
+
     /// From now on a sync is answered and makes nothing durable.
     pub fn lie(&self) {
         self.faults().model.lies = true;
@@ -230,9 +237,6 @@ impl FaultyDisk {
 impl Drop for FaultyDisk {
     fn drop(&mut self) {
         self.resume();
-        for timer in self.timers.drain(..) {
-            let _ = timer.join();
-        }
         self.unmount();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Publishers note every acknowledgement, subscribers every delivery. Afterwards the rules are checked:
 //! * every subscriber saw seq 1, 2, 3 ... without a gap, and all of them the same record at each seq;
+//! * the times of receipt never go backwards;
 //! * of every publisher the messages came in its own order, each once, each with the payload it was sent with;
 //! * what was acknowledged is in every complete journal, once, at the seq that the acknowledgement named;
 //! * what was delivered is in every complete journal at the seq where it was delivered;
@@ -38,6 +39,8 @@ pub struct Seen {
     pub publisher: u64,
     pub incarnation: u64,
     pub publisher_seq: u64,
+    /// When the relay received it, ns UTC.
+    pub received_ns: u64,
     pub checksum: u32,
     pub payload_hash: u64,
 }
@@ -50,6 +53,7 @@ impl Seen {
             publisher,
             incarnation: 1,
             publisher_seq,
+            received_ns: seq,
             checksum: 0,
             payload_hash: hash(&payload_of(publisher, publisher_seq)),
         }
@@ -61,6 +65,7 @@ impl Seen {
             publisher: record.publisher().get(),
             incarnation: record.incarnation().get(),
             publisher_seq: record.publisher_seq().get(),
+            received_ns: record.receive_time_ns(),
             checksum: record.checksum(),
             payload_hash: hash(record.payload()),
         }
@@ -129,11 +134,11 @@ impl History {
         newest.collect()
     }
 
-    /// The highest seq delivered to anybody, at this moment.
-    pub fn delivered_through(&self) -> u64 {
+    /// The newest record delivered to anybody, at this moment.
+    pub fn newest_delivered(&self) -> Option<Seen> {
         let noted = self.noted();
         let last = noted.delivered.iter().filter_map(|seen| seen.last());
-        last.map(|seen| seen.seq).max().unwrap_or(0)
+        last.max_by_key(|seen| seen.seq).copied()
     }
 
     /// Checks everything; the first rule that is broken.
@@ -246,13 +251,18 @@ impl Journal {
     }
 }
 
-/// Seqs without a gap from 1, and of every publisher its own order, each message once.
+/// Seqs without a gap from 1, times in order, and of every publisher its own order, each message once.
 fn check_order(who: &str, seen: &[Seen]) -> Result<(), String> {
     let mut next = BTreeMap::new();
+    let mut newest_ns = 0;
     for (seq, seen) in (1..).zip(seen) {
         if seen.seq != seq {
             return Err(format!("{who}: {seen:?} in the place of seq {seq}"));
         }
+        if seen.received_ns < newest_ns {
+            return Err(format!("{who}: {seen:?} was received before {newest_ns}"));
+        }
+        newest_ns = seen.received_ns;
         let publisher = (seen.publisher, seen.incarnation);
         let expected = next.entry(publisher).or_insert(1_u64);
         if seen.publisher_seq != *expected {

@@ -12,20 +12,29 @@
 #[path = "../appliance/mod.rs"]
 mod appliance;
 
+mod clocks;
+mod disks;
 mod kills;
+mod links;
+mod records;
+mod three;
 
 use std::time::Duration;
 
+use appliance::faulty_disk::FaultyDisk;
 use appliance::group::{Group, GroupShape};
 use appliance::history::{Checked, Journal};
 use appliance::hosts::Network;
 use appliance::load::{Load, LoadShape};
+use appliance::rights::Need;
 
 /// A group under load.
 struct Scene {
     group: Group,
     load: Load,
     network: Option<Network>,
+    /// The nodes' disks; let go after their processes.
+    disks: Vec<FaultyDisk>,
 }
 
 impl Scene {
@@ -38,7 +47,53 @@ impl Scene {
             group,
             load,
             network: None,
+            disks: Vec::new(),
         }
+    }
+
+    /// Every node, the witness and the clients on a host of its own.
+    fn on_hosts(shape: &GroupShape, load: &LoadShape) -> Self {
+        let network = Network::of(shape.nodes + 2);
+        let mut hosts = network.hosts.clone();
+        let clients = hosts.pop().expect("the last host");
+        let group = Group::started(&GroupShape {
+            hosts,
+            ..shape.clone()
+        });
+        let load = LoadShape {
+            host: clients,
+            ..load.clone()
+        };
+        let load = Load::started(&group.addresses(), &load);
+        load.await_more(100);
+        Self {
+            group,
+            load,
+            network: Some(network),
+            disks: Vec::new(),
+        }
+    }
+
+    /// Every journal on a disk of its own that can fail.
+    fn on_faulty_disks(shape: &GroupShape, load: &LoadShape) -> Self {
+        let disks: Vec<FaultyDisk> = (0..shape.nodes).map(|_| FaultyDisk::mounted()).collect();
+        let shape = GroupShape {
+            disks: disks.iter().map(|disk| disk.path().to_owned()).collect(),
+            ..shape.clone()
+        };
+        Self {
+            disks,
+            ..Self::on_loopback(&shape, load)
+        }
+    }
+
+    fn network(&mut self) -> &mut Network {
+        self.network.as_mut().expect("there are hosts")
+    }
+
+    /// The witness's host.
+    fn witness(&self) -> usize {
+        self.group.nodes.len()
     }
 
     /// Waits until all running nodes are in sync and messages flow; who leads.
@@ -93,3 +148,9 @@ fn rounds(short: u64) -> u64 {
 
 /// The default time after which a node that says nothing is suspected, several times over.
 const SUSPECTED: Duration = Duration::from_millis(1_000);
+
+/// What the tests on hosts need.
+const HOSTS: [Need; 2] = [Need::Root, Need::Network];
+
+/// What the tests on disks that fail need.
+const DISKS: [Need; 2] = [Need::Root, Need::Fuse];
