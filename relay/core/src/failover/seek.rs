@@ -29,7 +29,10 @@ impl Failover {
         if self.is_primary_heard(now_ns) && self.handed_over_ns.is_none() {
             return;
         }
-        if self.is_read_wanted || now_ns >= self.read_ns + REFRESH_NS {
+        // A record older than the epoch joined says nothing about that epoch's primary.
+        let known = registers.membership.epoch;
+        let is_older = self.joined.is_some_and(|joined| joined.epoch > known);
+        if self.is_read_wanted || is_older || now_ns >= self.read_ns + REFRESH_NS {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }

@@ -2,7 +2,7 @@
 
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
-use relay_wire::peer::{Envelope, History, HistoryEntry, PeerMessage, Progress, Standing};
+use relay_wire::peer::{Envelope, History, HistoryEntry, PeerMessage, Progress};
 use relay_wire::proof::Nonce;
 
 use super::{Group, Node, NodeEffect, Note, Role};
@@ -208,11 +208,17 @@ impl Node {
         group.failover.on_progress(peer, epoch, progress);
         let is_present = epoch == group.failover.epoch() && epoch.get() > 0;
         match &mut self.role {
-            Role::Primary(primary) if is_present => {
+            Role::Primary(primary) => {
                 let mirror = &mut group.mirrors[peer as usize];
-                mirror.on_progress(progress, &primary.sequence, now.mono_ns);
+                if is_present {
+                    mirror.on_progress(progress, &primary.sequence, now.mono_ns);
+                } else if mirror.is_streaming() {
+                    // It left the epoch after it had told its log: it has to be asked again.
+                    mirror.reset();
+                }
             }
-            Role::Follower(_) if is_present && progress.standing == Standing::Leading => {
+            // Before the logs are known to be one, what the primary released says nothing about this node's.
+            Role::Follower(_) if is_present && group.source == Some(peer) => {
                 group.note_released(progress.released);
             }
             _ => {}
