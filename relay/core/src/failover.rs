@@ -448,6 +448,10 @@ impl Failover {
         if !is_again {
             self.joined = None;
         }
+        // Who asks to be followed leads, also before it says so.
+        let view = &mut self.peers[peer as usize];
+        view.epoch = membership.epoch;
+        view.progress.standing = Standing::Leading;
         self.joining = Some(*membership);
         self.wanted.promised = self.wanted.promised.max(membership.epoch);
         self.wanted.committed = membership.epoch;

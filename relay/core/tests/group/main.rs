@@ -129,6 +129,36 @@ fn a_tail_of_its_own_is_not_taken_for_released() {
     }
 }
 
+/// Goal: what a new primary released is not taken for a release of the old tail. Method: the returning node hears the primary's
+/// progress after it joined, and before it hears where the logs part.
+#[test]
+fn a_tail_nobody_released_is_set_aside_whatever_was_released_since() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.machines[1].holds_writes = true;
+    cluster.publisher.wanted += 1;
+    cluster.step();
+    cluster.step();
+    cluster.kill(0, 4);
+    cluster.machines[1].holds_writes = false;
+    cluster.publish(10);
+    cluster.start(0);
+    let is_connected = |cluster: &Cluster, at: usize| {
+        let node = cluster.machines[at].node.as_ref().unwrap();
+        node.peers().all(|peer| peer.is_connected)
+    };
+    cluster.until("both are connected", |cluster| {
+        is_connected(cluster, 0) && is_connected(cluster, 1)
+    });
+    cluster.cut.insert((0, 1));
+    cluster.pass(50, |_| false);
+    assert_eq!(cluster.standing(0), Standing::Following);
+    cluster.cut.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(10);
+    cluster.verify();
+}
+
 #[test]
 fn a_primary_cut_off_from_its_standby_drops_it_and_goes_on() {
     let mut cluster = Cluster::running(2, 1);
