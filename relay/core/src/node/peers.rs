@@ -4,7 +4,7 @@ use relay_journal::block::{self, HEADER_LENGTH};
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
 use relay_wire::peer::{
-    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress, Standing,
+    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress,
 };
 use relay_wire::proof::Nonce;
 
