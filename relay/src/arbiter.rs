@@ -14,9 +14,13 @@
 //! happened is never guessed in the cheaper direction; the thread decides nothing about membership.
 //!
 //! * [`config`]: what an operator writes;
-//! * [`witness`], [`etcd`]: one connection each.
+//! * `witness`, `etcd`: one connection each.
 
 pub mod config;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(not(feature = "etcd"))]
+#[path = "arbiter/etcd_absent.rs"]
 mod etcd;
 mod witness;
 
@@ -47,6 +51,7 @@ const PAUSE_MOST: Duration = Duration::from_millis(100);
 const TELL_PAUSE: Duration = Duration::from_secs(10);
 
 /// How far something is that takes its time.
+#[cfg_attr(not(feature = "etcd"), expect(dead_code))]
 enum Progress {
     Done,
     /// Under way; to be asked about again.

@@ -300,6 +300,49 @@ impl Storage {
         Ok(())
     }
 
+    /// Writes a good block over a damaged one, durably.
+    pub(crate) fn mend(&self, position: Position, bytes: &[u8]) -> Result<(), StorageError> {
+        let geometry = self.superblock.geometry();
+        let path = segment_path(&self.directory, geometry.segment_of(position));
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DSYNC)
+            .open(&path)
+            .and_then(|file| file.write_all_at(bytes, geometry.offset_of(position)))
+            .map_err(at("mending a block", &path))
+    }
+
+    /// The end of what lies in the prepared space from `position` on, at a multiple of the block alignment: behind it all is
+    /// zero.
+    pub(crate) fn written_end(&self, position: Position) -> Result<Position, StorageError> {
+        let geometry = self.superblock.geometry();
+        let unit = u64::from(geometry.block_alignment());
+        let listed = relay_journal::source::list_segments(&self.directory)
+            .map_err(at("listing the segments", &self.directory))?;
+        let mut bytes = vec![0; 1 << 20];
+        for segment in listed.iter().rev() {
+            let start = geometry.start_of(segment.index);
+            let path = segment_path(&self.directory, segment.index);
+            let file = File::open(&path).map_err(at("opening a segment", &path))?;
+            let mut end = segment.length;
+            while end > 0 {
+                let step = end.min(bytes.len() as u64);
+                end -= step;
+                let piece = &mut bytes[..step as usize];
+                file.read_exact_at(piece, end)
+                    .map_err(at("looking for the log's end", &path))?;
+                if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
+                    let found = start.plus((end + last as u64 + 1).next_multiple_of(unit));
+                    return Ok(found.max(position));
+                }
+            }
+            if start <= position {
+                break;
+            }
+        }
+        Ok(position)
+    }
+
     /// Copies `length` bytes of the log from `position` on into a file of its own, durably; its path. A file that is there
     /// already stays: an attempt before made it, when more of the log was left.
     pub(crate) fn set_aside(

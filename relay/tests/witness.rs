@@ -495,6 +495,7 @@ fn a_full_disk_is_nothing_and_a_failed_one_is_final() {
     let disk = SmallDisk::new(32 << 20);
     let home = tempfile::tempdir_in(&disk.mounted).unwrap();
     let mut witness = Witness::formatted("", home);
+    witness.log_path = disk.beside("log");
     witness.start();
     let mut client = witness.client();
     let mut bystander = witness.client();

@@ -83,6 +83,7 @@ pub(super) enum Kind {
 
 /// How to reach etcd.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "etcd"), expect(dead_code))]
 pub(super) struct EtcdConfig {
     pub(super) endpoints: Vec<String>,
     pub(super) prefix: String,
@@ -93,6 +94,7 @@ pub(super) struct EtcdConfig {
 
 /// Whom to trust and who to be, PEM.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "etcd"), expect(dead_code))]
 pub(super) struct Tls {
     pub(super) ca: Vec<u8>,
     /// Certificate and key.

@@ -287,9 +287,16 @@ impl ReplicateAgent {
     }
 
     fn place_of(&self, link: LinkId) -> Option<u32> {
+        let is_it = |connection: &Option<Connection>| {
+            let connection = connection.as_ref();
+            connection.is_some_and(|connection| connection.is_open && connection.link == link)
+        };
         let place = self.by_link[link.index as usize];
-        let connection = self.table.get(place as usize)?.as_ref()?;
-        (connection.link == link).then_some(place)
+        if self.table.get(place as usize).is_some_and(is_it) {
+            return Some(place);
+        }
+        // The node may have given the number out again before this one's end was carried out.
+        self.table.iter().position(is_it).map(|at| at as u32)
     }
 
     fn dial(&mut self, ring: &mut Ring, node: &mut Node, peer: u32, now: Now) {

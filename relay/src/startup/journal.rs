@@ -4,12 +4,17 @@ use std::time::Instant;
 
 use relay_core::startup as decide;
 use relay_journal::reader::JournalDir;
-use relay_journal::recovery::{Decision, Recovered, recover};
+use relay_journal::recovery::{Decision, Finding, Recovered, RecoveryError, recover};
 use relay_wire::id::{Epoch, Position};
+use relay_wire::peer::Envelope;
 
 use super::StartError;
-use crate::config::StreamConfig;
+use crate::config::{GroupConfig, StreamConfig};
+use crate::repair::{self, Asker, Remedy};
 use crate::storage::{Segments, Storage};
+
+/// Most blocks fetched from peers at one start; more are a reason to replace the disk.
+const REPAIRS_MAX: u32 = 1_000;
 
 /// What recovery leaves for the start.
 pub(super) struct Ready {
@@ -44,11 +49,8 @@ pub(super) fn recover_for_writing(
     storage: &mut Storage,
 ) -> Result<Ready, StartError> {
     let begun = Instant::now();
+    let recovered = recover_or_repair(config, storage)?;
     let superblock = *storage.superblock();
-    let journal = JournalDir::open(&config.directory)?;
-    let tables = journal.newest_tables()?;
-    let mut source = journal.source()?;
-    let recovered = recover(&mut source, &superblock, tables, &mut |_| {})?;
     let was_clean = decide::was_clean(&recovered.tables, &superblock);
     let is_torn = recovered.decision == Decision::CutTorn;
     if is_torn && config.group.is_some() {
@@ -89,6 +91,102 @@ pub(super) fn recover_for_writing(
         epoch,
         was_clean,
     })
+}
+
+/// Reads the log; where a node of a group finds it damaged, its peers are asked for what is missing, block by block.
+fn recover_or_repair(
+    config: &StreamConfig,
+    storage: &mut Storage,
+) -> Result<Recovered, StartError> {
+    let mut repaired = 0;
+    loop {
+        let superblock = *storage.superblock();
+        let journal = JournalDir::open(&config.directory)?;
+        let tables = journal.newest_tables()?;
+        let mut source = journal.source()?;
+        let error = match recover(&mut source, &superblock, tables, &mut |_| {}) {
+            Ok(recovered) => return Ok(recovered),
+            Err(error) => error,
+        };
+        let (Some(group), RecoveryError::Rotten(finding)) = (&config.group, &error) else {
+            return Err(error.into());
+        };
+        if repaired >= REPAIRS_MAX {
+            return Err(format!(
+                "{error}. {repaired} blocks were fetched from peers already: this disk is not to be \
+                 trusted. Replace it, make a journal with `relayd format` and start again"
+            )
+            .into());
+        }
+        repaired += 1;
+        repair(config, group, storage, finding).map_err(|said| {
+            format!("{error}. No peer could help: {said}. Start this node again when one can")
+        })?;
+    }
+}
+
+/// Mends the damaged place from a peer, or cuts the log there where the node that leads goes on otherwise.
+fn repair(
+    config: &StreamConfig,
+    group: &GroupConfig,
+    storage: &mut Storage,
+    finding: &Finding,
+) -> Result<(), StartError> {
+    let superblock = *storage.superblock();
+    let mut process = [0; 8];
+    getrandom::fill(&mut process)?;
+    let peers: Vec<_> = group
+        .peers
+        .iter()
+        .map(|(peer, address)| (peer.node, *address))
+        .collect();
+    let asker = Asker {
+        envelope: Envelope {
+            stream: superblock.stream,
+            epoch: Epoch(0),
+            incarnation: superblock.disk_incarnation,
+        },
+        node: superblock.node,
+        process: u64::from_le_bytes(process),
+        secret: &group.secret,
+        peers: &peers,
+    };
+    match repair::remedy(&asker, finding, superblock.block_alignment) {
+        Remedy::Write { from, bytes } => {
+            storage.mend(finding.position, &bytes)?;
+            tracing::warn!(
+                stream = config.name,
+                position = %finding.position,
+                bytes = bytes.len(),
+                %from,
+                "a damaged block was fetched from a peer and written in its place"
+            );
+            Ok(())
+        }
+        Remedy::Cut(leader) => {
+            tracing::warn!(
+                stream = config.name,
+                position = %finding.position,
+                %leader,
+                "the log is damaged here and the primary has no such block"
+            );
+            storage.update(|next| {
+                next.unknown_tail.get_or_insert(finding.position);
+                next.clean = None;
+            })?;
+            let log_end = storage.written_end(finding.position)?;
+            cut(
+                config,
+                storage,
+                &Cut {
+                    position: finding.position,
+                    log_end,
+                    epoch: superblock.committed,
+                },
+            )
+        }
+        Remedy::None(said) => Err(said.into()),
+    }
 }
 
 fn tell_cut(config: &StreamConfig, position: Position, bytes: u64) {

@@ -1,5 +1,6 @@
 //! A group of real `relayd` on loopback with a witness, for tests.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use relay_journal::reader::JournalDir;
@@ -7,6 +8,7 @@ use relay_journal::segment;
 use relay_wire::id::Position;
 
 use super::asker::SECRET;
+use super::hosts::Host;
 use super::witness::Witness;
 use super::{Appliance, LIMIT, Shape, eventually, free_port, relayd, run, text};
 
@@ -23,6 +25,10 @@ pub struct GroupShape {
     /// More lines of `[stream.group]`.
     pub more: String,
     pub shape: Shape,
+    /// Where they run, nodes first and the witness last; none for this machine.
+    pub hosts: Vec<Host>,
+    /// Where their journals lie, if not beside their configurations.
+    pub disks: Vec<PathBuf>,
 }
 
 impl Default for GroupShape {
@@ -32,6 +38,8 @@ impl Default for GroupShape {
             min_copies: 1,
             more: String::new(),
             shape: Shape::default(),
+            hosts: Vec::new(),
+            disks: Vec::new(),
         }
     }
 }
@@ -52,6 +60,7 @@ impl Group {
             .arg("init-group")
             .arg("--config")
             .arg(group.nodes[0].config_path());
+        group.nodes[0].shape.host.place(&mut command);
         for node in &group.nodes {
             command.arg("--journal").arg(node.directory());
         }
@@ -62,20 +71,22 @@ impl Group {
 
     /// Formatted, without a membership record.
     pub fn formatted(wanted: &GroupShape) -> Self {
-        let witness = Witness::started("");
+        let host = |place: usize| wanted.hosts.get(place).cloned().unwrap_or_default();
+        let witness = Witness::started_on(host(wanted.nodes), "");
         let secret: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
         let mirror_ports: Vec<u16> = (0..wanted.nodes).map(|_| free_port()).collect();
         let nodes = (0..wanted.nodes).map(|place| {
             let peers: Vec<String> = (0..wanted.nodes)
                 .filter(|other| *other != place)
                 .map(|other| {
-                    let port = mirror_ports[other];
-                    format!("{{ node = {}, address = \"127.0.0.1:{port}\" }}", other + 1)
+                    let address = format!("{}:{}", host(other).address, mirror_ports[other]);
+                    format!("{{ node = {}, address = \"{address}\" }}", other + 1)
                 })
                 .collect();
             let section = format!(
-                "[stream.group]\nmirror_listen = \"127.0.0.1:{}\"\nsecret = \"{secret}\"\n\
+                "[stream.group]\nmirror_listen = \"{}:{}\"\nsecret = \"{secret}\"\n\
                  peers = [{}]\nmin_copies = {}\n{}\n[stream.group.arbiter]\n{}",
+                host(place).address,
                 mirror_ports[place],
                 peers.join(", "),
                 wanted.min_copies,
@@ -85,6 +96,8 @@ impl Group {
             Appliance::formatted(Shape {
                 node: place as u64 + 1,
                 group: section,
+                host: host(place),
+                disk: wanted.disks.get(place).cloned(),
                 ..wanted.shape.clone()
             })
         });
@@ -115,11 +128,14 @@ impl Group {
         counters.get(label).copied().unwrap_or(0)
     }
 
-    /// Place of the node that runs and leads, if there is one.
+    /// Place of the node that runs and leads, if there is one. A frozen one may have been superseded without knowing.
     pub fn leader(&self) -> Option<usize> {
-        (0..self.nodes.len()).find(|&place| {
-            self.nodes[place].process.is_some() && self.counter(place, "group.standing") == LEADING
-        })
+        (0..self.nodes.len())
+            .filter(|&place| {
+                self.nodes[place].process.is_some()
+                    && self.counter(place, "group.standing") == LEADING
+            })
+            .max_by_key(|&place| self.counter(place, "group.epoch"))
     }
 
     /// Waits until a node other than `not` leads; its place.
@@ -132,7 +148,7 @@ impl Group {
         leader.unwrap()
     }
 
-    /// Waits until every node that runs is in the set of one that leads.
+    /// Waits until every node that runs is in the set of one that leads, and acknowledges in its epoch.
     pub fn await_in_sync(&self) -> usize {
         let running = self.nodes.iter().filter(|n| n.process.is_some()).count();
         let mut leader = None;
@@ -140,22 +156,26 @@ impl Group {
             leader = self.leader();
             leader.is_some_and(|place| {
                 let members = self.counter(place, "group.members");
-                let connected = self.connected_members(place);
-                members as usize == running && connected + 1 == running
+                members as usize == running && self.copies(place) == running
             })
         });
         leader.unwrap()
     }
 
-    /// Peers that are connected and in the set, as the node at `place` sees it.
-    fn connected_members(&self, place: usize) -> usize {
+    /// Copies of what is released, as the primary at `place` sees it: its own and those of members.
+    fn copies(&self, place: usize) -> usize {
         let counters = self.nodes[place].counters();
-        let holds = |node: usize, what: &str| {
-            counters.get(&format!("peer.{node}.{what}")).copied() == Some(1)
-        };
-        (1..=self.nodes.len())
-            .filter(|&node| holds(node, "is_connected") && holds(node, "is_member"))
-            .count()
+        let counter = |label: &str| counters.get(label).copied().unwrap_or(0);
+        let released = counter("position.released");
+        let held = (1..=self.nodes.len()).filter(|node| {
+            let of_peer = |what: &str| counter(&format!("peer.{node}.{what}"));
+            of_peer("is_connected") == 1
+                && of_peer("is_member") == 1
+                && of_peer("standing") == FOLLOWING
+                && of_peer("mirrored") > 0
+                && of_peer("mirrored") >= released
+        });
+        1 + held.count()
     }
 
     /// As [`eventually`], with the nodes' logs where it fails.
@@ -167,6 +187,13 @@ impl Group {
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
+    }
+
+    pub fn log_paths(&self) -> Vec<std::path::PathBuf> {
+        self.nodes
+            .iter()
+            .map(|node| node.home.path().join("log"))
+            .collect()
     }
 
     pub fn logs(&self) -> String {

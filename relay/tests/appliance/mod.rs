@@ -4,8 +4,13 @@
 
 pub mod asker;
 pub mod disk;
+pub mod faulty_disk;
 pub mod flow;
 pub mod group;
+pub mod history;
+pub mod hosts;
+pub mod load;
+pub mod rights;
 pub mod witness;
 
 use std::collections::BTreeMap;
@@ -33,6 +38,10 @@ pub struct Shape {
     pub rate_limit: u32,
     /// The group's section, where there is one.
     pub group: String,
+    /// Where it runs.
+    pub host: hosts::Host,
+    /// Where the journal lies, if not beside the configuration.
+    pub disk: Option<PathBuf>,
 }
 
 impl Default for Shape {
@@ -47,6 +56,8 @@ impl Default for Shape {
             limits: "ring = \"8MiB\"\npublishers = 16\nheartbeat_ms = 500".to_owned(),
             rate_limit: 0,
             group: String::new(),
+            host: hosts::Host::default(),
+            disk: None,
         }
     }
 }
@@ -132,6 +143,12 @@ impl Appliance {
             shape,
             process: None,
         };
+        if let Some(disk) = &appliance.shape.disk {
+            let journal = disk.join("stream");
+            std::fs::create_dir(&journal).unwrap();
+            std::fs::File::open(disk).unwrap().sync_all().unwrap();
+            std::os::unix::fs::symlink(journal, appliance.directory()).unwrap();
+        }
         appliance.write_config();
         appliance
     }
@@ -163,9 +180,9 @@ impl Appliance {
         } = &self.shape;
         let mut config = format!(
             "node = {node}\n[[stream]]\nid = {stream}\nname = \"test\"\n\
-             listen = \"127.0.0.1:{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
+             listen = \"{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
              [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n{group}",
-            self.port,
+            self.address(),
             self.directory().display(),
         );
         for publisher in 1..=8 {
@@ -202,6 +219,7 @@ impl Appliance {
             .append(true)
             .open(&self.log_path)
             .unwrap();
+        self.shape.host.place(command);
         let mut child = command
             .arg("run")
             .arg("--config")
@@ -227,7 +245,7 @@ impl Appliance {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.shape.host.address, self.port)
     }
 
     pub fn pid(&self) -> i32 {

@@ -9,6 +9,7 @@ use relay_client::wire::id::NodeId;
 use relay_client::witness::WitnessClient;
 
 use super::asker::SECRET;
+use super::hosts::Host;
 use super::{LIMIT, Launched, free_port, launch, relayd, run, scratch, text};
 
 /// A directory with a witness's configuration and store, and maybe the running process.
@@ -16,16 +17,26 @@ pub struct Witness {
     pub home: tempfile::TempDir,
     pub port: u16,
     pub limits: String,
+    /// Where it runs.
+    pub host: Host,
+    /// Where the log goes: not on a disk that a test lets fail.
+    pub log_path: PathBuf,
     pub process: Option<Launched>,
 }
 
 impl Witness {
     /// A store is made; nothing runs yet.
     pub fn formatted(limits: &str, home: tempfile::TempDir) -> Self {
+        Self::formatted_on(Host::default(), limits, home)
+    }
+
+    pub fn formatted_on(host: Host, limits: &str, home: tempfile::TempDir) -> Self {
         let witness = Self {
+            log_path: home.path().join("log"),
             home,
             port: free_port(),
             limits: limits.to_owned(),
+            host,
             process: None,
         };
         witness.write_config();
@@ -35,7 +46,11 @@ impl Witness {
     }
 
     pub fn started(limits: &str) -> Self {
-        let mut witness = Self::formatted(limits, scratch());
+        Self::started_on(Host::default(), limits)
+    }
+
+    pub fn started_on(host: Host, limits: &str) -> Self {
+        let mut witness = Self::formatted_on(host, limits, scratch());
         witness.start();
         witness
     }
@@ -43,9 +58,9 @@ impl Witness {
     pub fn write_config(&self) {
         let hex: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
         let config = format!(
-            "[witness]\nlisten = \"127.0.0.1:{}\"\ndirectory = \"{}\"\nsecret = \"{hex}\"\n\
+            "[witness]\nlisten = \"{}\"\ndirectory = \"{}\"\nsecret = \"{hex}\"\n\
              [witness.limits]\n{}\n",
-            self.port,
+            self.address(),
             self.directory().display(),
             self.limits
         );
@@ -65,7 +80,7 @@ impl Witness {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::new(self.host.address, self.port)
     }
 
     /// The arbiter section of a node that uses it.
@@ -83,6 +98,7 @@ impl Witness {
 
     pub fn command(&self) -> Command {
         let mut command = relayd();
+        self.host.place(&mut command);
         command
             .arg("witness")
             .arg("--config")
@@ -97,8 +113,7 @@ impl Witness {
 
     /// Starts and waits for `ready`; otherwise what it said.
     pub fn try_start(&mut self) -> Result<(), String> {
-        let log = self.home.path().join("log");
-        let launched = launch(&mut self.command(), &log)?;
+        let launched = launch(&mut self.command(), &self.log_path)?;
         assert_eq!(
             launched.line,
             format!("ready witness listen={}", self.address())
@@ -147,7 +162,7 @@ impl Witness {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     /// A number from the process's status, such as `Threads` or `VmRSS` (KiB).

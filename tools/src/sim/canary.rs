@@ -11,6 +11,8 @@ pub(crate) enum Canary {
     SyncErrorRetried,
     /// What a killed process left is counted as released without making it durable first.
     UnsyncedTailTrusted,
+    /// The generation of the superblock that was read is not made durable before the other is written over.
+    UnsyncedSuperblockTrusted,
     /// A start cuts one block more than recovery says.
     CutTooFar,
     /// A start goes on in the epoch before.

@@ -40,6 +40,11 @@ impl Scene<'_> {
         self.history.note(self.queue.now_ns(), note);
     }
 
+    /// Whether a node leads an epoch below one the client has seen already: it is the primary of before, and does not know.
+    pub(crate) const fn is_behind(&self, epoch: u64, seen: u64) -> bool {
+        self.parameters.cast.nodes > 1 && epoch < seen
+    }
+
     /// A client knows of something that was released and is not there any more. Within the promise that is the end of the
     /// run; beyond it, it is the alarm that has to be raised.
     pub(crate) fn raise(&mut self, what: String) {

@@ -15,6 +15,7 @@
 //! A group needs no other structure: nodes beyond the first are further places in `nodes`, their links are connections with
 //! [`Owner::Node`] at both ends, and the arbiter has a host of its own ([`crate::faults::Cast::arbiter_host`]).
 
+use crate::arbiter::{Arbiter, ArbiterEvent};
 use crate::canary::Canary;
 use crate::client::publisher::Publisher;
 use crate::client::stranger::{self, STRANGER};
@@ -22,7 +23,7 @@ use crate::client::subscriber::Subscriber;
 use crate::client::{Client, Scene};
 use crate::clock::{MILLISECOND, Queue, SECOND};
 use crate::disk::{Disk, Image, OpId};
-use crate::history::History;
+use crate::history::{History, Note};
 use crate::ledger::Ledger;
 use crate::network::{EndId, Network, NetworkEvent, Owner, Signal};
 use crate::node::Node;
@@ -42,6 +43,7 @@ const AT_ONCE_MAX: u64 = 100_000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Network(NetworkEvent),
+    Arbiter(ArbiterEvent),
     /// A process has its turn.
     Turn {
         node: usize,
@@ -60,6 +62,12 @@ pub(crate) enum Event {
     Disk {
         node: usize,
         op: OpId,
+    },
+    /// A start that asks its peers for a block has waited long enough for this one.
+    RepairTimeout {
+        node: usize,
+        process: u32,
+        peer: usize,
     },
     /// Somebody starts a node, if no process came in between.
     Start {
@@ -115,6 +123,7 @@ pub(crate) struct Cluster<'a> {
     network: Network,
     nodes: Vec<Node>,
     disks: Vec<Disk>,
+    arbiter: Arbiter,
     clients: Vec<Client>,
     ledger: Ledger,
     history: &'a mut History,
@@ -164,6 +173,7 @@ impl<'a> Cluster<'a> {
             network: Network::new(parameters.conduct, cast.hosts(), Random::of(seed, 2)),
             nodes,
             disks,
+            arbiter: Arbiter::new(cast.arbiter_host(), Random::of(seed, 4)),
             clients: publishers.chain(subscribers).collect(),
             ledger: Ledger::new(STREAM, parameters.contents),
             history,
@@ -208,6 +218,11 @@ impl<'a> Cluster<'a> {
     }
 
     fn begin(&mut self) {
+        if self.nodes.len() > 1 {
+            let incarnations: Vec<u64> = self.disks.iter().map(Disk::incarnation).collect();
+            self.arbiter
+                .create(&self.parameters.first_record(&incarnations));
+        }
         for node in 0..self.nodes.len() {
             self.queue.at(0, Event::Start { node, process: 0 });
         }
@@ -252,12 +267,17 @@ impl<'a> Cluster<'a> {
         self.is_at_rest.then_some(Ending::AtRest)
     }
 
-    fn complain(&self) -> ! {
-        let waiting: Vec<String> = self
-            .clients
-            .iter()
+    fn complain(&mut self) -> ! {
+        let clients = self.clients.iter();
+        let mut waiting: Vec<String> = clients
             .filter_map(|client| client.waits_for(&self.ledger))
             .collect();
+        if self.nodes.len() > 1 {
+            let nodes = self.nodes.iter_mut().enumerate();
+            waiting.extend(nodes.map(|(index, node)| format!("node {index} {}", node.describe())));
+            let record = self.arbiter.record();
+            waiting.push(format!("the arbiter's record is {record:?}"));
+        }
         panic!(
             "{} s after the last fault not everything has come to rest: {}",
             self.parameters.patience_ns / SECOND,
@@ -271,6 +291,7 @@ impl Cluster<'_> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Network(event) => self.on_network(event),
+            Event::Arbiter(event) => self.on_arbiter(event),
             Event::Turn { node, process } => self.on_turn(node, process),
             Event::Tick { node, process } => {
                 if self.nodes[node].process_number() == process {
@@ -281,10 +302,20 @@ impl Cluster<'_> {
             }
             Event::Housekeeping { node, process } => self.on_housekeeping(node, process),
             Event::Disk { node, op } => self.on_disk(node, op),
+            Event::RepairTimeout {
+                node,
+                process,
+                peer,
+            } => {
+                if self.nodes[node].process_number() == process {
+                    self.with_node(node, |node, around| node.on_repair_timeout(peer, around));
+                }
+            }
             Event::Start { node, process } => {
                 if self.nodes[node].process_number() == process {
-                    self.network.on_power_up(node);
+                    self.network.on_power_up(node, &mut self.queue);
                     self.with_node(node, |node, around| node.start(around));
+                    self.end_start(node);
                 }
             }
             Event::Client { client, token } => {
@@ -304,6 +335,8 @@ impl Cluster<'_> {
         work: impl FnOnce(&mut Node, &mut Surroundings<'_>) -> T,
     ) -> T {
         let place = &mut self.nodes[node];
+        let (before, rest) = self.disks.split_at_mut(node);
+        let (disk, after) = rest.split_first_mut().expect("each node has a disk");
         let mut around = Surroundings {
             parameters: self.parameters,
             now: place.clock.read(self.queue.now_ns()),
@@ -311,7 +344,9 @@ impl Cluster<'_> {
             network: &mut self.network,
             history: self.history,
             ledger: &mut self.ledger,
-            disk: &mut self.disks[node],
+            disk,
+            others: [before, after],
+            arbiter: &mut self.arbiter,
             canary: self.canary,
             reported: &mut self.reported,
         };
@@ -405,6 +440,15 @@ impl Cluster<'_> {
         if self.with_node(node, |node, around| node.on_disk(completion, around)) {
             self.ask_for_turn(node);
         }
+        self.end_start(node);
+    }
+
+    /// A start may end in the middle.
+    fn end_start(&mut self, node: usize) {
+        if let Some(fuse) = self.nodes[node].take_burnt_start() {
+            let mut random = Random::of(fuse.seed, 1);
+            self.kill(node, fuse.cuts_power, &mut random);
+        }
     }
 
     fn on_network(&mut self, event: NetworkEvent) {
@@ -415,11 +459,14 @@ impl Cluster<'_> {
             _ if signal == Signal::Incoming => self.on_incoming(end),
             Owner::Nobody => {}
             Owner::Node { node, process } => {
-                if self.nodes[node].process_number() == process
-                    && let Some(process) = self.nodes[node].process()
-                {
+                if self.nodes[node].process_number() != process {
+                    return;
+                }
+                if let Some(process) = self.nodes[node].process() {
                     process.on_signal(end, signal);
                     self.ask_for_turn(node);
+                } else {
+                    self.with_node(node, |node, around| node.on_signal(end, signal, around));
                 }
             }
             Owner::Client {
@@ -433,6 +480,27 @@ impl Cluster<'_> {
                     client.on_signal(end, session, signal, scene);
                 });
             }
+        }
+    }
+
+    fn on_arbiter(&mut self, event: ArbiterEvent) {
+        let before = self.arbiter.record().copied();
+        let (network, queue) = (&mut self.network, &mut self.queue);
+        let heard = self.arbiter.on_event(event, network, queue);
+        if let Some(record) = self.arbiter.record().filter(|now| Some(**now) != before) {
+            let note = Note::Record {
+                epoch: record.epoch.get(),
+                primary: record.primary.get(),
+                members: record.members,
+            };
+            self.history.note(self.queue.now_ns(), note);
+        }
+        if let Some((node, number, reply)) = heard
+            && self.nodes[node].process_number() == number
+            && let Some(process) = self.nodes[node].process()
+        {
+            process.on_arbiter(reply);
+            self.ask_for_turn(node);
         }
     }
 
@@ -469,7 +537,7 @@ impl Cluster<'_> {
             .iter()
             .any(|client| client.waits_for(&self.ledger).is_some());
         let is_served = self.nodes.iter_mut().all(|node| node.process().is_some());
-        if is_busy || is_waiting || !is_served {
+        if is_busy || is_waiting || !is_served || !self.is_group_whole() {
             self.queue.after(20 * MILLISECOND, Event::Look);
             return;
         }
@@ -477,6 +545,23 @@ impl Cluster<'_> {
             self.check_journals();
         }
         self.is_at_rest = true;
+    }
+
+    /// Whether everybody is in the set again, and holds and knows of all that is released.
+    fn is_group_whole(&mut self) -> bool {
+        let count = self.nodes.len();
+        let Some(record) = self.arbiter.record().filter(|_| count > 1) else {
+            return true;
+        };
+        let (epoch, is_full) = (record.epoch, record.members.len() == count);
+        let end = self.ledger.position();
+        is_full
+            && self.nodes.iter_mut().all(|node| {
+                let status = node.process().map(|process| process.machine().status());
+                status.is_some_and(|status| {
+                    status.epoch == epoch && status.durable.point.position >= end
+                })
+            })
     }
 
     /// Every journal, read from its first byte, is what was released and perhaps a little more.
@@ -490,6 +575,7 @@ impl Cluster<'_> {
                 recovered.tail >= end,
                 "node {node}'s journal ends before what is released"
             );
+            self.ledger.compare(node, disk);
             if recovered.tail == end {
                 assert_eq!(
                     recovered.tables,

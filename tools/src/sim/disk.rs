@@ -233,6 +233,7 @@ pub(crate) struct Image {
     superblock: Area,
     checkpoints: Vec<(Position, Vec<u8>)>,
     prepared: u64,
+    incarnation: u64,
 }
 
 /// The disk. See the module's description.
@@ -244,6 +245,11 @@ pub(crate) struct Disk {
     superblock: Area,
     checkpoints: Vec<(Position, Vec<u8>)>,
     prepared: u64,
+    incarnation: u64,
+    /// It lied, was replaced or went back in time: what it promised may be gone.
+    is_doubtful: bool,
+    /// Where each piece of log begins that was set aside.
+    set_aside: Vec<(Position, Vec<u8>)>,
     ops: Vec<Op>,
     free: Vec<u32>,
     ended: u64,
@@ -269,6 +275,9 @@ impl Disk {
             superblock: Area::default(),
             checkpoints: Vec::new(),
             prepared: 0,
+            incarnation: 0,
+            is_doubtful: false,
+            set_aside: Vec::new(),
             ops: Vec::new(),
             free: Vec::new(),
             ended: 0,
@@ -543,6 +552,37 @@ impl Disk {
         self.log.durable_end().min(writes.min().unwrap_or(u64::MAX))
     }
 
+    /// Which disk it is, by the journal made on it.
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Whether what it once promised may be gone.
+    pub(crate) const fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    /// Where nothing but zeroes follows, from `from` on, as a reader sees it.
+    pub(crate) fn written_end(&self, from: Position) -> Position {
+        let mut end = self.prepared.max(from.get());
+        let mut sector = [0; SECTOR];
+        while end > from.get() {
+            self.log.read(end - SECTOR as u64, &mut sector);
+            if sector.iter().any(|&byte| byte != 0) {
+                break;
+            }
+            end -= SECTOR as u64;
+        }
+        Position(end)
+    }
+
+    /// Keeps a copy of the log between two positions in a file of its own.
+    pub(crate) fn set_aside(&mut self, from: Position, end: Position) {
+        let mut bytes = vec![0; end.since(from) as usize];
+        self.log.read(from.get(), &mut bytes);
+        self.set_aside.push((from, bytes));
+    }
+
     /// Both generations of the superblock as a reader sees them.
     pub(crate) fn superblocks(&mut self) -> [[u8; GENERATION_LENGTH]; 2] {
         let mut both = [[0; GENERATION_LENGTH]; 2];
@@ -585,7 +625,8 @@ impl Disk {
     }
 
     /// Writes both generations of the superblock at once, as `relayd format` does, on an otherwise empty disk.
-    pub(crate) fn format(&mut self, generations: [[u8; GENERATION_LENGTH]; 2]) {
+    pub(crate) fn format(&mut self, incarnation: u64, generations: [[u8; GENERATION_LENGTH]; 2]) {
+        self.incarnation = incarnation;
         self.log = Area::default();
         self.superblock = Area::default();
         self.checkpoints.clear();
@@ -607,6 +648,7 @@ impl Disk {
 
     /// Promises of durability are empty until then.
     pub(crate) fn lie(&mut self, until_ns: u64) {
+        self.is_doubtful = true;
         self.lies_until_ns = self.lies_until_ns.max(until_ns);
     }
 
@@ -691,6 +733,7 @@ impl Disk {
             superblock: self.superblock.clone(),
             checkpoints: self.checkpoints.clone(),
             prepared: self.prepared,
+            incarnation: self.incarnation,
         }
     }
 
@@ -700,6 +743,8 @@ impl Disk {
         self.superblock = image.superblock;
         self.checkpoints = image.checkpoints;
         self.prepared = image.prepared;
+        self.incarnation = image.incarnation;
+        self.is_doubtful = true;
         self.recent.clear();
     }
 }

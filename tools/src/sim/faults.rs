@@ -27,6 +27,12 @@ pub(crate) enum Fault {
     CutPower {
         node: usize,
     },
+    /// Killed now, and again in the middle of the start that follows.
+    CrashStarting {
+        node: usize,
+        steps: u32,
+        cuts_power: bool,
+    },
     Stop {
         node: usize,
     },
@@ -82,6 +88,20 @@ pub(crate) enum Fault {
     },
     Blank {
         node: usize,
+    },
+    ArbiterDown {
+        for_ns: u64,
+    },
+    ArbiterSlow {
+        for_ns: u64,
+    },
+    SwapInDoubt,
+    HandOver {
+        node: usize,
+    },
+    Detach {
+        node: usize,
+        for_ns: u64,
     },
     LoseConnection,
     Partition {
@@ -147,6 +167,17 @@ impl core::fmt::Display for Fault {
                 write!(f, "{how} {node} after {effects} more effects")
             }
             Self::CutPower { node } => write!(f, "cut the power of node {node}"),
+            Self::CrashStarting {
+                node,
+                steps,
+                cuts_power,
+            } => {
+                let how = if cuts_power { "cut" } else { "kill" };
+                write!(
+                    f,
+                    "kill node {node}, and {how} it {steps} steps into its start"
+                )
+            }
             Self::Stop { node } => write!(f, "stop node {node} in order"),
             Self::Freeze { node, for_ns } => write!(f, "freeze node {node} for {} ms", ms(for_ns)),
             Self::StepClock { node, by_ms } => write!(f, "step node {node}'s clock by {by_ms} ms"),
@@ -178,6 +209,15 @@ impl core::fmt::Display for Fault {
             Self::Snapshot { node } => write!(f, "somebody copies node {node}'s disk"),
             Self::OldCopy { node } => write!(f, "node {node} gets the copied disk"),
             Self::Blank { node } => write!(f, "node {node} gets a blank disk"),
+            Self::ArbiterDown { for_ns } => {
+                write!(f, "nobody reaches the arbiter for {} ms", ms(for_ns))
+            }
+            Self::ArbiterSlow { for_ns } => write!(f, "a slow arbiter for {} ms", ms(for_ns)),
+            Self::SwapInDoubt => write!(f, "nobody hears what comes of the next change"),
+            Self::HandOver { node } => write!(f, "node {node} is told to hand over"),
+            Self::Detach { node, for_ns } => {
+                write!(f, "node {node} is detached for {} ms", ms(for_ns))
+            }
             Self::LoseConnection => write!(f, "a connection is lost"),
             Self::Partition {
                 from,
@@ -242,6 +282,7 @@ enum Kind {
     Kill,
     KillAtEffect,
     CutPower,
+    CrashStarting,
     Stop,
     Freeze,
     StepClock,
@@ -251,6 +292,11 @@ enum Kind {
     FailRead,
     DamageCheckpoint,
     NoSpace,
+    ArbiterDown,
+    ArbiterSlow,
+    SwapInDoubt,
+    HandOver,
+    Detach,
     LoseConnection,
     Partition,
     Isolate,
@@ -266,11 +312,27 @@ enum Kind {
     Stranger,
 }
 
+impl Kind {
+    /// Whether there is anything for it to hit.
+    const fn is_in(self, cast: Cast) -> bool {
+        let is_groups = matches!(
+            self,
+            Self::ArbiterDown
+                | Self::ArbiterSlow
+                | Self::SwapInDoubt
+                | Self::HandOver
+                | Self::Detach
+        );
+        !is_groups || cast.nodes > 1
+    }
+}
+
 /// Every kind the promise of a single node covers, and the most it may weigh.
-const COVERED: [(Kind, u32); 25] = [
+const COVERED: [(Kind, u32); 31] = [
     (Kind::Kill, 6),
     (Kind::KillAtEffect, 8),
     (Kind::CutPower, 8),
+    (Kind::CrashStarting, 6),
     (Kind::Stop, 3),
     (Kind::Freeze, 4),
     (Kind::StepClock, 4),
@@ -280,6 +342,11 @@ const COVERED: [(Kind, u32); 25] = [
     (Kind::FailRead, 3),
     (Kind::DamageCheckpoint, 4),
     (Kind::NoSpace, 3),
+    (Kind::ArbiterDown, 4),
+    (Kind::ArbiterSlow, 3),
+    (Kind::SwapInDoubt, 6),
+    (Kind::HandOver, 4),
+    (Kind::Detach, 2),
     (Kind::LoseConnection, 10),
     (Kind::Partition, 8),
     (Kind::Isolate, 3),
@@ -341,7 +408,7 @@ pub(crate) fn draw(
     let mut weights = Vec::new();
     for (kind, most) in COVERED {
         // Half of the kinds stay away, so that each run is about something.
-        let weight = if random.chance(500_000) {
+        let weight = if random.chance(500_000) && kind.is_in(cast) {
             random.within(1, most.into())
         } else {
             0
@@ -387,6 +454,11 @@ fn make(kind: Kind, random: &mut Random, cast: Cast) -> Fault {
             cuts_power: random.chance(500_000),
         },
         Kind::CutPower => Fault::CutPower { node },
+        Kind::CrashStarting => Fault::CrashStarting {
+            node,
+            steps: random.within(1, 5) as u32,
+            cuts_power: random.chance(500_000),
+        },
         Kind::Stop => Fault::Stop { node },
         Kind::Freeze => Fault::Freeze { node, for_ns },
         Kind::StepClock => Fault::StepClock {
@@ -402,6 +474,11 @@ fn make(kind: Kind, random: &mut Random, cast: Cast) -> Fault {
             node,
             for_ns: 2 * for_ns,
         },
+        Kind::ArbiterDown => Fault::ArbiterDown { for_ns },
+        Kind::ArbiterSlow => Fault::ArbiterSlow { for_ns: 2 * for_ns },
+        Kind::SwapInDoubt => Fault::SwapInDoubt,
+        Kind::HandOver => Fault::HandOver { node },
+        Kind::Detach => Fault::Detach { node, for_ns },
         Kind::LoseConnection => Fault::LoseConnection,
         Kind::Partition => {
             let other = pick_peer(random, cast, node, client);

@@ -85,6 +85,28 @@ pub(crate) enum Note {
         node: usize,
         position: u64,
     },
+    Mended {
+        node: usize,
+        position: u64,
+    },
+    Node {
+        node: usize,
+        what: relay_core::node::Note,
+    },
+    BeginsAgain {
+        node: usize,
+        reason: relay_core::group::RestartReason,
+    },
+    Voted {
+        node: usize,
+        promised: u64,
+        committed: u64,
+    },
+    Record {
+        epoch: u64,
+        primary: u64,
+        members: relay_wire::membership::Members,
+    },
     Connects {
         client: usize,
         node: usize,
@@ -181,6 +203,35 @@ impl core::fmt::Display for Note {
             Self::Prepared { node, end } => write!(f, "node {node}: prepared up to {end}"),
             Self::Damaged { node, position } => {
                 write!(f, "node {node} reports damage at {position}")
+            }
+            Self::Mended { node, position } => {
+                write!(f, "node {node} has the block at {position} from a peer")
+            }
+            Self::Node { node, what } => write!(f, "node {node}: {what:?}"),
+            Self::BeginsAgain { node, reason } => {
+                write!(f, "node {node} begins again: {reason:?}")
+            }
+            Self::Voted {
+                node,
+                promised,
+                committed,
+            } => write!(
+                f,
+                "node {node} has promised epoch {promised} and knows of {committed}"
+            ),
+            Self::Record {
+                epoch,
+                primary,
+                members,
+            } => {
+                write!(
+                    f,
+                    "the arbiter: epoch {epoch}, node {primary} leads, members"
+                )?;
+                let members = members.as_slice().iter();
+                members
+                    .into_iter()
+                    .try_for_each(|m| write!(f, " {}", m.node))
             }
             Self::Connects { client, node } => write!(f, "client {client} connects to node {node}"),
             Self::LoggedOn {

@@ -56,6 +56,21 @@ pub(crate) struct Reign {
     pub(crate) process: u32,
 }
 
+/// A release of a group's primary, and what it rests on.
+pub(crate) struct Claim<'a> {
+    pub(crate) reign: Reign,
+    pub(crate) epoch: u64,
+    pub(crate) point: ReleasePoint,
+    /// Members of the epoch's record.
+    pub(crate) copies: usize,
+    /// How many its record asks for.
+    pub(crate) min_copies: usize,
+    /// The primary's own disk.
+    pub(crate) own: &'a Disk,
+    /// The disk of each member that must hold it, whether by the epoch's record or the newest.
+    pub(crate) disks: Vec<(usize, &'a Disk)>,
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -107,6 +122,34 @@ impl Ledger {
             let last = self.checksum_before(point.next_seq);
             assert_eq!(point.checksum, last, "a release names the last checksum");
         }
+    }
+
+    /// A group's primary releases: on its own disk, and on that of every member, all of it must be for sure.
+    pub(crate) fn on_claim(&mut self, claim: &Claim<'_>) {
+        let (reign, end) = (claim.reign, claim.point.position);
+        assert!(
+            claim.copies >= claim.min_copies,
+            "node {} releases up to {end} with {} copies; epoch {} asks for {}",
+            reign.node,
+            claim.copies,
+            claim.epoch,
+            claim.min_copies
+        );
+        self.on_released(reign, claim.epoch, &claim.point, claim.own);
+        let Ok(at) = self.boundaries.binary_search_by_key(&end, |b| b.end) else {
+            return;
+        };
+        for (node, disk) in &claim.disks {
+            let durable = disk.durable_end();
+            assert!(
+                durable >= end.get(),
+                "node {} releases up to {end}; the disk of member {node} holds only what lies before \
+                 {durable} for sure",
+                reign.node
+            );
+            self.compare_at(*node, disk, at);
+        }
+        self.compare_at(reign.node, claim.own, at);
     }
 
     /// A node has recovered its log and, standing alone, counts all of it as released. `may_lose`: in a run beyond the
@@ -173,11 +216,16 @@ impl Ledger {
     }
 
     /// The node's pristine bytes are those of the history: its last released block has the checksum that stands for all.
-    fn compare(&self, node: usize, disk: &Disk) {
-        let Some(last) = self.boundaries.last() else {
-            return;
-        };
-        let before = self.boundaries.len().checked_sub(2);
+    pub(crate) fn compare(&self, node: usize, disk: &Disk) {
+        if let Some(last) = self.boundaries.len().checked_sub(1) {
+            self.compare_at(node, disk, last);
+        }
+    }
+
+    /// The same for the released block number `at`.
+    fn compare_at(&self, node: usize, disk: &Disk, at: usize) {
+        let last = &self.boundaries[at];
+        let before = at.checked_sub(1);
         let start = before.map_or(Position(0), |index| self.boundaries[index].end);
         let mut head = [0; HEADER_LENGTH];
         disk.read_pristine(start.get(), &mut head);

@@ -13,6 +13,7 @@
 //! `disk.rs`, `network.rs` and `faults.rs`, what must hold at the head of `ledger.rs` and of each client.
 #![forbid(unsafe_code)]
 
+mod arbiter;
 mod canary;
 mod client;
 mod clock;

@@ -8,25 +8,30 @@
 //!
 //! A start does what `relayd` does, in the same order, each step an operation of its own on the disk, so that a crash can
 //! come between any two: read the superblock, take the newest good checkpoint, recover, zero what was cut (from the far
-//! end), make the tail durable, write down the epoch that is promised, open it. A group's node ends its start with its
-//! machine as a follower in place of the last step.
+//! end), make the tail durable, write down the epoch that is promised, open it. A group's node writes down first that it
+//! cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that machine begins
+//! again, the node starts again within its process, after cutting what the machine says.
 
+mod repair;
+
+use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::startup;
 use relay_journal::checkpoint;
-use relay_journal::recovery::{Beyond, Cut, Front, Recovered, RecoveryError, recover};
+use relay_journal::recovery::{Beyond, Cut, Decision, Front, Recovered, RecoveryError, recover};
 use relay_journal::superblock::{
     self, CleanStop, FORMAT_VERSION, GENERATION_LENGTH, Superblock, SuperblockError,
 };
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
 
+use self::repair::Repair;
 use crate::canary::Canary;
 use crate::clock::NodeClock;
 use crate::cluster::Event;
 use crate::disk::{Completion, Disk, LogReader, SECTOR, Ticket, Zone};
 use crate::history::Note;
 use crate::ledger::Match;
-use crate::process::{Exit, Opening, Process, Surroundings};
+use crate::process::{Exit, Fuse, Opening, Process, Surroundings};
 use crate::random::{Random, mix};
 use crate::swarm::{Parameters, STREAM};
 
@@ -38,6 +43,8 @@ const ZERO_STEP: u64 = 64 << 10;
 pub(crate) enum Halt {
     Superblock(SuperblockError),
     Recovery(RecoveryError),
+    /// Its machine says that an operator has to help.
+    Group(HaltReason),
     /// Its disk showed it old bytes as if they were the newest. No node standing alone can know; the run ends here.
     OtherHistory,
 }
@@ -47,6 +54,7 @@ impl core::fmt::Display for Halt {
         match self {
             Self::Superblock(error) => error.fmt(f),
             Self::Recovery(error) => error.fmt(f),
+            Self::Group(reason) => reason.fmt(f),
             Self::OtherHistory => write!(f, "the disk showed another history than it holds"),
         }
     }
@@ -57,6 +65,9 @@ impl core::fmt::Display for Halt {
 enum Step {
     /// The generation that was read is made durable before the other one is written over.
     SyncingGeneration,
+    /// A group's node cut damage: the superblock says so before anything is overwritten.
+    WritingMark,
+    SyncingMark,
     /// Zeroes behind the cut, down from `end`.
     Zeroing {
         end: Position,
@@ -76,6 +87,12 @@ struct Starting {
     step: Step,
 }
 
+/// What a group's machine wants cut from the log before it begins again: zeroes down from `end`.
+struct Cutting {
+    position: Position,
+    end: Position,
+}
+
 /// A stop in order whose superblock is being written.
 struct Stopping {
     is_synced: bool,
@@ -83,6 +100,8 @@ struct Stopping {
 
 enum Phase {
     Down,
+    Cutting(Cutting),
+    Repairing(Box<Repair>),
     Starting(Box<Starting>),
     Serving(Box<Process>),
     Stopping(Stopping),
@@ -96,11 +115,15 @@ pub(crate) struct Node {
     phase: Phase,
     /// Processes there were.
     processes: u32,
+    /// Its next start ends in the middle.
+    start_fuse: Option<Fuse>,
     frozen_until_ns: u64,
     is_space_left: bool,
     random: Random,
     memory: Vec<u8>,
     superblock: Option<(Superblock, usize)>,
+    /// What its machine left where it begins again within its process.
+    carry: Option<Carry>,
 }
 
 /// The superblock that `relayd format` writes.
@@ -137,11 +160,13 @@ impl Node {
             clock: NodeClock::new(drift, offset, random.below(1 << 40)),
             phase: Phase::Down,
             processes: 0,
+            start_fuse: None,
             frozen_until_ns: 0,
             is_space_left: true,
             random,
             memory: Vec::new(),
             superblock: None,
+            carry: None,
         }
     }
 
@@ -152,7 +177,8 @@ impl Node {
             generation: 2,
             ..first
         };
-        disk.format([first.encode(), second.encode()]);
+        let incarnation = first.disk_incarnation;
+        disk.format(incarnation, [first.encode(), second.encode()]);
         for _ in 0..parameters.prepared_ahead {
             disk.prepare(parameters.settings.segment_size);
         }
@@ -163,6 +189,22 @@ impl Node {
         match &mut self.phase {
             Phase::Serving(process) => Some(process),
             _ => None,
+        }
+    }
+
+    /// How it stands, for a person.
+    pub(crate) fn describe(&mut self) -> String {
+        match &mut self.phase {
+            Phase::Down => "is down".to_owned(),
+            Phase::Cutting(_) | Phase::Starting(_) => "starts".to_owned(),
+            Phase::Repairing(repair) => repair.describe(),
+            Phase::Stopping(_) => "stops".to_owned(),
+            Phase::Halted(halt) => format!("halted: {halt}"),
+            Phase::Serving(process) => {
+                let machine = process.machine();
+                let peers: Vec<_> = machine.peers().collect();
+                format!("is {:?}, peers {peers:?}", machine.status())
+            }
         }
     }
 
@@ -209,6 +251,16 @@ impl Node {
         self.frozen_until_ns = 0;
     }
 
+    /// Its next start will end in the middle, once so many steps were begun.
+    pub(crate) const fn light_start(&mut self, fuse: Fuse) {
+        self.start_fuse = Some(fuse);
+    }
+
+    /// How a start ended in the middle, if one just did.
+    pub(crate) fn take_burnt_start(&mut self) -> Option<Fuse> {
+        self.start_fuse.take_if(|fuse| fuse.effects == 0)
+    }
+
     /// The process is gone, whatever it was doing; its disk operations and memory with it.
     pub(crate) fn die(
         &mut self,
@@ -224,8 +276,13 @@ impl Node {
         match std::mem::replace(&mut self.phase, Phase::Down) {
             Phase::Serving(process) => self.memory = process.into_memory(),
             Phase::Halted(halt) => self.phase = Phase::Halted(halt),
-            Phase::Down | Phase::Starting(_) | Phase::Stopping(_) => {}
+            Phase::Down
+            | Phase::Cutting(_)
+            | Phase::Repairing(_)
+            | Phase::Starting(_)
+            | Phase::Stopping(_) => {}
         }
+        self.carry = None;
         self.processes += 1;
         self.thaw();
     }
@@ -237,6 +294,12 @@ impl Node {
         }
         self.processes += 1;
         around.note(Note::Starting { node: self.index });
+        self.begin(around);
+    }
+
+    /// From the disk to the machines, in a process that is there.
+    fn begin(&mut self, around: &mut Surroundings<'_>) {
+        self.phase = Phase::Down;
         match self.recover(around) {
             Ok(starting) => {
                 let cut = starting.recovered.cut;
@@ -254,8 +317,14 @@ impl Node {
             }
             Err(Halt::Recovery(RecoveryError::Source(_))) => {
                 // The disk could not be read: whoever looks after it tries again.
+                self.carry = None;
                 let delay = self.random.tailed(around.parameters.restart_ns);
                 self.ask_for_start(delay, around);
+            }
+            Err(Halt::Recovery(RecoveryError::Rotten(finding)))
+                if around.parameters.cast.nodes > 1 =>
+            {
+                self.begin_repair(finding, around);
             }
             Err(halt) => {
                 around.note(Note::Halted { node: self.index });
@@ -296,8 +365,9 @@ impl Node {
         if around.canary == Some(Canary::OldEpochGoesOn) && epoch > Epoch(1) {
             epoch = Epoch(epoch.get() - 1);
         }
-        let step = if around.canary == Some(Canary::UnsyncedTailTrusted) {
-            after_generation(&recovered)
+        let is_group = around.parameters.cast.nodes > 1;
+        let step = if around.canary == Some(Canary::UnsyncedSuperblockTrusted) {
+            after_generation(&recovered, is_group)
         } else {
             Step::SyncingGeneration
         };
@@ -316,6 +386,9 @@ impl Node {
         let Phase::Starting(starting) = &mut self.phase else {
             return;
         };
+        if let Some(fuse) = &mut self.start_fuse {
+            fuse.effects = fuse.effects.saturating_sub(1);
+        }
         let now_ns = around.queue.now_ns();
         let ticket = match starting.step {
             Step::Zeroing { end } => {
@@ -333,16 +406,20 @@ impl Node {
                     .begin_write(Zone::Log, end.get(), &zeroes, true, 0, now_ns)
             }
             Step::SyncingLog => around.disk.begin_sync(Zone::Log, 0, now_ns),
-            Step::SyncingGeneration | Step::SyncingSuperblock => {
+            Step::SyncingGeneration | Step::SyncingMark | Step::SyncingSuperblock => {
                 around.disk.begin_sync(Zone::Superblock, 0, now_ns)
             }
-            Step::WritingSuperblock => {
-                let next = Superblock {
-                    generation: starting.superblock.generation + 1,
-                    promised: starting.epoch,
-                    clean: None,
-                    ..starting.superblock
-                };
+            Step::WritingMark | Step::WritingSuperblock => {
+                let mut next = starting.superblock;
+                next.generation += 1;
+                if starting.step == Step::WritingMark {
+                    next.unknown_tail.get_or_insert(starting.recovered.tail);
+                } else {
+                    next.clean = None;
+                    if around.parameters.cast.nodes == 1 {
+                        next.promised = starting.epoch;
+                    }
+                }
                 starting.superblock = next;
                 starting.slot = 1 - starting.slot;
                 write_superblock(around, starting.slot, &next)
@@ -370,6 +447,14 @@ impl Node {
                 process.on_disk(completion);
                 true
             }
+            Phase::Repairing(_) => {
+                self.on_repair_step(completion, around);
+                false
+            }
+            Phase::Cutting(_) => {
+                self.on_cut(completion, around);
+                false
+            }
             Phase::Starting(_) => {
                 self.on_start_step(completion, around);
                 false
@@ -396,19 +481,67 @@ impl Node {
         };
         if !completion.is_ok {
             // The start fails and says why; somebody tries again.
-            around.note(Note::StorageFault { node: self.index });
-            self.phase = Phase::Down;
-            self.restart_later(around);
+            self.give_up(around);
             return;
         }
+        let is_group = around.parameters.cast.nodes > 1;
         starting.step = match starting.step {
-            Step::SyncingGeneration => after_generation(&starting.recovered),
+            Step::SyncingGeneration => after_generation(&starting.recovered, is_group),
+            Step::WritingMark => Step::SyncingMark,
+            Step::SyncingMark => zeroing(&starting.recovered),
             step @ Step::Zeroing { .. } => step,
             Step::SyncingLog => Step::WritingSuperblock,
             Step::WritingSuperblock => Step::SyncingSuperblock,
             Step::SyncingSuperblock => return self.serve(around),
         };
         self.go_on(around);
+    }
+
+    /// A start failed because of the disk.
+    fn give_up(&mut self, around: &mut Surroundings<'_>) {
+        around.note(Note::StorageFault { node: self.index });
+        self.phase = Phase::Down;
+        self.carry = None;
+        self.restart_later(around);
+    }
+
+    /// Its machine begins again: what is to be cut is set aside first, then zeroed from the far end.
+    fn begin_again(&mut self, cut: Option<Cutting>, around: &mut Surroundings<'_>) {
+        match cut.filter(|cut| cut.end > cut.position) {
+            Some(cut) => {
+                around.disk.set_aside(cut.position, cut.end);
+                around.disk.drop_checkpoints_after(cut.position);
+                self.phase = Phase::Cutting(cut);
+                self.go_on_cutting(around);
+            }
+            None => self.begin(around),
+        }
+    }
+
+    fn go_on_cutting(&mut self, around: &mut Surroundings<'_>) {
+        let Phase::Cutting(cut) = &mut self.phase else {
+            return;
+        };
+        if cut.end <= cut.position {
+            self.begin(around);
+            return;
+        }
+        let length = cut.end.since(cut.position).min(ZERO_STEP);
+        cut.end = Position(cut.end.get() - length);
+        let (at, zeroes) = (cut.end.get(), vec![0; length as usize]);
+        let now_ns = around.queue.now_ns();
+        let ticket = around
+            .disk
+            .begin_write(Zone::Log, at, &zeroes, true, 0, now_ns);
+        self.await_disk(ticket, around);
+    }
+
+    fn on_cut(&mut self, completion: Completion, around: &mut Surroundings<'_>) {
+        if completion.is_ok {
+            self.go_on_cutting(around);
+        } else {
+            self.give_up(around);
+        }
     }
 
     /// Somebody starts it again after a while.
@@ -423,10 +556,14 @@ impl Node {
         };
         let mut tables = starting.recovered.tables;
         let may_lose = around.parameters.may_lose();
-        match around
-            .ledger
-            .on_recovered(self.index, &tables, around.disk, may_lose)
-        {
+        let found = if around.parameters.cast.nodes > 1 {
+            // What is released, and whether this log is a part of it, its machine finds out.
+            Match::Whole
+        } else {
+            let (ledger, disk) = (&mut *around.ledger, &*around.disk);
+            ledger.on_recovered(self.index, &tables, disk, may_lose)
+        };
+        match found {
             Match::Whole => {}
             // What is still under way to clients is of the history that is lost; it would only blur what follows.
             Match::Shorter => around.network.break_everything(around.queue),
@@ -453,6 +590,8 @@ impl Node {
             was_clean: starting.was_clean,
             memory: std::mem::take(&mut self.memory),
             nonce_seed: mix(around.parameters.seed ^ u64::from(self.processes)),
+            superblock: (starting.superblock, starting.slot),
+            carry: self.carry.take(),
         };
         let process = Process::open(opening, around);
         self.phase = Phase::Serving(Box::new(process));
@@ -469,14 +608,33 @@ impl Node {
         let Phase::Serving(process) = std::mem::replace(&mut self.phase, Phase::Down) else {
             unreachable!("only a process ends");
         };
+        self.superblock = process.superblock().or(self.superblock);
         self.memory = process.into_memory();
         self.processes += 1;
+        // A read for a subscriber may still be under way, and after a fault anything.
+        let mut random = Random::of(self.random.next(), 0);
+        around.disk.kill(&mut random);
         match exit {
-            Exit::Clean(stop) => self.record_stop(stop, around),
-            Exit::Fault => {
-                let mut random = Random::of(self.random.next(), 0);
-                around.disk.kill(&mut random);
-                self.restart_later(around);
+            Exit::Stopped(Some(stop)) => self.record_stop(stop, around),
+            Exit::Stopped(None) | Exit::Fault => self.restart_later(around),
+            Exit::Restart {
+                reason,
+                carry,
+                log_end,
+            } => {
+                self.carry = Some(carry);
+                let cut = match reason {
+                    RestartReason::Cut(position) => Some(Cutting {
+                        position,
+                        end: log_end,
+                    }),
+                    RestartReason::Superseded(_) | RestartReason::Rejoin => None,
+                };
+                self.begin_again(cut, around);
+            }
+            Exit::Halt(reason) => {
+                around.note(Note::Halted { node: self.index });
+                self.phase = Phase::Halted(Halt::Group(reason));
             }
         }
     }
@@ -514,7 +672,15 @@ impl Node {
 }
 
 /// Where the log was cut, what lies behind is zeroed.
-fn after_generation(recovered: &Recovered) -> Step {
+fn after_generation(recovered: &Recovered, is_group: bool) -> Step {
+    if is_group && recovered.decision == Decision::CutTorn {
+        Step::WritingMark
+    } else {
+        zeroing(recovered)
+    }
+}
+
+fn zeroing(recovered: &Recovered) -> Step {
     Step::Zeroing {
         end: recovered
             .cut

@@ -8,27 +8,34 @@
 //! fan-out's, ingress's, and then the sends, as the kernel takes them when it is entered. It goes round until nothing is
 //! left to do. A process may die in the middle of it, after any single effect.
 //!
-//! Here a group's machine takes the place of [`Sequence`]: it hears the same completions, and its further effects join
-//! [`Process::drain_sequence`].
+//! The process of a group's node has its peers' sockets, the vote in the superblock and the arbiter besides (`group.rs`,
+//! `peers.rs`); it may also end to begin again from its disk.
 
 mod fanout;
+mod group;
+mod peers;
 mod sockets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use relay_core::arbiter::ArbiterReply;
 use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
 use relay_core::fanout::Fanout;
+use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::ingress::Ingress;
-use relay_core::sequence::{Beginning, Sequence, SequenceEffect};
+use relay_core::node::{Node as Machine, NodeEffect};
+use relay_core::sequence::{Beginning, Sequence};
 use relay_core::settings::Settings;
-use relay_journal::superblock::{CleanStop, WriteMethod};
+use relay_journal::superblock::{CleanStop, Superblock, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_wire::checksum::crc32c;
-use relay_wire::code::TerminateCode;
+use relay_wire::code::{Policy, TerminateCode};
 use relay_wire::id::{Epoch, Position};
 
+use self::group::Group;
 use self::sockets::Socket;
+use crate::arbiter::Arbiter;
 use crate::canary::Canary;
 use crate::clock::{MILLISECOND, Queue, SECOND};
 use crate::cluster::Event;
@@ -45,6 +52,8 @@ const COMMANDS_MAX: usize = 1 << 14;
 const ROUNDS_MAX: usize = 16;
 /// A stopping process waits so long for subscribers, and so long for farewells.
 const CATCH_UP_NS: u64 = 2 * SECOND;
+/// A process that begins again waits so long for farewells.
+const FAREWELL_BEFORE_RESTART_NS: u64 = 20 * MILLISECOND;
 
 /// What lies around a process.
 pub(crate) struct Surroundings<'a> {
@@ -54,6 +63,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) history: &'a mut History,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) disk: &'a mut Disk,
+    /// Disks of the nodes before and after this one.
+    pub(crate) others: [&'a [Disk]; 2],
+    pub(crate) arbiter: &'a mut Arbiter,
     pub(crate) canary: Option<Canary>,
     /// Damage that processes have reported so far.
     pub(crate) reported: &'a mut u64,
@@ -67,6 +79,16 @@ impl Surroundings<'_> {
     }
 }
 
+/// The disk of a node, of all disks as one node sees them.
+fn disk_of<'a>(own: &'a Disk, others: [&'a [Disk]; 2], node: usize) -> &'a Disk {
+    let [before, after] = others;
+    match node.checked_sub(before.len()) {
+        None => &before[node],
+        Some(0) => own,
+        Some(behind) => &after[behind - 1],
+    }
+}
+
 /// What the kernel has completed.
 #[derive(Debug, Clone, Copy)]
 enum Inbound {
@@ -75,6 +97,7 @@ enum Inbound {
     Disk(Completion),
     IngressSent(ConnId, usize),
     FanoutSent(ConnId, usize),
+    Arbiter(ArbiterReply),
 }
 
 /// The death of a process in the middle of a turn.
@@ -112,10 +135,19 @@ enum Ending {
 /// How a process ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything accepted is released.
-    Clean(CleanStop),
+    /// As asked; with the clean stop to be recorded where everything accepted is released.
+    Stopped(Option<CleanStop>),
     /// Its disk failed.
     Fault,
+    /// The node begins again from its disk.
+    Restart {
+        reason: RestartReason,
+        carry: Carry,
+        /// End of what was ever written.
+        log_end: Position,
+    },
+    /// There is no way on without an operator.
+    Halt(HaltReason),
 }
 
 /// See the module's description.
@@ -126,8 +158,10 @@ pub(crate) struct Process {
     epoch: Epoch,
     method: WriteMethod,
     ingress: Ingress,
-    sequence: Sequence,
-    fanout: Fanout,
+    machine: Machine,
+    /// Of a group's node only once it leads.
+    fanout: Option<Fanout>,
+    group: Option<Group>,
     memory: Memory,
     /// What the fan-out has published: the sequencer may overwrite what lies below.
     floor: Position,
@@ -152,8 +186,9 @@ pub(crate) struct Process {
     checkpoint_at: Position,
     has_fold_failed: bool,
     ending: Ending,
-    has_failed: bool,
-    stopped: Option<CleanStop>,
+    end: Option<Exit>,
+    /// End of what was ever written, or lay on the disk before.
+    written_end: Position,
     is_turn_due: bool,
     fuse: Option<Fuse>,
     nonces: u64,
@@ -170,49 +205,106 @@ pub(crate) struct Opening {
     /// Memory of the process before.
     pub(crate) memory: Vec<u8>,
     pub(crate) nonce_seed: u64,
+    /// The newest superblock and the slot it lies in.
+    pub(crate) superblock: (Superblock, usize),
+    /// What an earlier process of a group's node left, where only the log was rebuilt.
+    pub(crate) carry: Option<Carry>,
+}
+
+/// What a group's machine needs besides its log.
+struct Life {
+    superblock: (Superblock, usize),
+    carry: Option<Carry>,
+    number: u32,
+}
+
+/// The machines of a process.
+struct Machines {
+    machine: Machine,
+    ingress: Ingress,
+    fanout: Option<Fanout>,
+    group: Option<Group>,
+}
+
+/// The machines of a node without a group; its epoch is being opened.
+fn alone(
+    settings: &Settings,
+    tables: &Tables,
+    epoch: Epoch,
+    was_clean: bool,
+    memory: &mut Memory,
+    around: &Surroundings<'_>,
+) -> Machines {
+    let book = around.parameters.credentials();
+    let beginning = Beginning {
+        tables,
+        epoch,
+        was_clean,
+        write_method: around.parameters.write_method,
+        prepared: Position(around.disk.prepared()),
+        now: around.now,
+    };
+    let tail = tables.position;
+    let mut sequence = Sequence::new(settings.clone(), Arc::clone(&book), &beginning);
+    let session = (tables.trading_session.is_none()).then_some((20_261_123, "2026-11-23"));
+    let end = tail.plus(settings.ring_size);
+    sequence.open_epoch(&beginning, session, &mut memory.window(tail, end));
+    memory.mirror(tail, sequence.open_position());
+    let ingress = Ingress::new(
+        settings.clone(),
+        Arc::clone(&book),
+        epoch,
+        20_261_123,
+        tables.next_seq,
+    );
+    let fanout = Fanout::new(settings.clone(), Arc::clone(&book), tables, epoch);
+    Machines {
+        machine: Machine::alone(settings.clone(), book, sequence),
+        ingress,
+        fanout: Some(fanout),
+        group: None,
+    }
 }
 
 impl Process {
-    /// The process that goes on from what recovery found; its epoch is being opened.
+    /// The process that goes on from what recovery found.
     pub(crate) fn open(opening: Opening, around: &mut Surroundings<'_>) -> Self {
         let settings = around.parameters.settings_of(opening.node);
-        let book = around.parameters.credentials();
-        let tables = opening.tables;
-        let method = around.parameters.write_method;
-        let beginning = Beginning {
-            tables: &tables,
-            epoch: opening.epoch,
-            was_clean: opening.was_clean,
-            write_method: method,
-            prepared: Position(around.disk.prepared()),
-            now: around.now,
-        };
-        let tail = tables.position;
         let mut memory = Memory::new(settings.ring_size, opening.memory);
-        let mut sequence = Sequence::new(settings.clone(), Arc::clone(&book), &beginning);
-        let session = (tables.trading_session.is_none()).then_some((20_261_123, "2026-11-23"));
-        let end = tail.plus(settings.ring_size);
-        sequence.open_epoch(&beginning, session, &mut memory.window(tail, end));
-        memory.mirror(tail, sequence.open_position());
-        let epoch = opening.epoch;
-        let ingress = Ingress::new(
-            settings.clone(),
-            Arc::clone(&book),
-            epoch,
-            20_261_123,
-            tables.next_seq,
-        );
-        let fanout = Fanout::new(settings.clone(), book, &tables, epoch);
+        let (nonce_seed, number) = (opening.nonce_seed, opening.number);
+        let (node, epoch) = (opening.node, opening.epoch);
+        let method = around.parameters.write_method;
+        let tail = opening.tables.position;
+        let fold = opening.tables.clone();
+        let life = Life {
+            superblock: opening.superblock,
+            carry: opening.carry,
+            number,
+        };
+        let machines = if around.parameters.cast.nodes == 1 {
+            let (epoch, was_clean) = (opening.epoch, opening.was_clean);
+            alone(
+                &settings,
+                &opening.tables,
+                epoch,
+                was_clean,
+                &mut memory,
+                around,
+            )
+        } else {
+            group::of_group(&settings, opening.tables, &life, around)
+        };
         let slots = settings.replay_slots as usize;
         let places = 2 * (settings.connections_max + settings.subscribers_max);
         let mut process = Self {
-            node: opening.node,
-            number: opening.number,
+            node,
+            number,
             epoch,
             method,
-            ingress,
-            sequence,
-            fanout,
+            ingress: machines.ingress,
+            machine: machines.machine,
+            fanout: machines.fanout,
+            group: machines.group,
             memory,
             floor: tail,
             forwarded: tail,
@@ -230,18 +322,18 @@ impl Process {
             replay: vec![vec![0; settings.replay_slot_size as usize]; slots],
             scratch: Vec::new(),
             checkpoint_at: tail,
-            fold: tables,
+            fold,
             has_fold_failed: false,
             ending: Ending::No,
-            has_failed: false,
-            stopped: None,
+            end: None,
+            written_end: tail,
             is_turn_due: false,
             fuse: None,
-            nonces: opening.nonce_seed,
+            nonces: nonce_seed,
             settings,
             had_work_after: false,
         };
-        process.drain_sequence(around);
+        process.drain_machine(around);
         process
     }
 
@@ -279,10 +371,10 @@ impl Process {
     }
 
     /// Somebody asks it to stop in order.
-    pub(crate) fn ask_to_stop(&mut self) {
+    pub(crate) fn ask_to_stop(&mut self, now: Now) {
         if self.ending == Ending::No {
             self.ending = Ending::Asked;
-            self.sequence.stop();
+            self.machine.stop(now);
         }
     }
 
@@ -312,7 +404,7 @@ impl Process {
         self.had_work_after = true;
         for _ in 0..ROUNDS_MAX {
             let mut work = self.reap(around);
-            work += self.turn_sequence(around);
+            work += self.turn_machine(around);
             work += self.turn_fanout(around);
             work += self.turn_ingress(around);
             if self.is_burnt() {
@@ -343,8 +435,11 @@ impl Process {
                 Inbound::Disk(completion) => self.on_completion(completion, around),
                 Inbound::IngressSent(conn, length) => self.on_ingress_sent(conn, length, around),
                 Inbound::FanoutSent(conn, length) => {
-                    self.fanout.on_sent(conn, length, around.now.mono_ns);
+                    if let Some(fanout) = &mut self.fanout {
+                        fanout.on_sent(conn, length, around.now.mono_ns);
+                    }
                 }
+                Inbound::Arbiter(reply) => self.machine.on_arbiter(&reply, around.now),
             }
             if self.is_burnt() {
                 break;
@@ -368,21 +463,22 @@ impl Process {
                 if !is_ok {
                     self.fail(around);
                 } else if around.canary != Some(Canary::ReleaseBeforeDurable) {
-                    self.sequence.on_written(tag);
+                    self.machine.on_written(tag, around.now);
                 }
             }
             What::Sync(Zone::Log) => {
                 self.is_syncing = false;
                 around.note(Note::Synced { node: self.node });
                 if is_ok || around.canary == Some(Canary::SyncErrorRetried) {
-                    self.sequence.on_synced();
+                    self.machine.on_synced(around.now);
                 } else {
                     self.fail(around);
                 }
             }
+            What::Read if tag >= group::READS => self.on_peer_read(tag, is_ok, around),
             What::Read => self.on_read(tag as u32, is_ok, around),
             What::Write(Zone::Superblock) | What::Sync(Zone::Superblock) => {
-                unreachable!("only starts and stops write the superblock")
+                self.on_vote_step(what, is_ok, around);
             }
         }
     }
@@ -399,42 +495,42 @@ impl Process {
     }
 
     fn fail(&mut self, around: &mut Surroundings<'_>) {
-        if !self.has_failed {
-            self.has_failed = true;
+        if self.end != Some(Exit::Fault) {
             around.note(Note::StorageFault { node: self.node });
-            self.sequence.on_storage_fault();
+            self.machine.on_storage_fault();
+            // What was decided before stays: a node that begins again looks at its disk anew.
+            if !matches!(self.end, Some(Exit::Restart { .. } | Exit::Halt(_))) {
+                self.end = Some(Exit::Fault);
+            }
         }
     }
 
-    fn turn_sequence(&mut self, around: &mut Surroundings<'_>) -> usize {
-        self.sequence.on_prepared(Position(around.disk.prepared()));
-        let start = self.sequence.open_position();
-        let end = self.floor.plus(self.settings.ring_size);
-        let mut work = 0;
+    /// A group's node whose machine has come to its end does nothing more.
+    const fn is_over(&self) -> bool {
+        self.machine.is_over()
+    }
+
+    fn turn_machine(&mut self, around: &mut Surroundings<'_>) -> usize {
+        if self.is_over() {
+            self.let_commands_go();
+            return self.drain_machine(around);
+        }
+        self.machine.on_prepared(Position(around.disk.prepared()));
+        let start = self.machine.open_position();
+        let forgotten = self.machine.forgettable(self.floor);
+        let end = forgotten.plus(self.settings.ring_size);
+        let mut work = self.hear_peers(start, end, around);
         let mut is_stalled = false;
         let mut window = self.memory.window(start, end);
         while let Some(&(command, place)) = self.commands.front() {
-            let named = match command {
-                ToSequence::Records {
-                    conn,
-                    offset,
-                    length,
-                    ..
-                }
-                | ToSequence::TopicRequest {
-                    conn,
-                    offset,
-                    length,
-                } => Some((conn, offset, length)),
-                ToSequence::Logon { .. } | ToSequence::Closed { .. } => None,
-            };
+            let named = named(command);
             let bytes = named.map_or(&[][..], |(_, offset, length)| {
                 let socket = self.sockets[place as usize].as_ref();
                 let buffer = &socket.expect("a command holds its socket's place").buffer;
                 &buffer[offset as usize + self.taken..(offset + length) as usize]
             });
             let progress = self
-                .sequence
+                .machine
                 .on_command(command, bytes, around.now, &mut window);
             assert!(
                 progress.taken <= bytes.len(),
@@ -453,30 +549,51 @@ impl Process {
                 self.replies.push_back(ToIngress::Taken { conn, through });
             }
         }
-        self.sequence.seal_if_due(around.now, &mut window);
-        self.sequence.note_held(is_stalled, &window);
+        let heard = self.machine.open_position();
+        self.machine.turn(around.now, &mut window);
+        self.machine.note_held(is_stalled, &window);
         let span = u64::from(self.settings.block_span_max());
-        let written = self.sequence.open_position().plus(span).min(end);
-        self.memory.mirror(start, written);
-        work + self.drain_sequence(around)
+        let appended = self.machine.open_position().max(heard);
+        let written = appended.plus(span).min(end);
+        if written > start {
+            self.memory.mirror(start, written);
+        }
+        if self.group.is_some() {
+            let from = self.machine.ring_start().max(forgotten);
+            let to = self.machine.open_position();
+            if from <= to {
+                self.machine.pump(around.now, &self.memory.view(from, to));
+            }
+        }
+        work + self.drain_machine(around)
     }
 
-    fn drain_sequence(&mut self, around: &mut Surroundings<'_>) -> usize {
+    /// Nobody takes what waits any more; its bytes may go.
+    fn let_commands_go(&mut self) {
+        while let Some((command, _)) = self.commands.pop_front() {
+            if let Some((conn, offset, length)) = named(command) {
+                let through = offset + length;
+                self.replies.push_back(ToIngress::Taken { conn, through });
+            }
+        }
+    }
+
+    fn drain_machine(&mut self, around: &mut Surroundings<'_>) -> usize {
         let mut work = 0;
-        while let Some(effect) = self.sequence.poll_effect() {
+        while let Some(effect) = self.machine.poll_effect() {
             if !self.burns_on() {
                 return work;
             }
             work += 1;
             match effect {
-                SequenceEffect::Write {
+                NodeEffect::Write {
                     number,
                     position,
                     length,
                 } => {
                     self.write(number, position, length, around);
                 }
-                SequenceEffect::Sync => {
+                NodeEffect::Sync => {
                     assert!(!self.is_syncing, "one sync at a time");
                     self.is_syncing = true;
                     around.note(Note::Sync { node: self.node });
@@ -484,14 +601,17 @@ impl Process {
                     let ticket = around.disk.begin_sync(Zone::Log, 0, now_ns);
                     self.await_disk(ticket, around);
                 }
-                SequenceEffect::Reply(reply) => self.replies.push_back(self.bent(reply, around)),
-                SequenceEffect::Released(point) => self.on_released(point, around),
-                SequenceEffect::Stopped(stop) => {
-                    let released = self.sequence.released();
-                    assert_eq!(stop.tail, released.position, "all is released by then");
-                    assert_eq!(stop.next_seq, released.next_seq, "all is released by then");
-                    self.stopped = Some(stop);
+                NodeEffect::Reply(reply) => self.replies.push_back(self.bent(reply, around)),
+                NodeEffect::Released(point) => self.on_released(point, around),
+                NodeEffect::Stopped(stop) => {
+                    if let (Some(stop), Some(sequence)) = (stop, self.machine.sequence()) {
+                        let released = sequence.released();
+                        assert_eq!(stop.tail, released.position, "all is released by then");
+                        assert_eq!(stop.next_seq, released.next_seq, "all is released by then");
+                    }
+                    self.end.get_or_insert(Exit::Stopped(stop));
                 }
+                other => self.carry_out(other, around),
             }
         }
         work
@@ -535,9 +655,10 @@ impl Process {
             end.get() <= around.disk.prepared(),
             "only prepared space is written"
         );
-        let in_flight = end.since(self.sequence.durable().position);
+        let durable = self.machine.status().durable.point.position;
+        // A machine that has come to its end since it asked for the write does not say what is durable.
         assert!(
-            in_flight <= self.settings.in_flight_bytes_max(),
+            self.is_over() || end.since(durable) <= self.settings.in_flight_bytes_max(),
             "more is in flight than recovery reckons with"
         );
         assert!(
@@ -550,6 +671,7 @@ impl Process {
             position: position.get(),
             length,
         });
+        self.written_end = self.written_end.max(end);
         let is_durable = self.method == WriteMethod::Dsync;
         let bytes = self.memory.slice(position, end);
         self.writes.push_back(Write {
@@ -565,7 +687,7 @@ impl Process {
             .begin_write(Zone::Log, at, bytes, is_durable, number, now_ns);
         self.await_disk(ticket, around);
         if around.canary == Some(Canary::ReleaseBeforeDurable) {
-            self.sequence.on_written(number);
+            self.machine.on_written(number, around.now);
         }
     }
 
@@ -579,16 +701,18 @@ impl Process {
             node: self.node,
             process: self.number,
         };
-        around
-            .ledger
-            .on_released(reign, self.epoch.get(), &point, around.disk);
+        if self.group.is_some() {
+            self.claim_release(reign, &point, around);
+        } else {
+            let epoch = self.epoch.get();
+            around.ledger.on_released(reign, epoch, &point, around.disk);
+        }
         self.release = Some(point);
     }
 
     fn attend_to_ending(&mut self, around: &mut Surroundings<'_>) {
         let now_ns = around.now.mono_ns;
-        let is_over = self.has_failed || self.stopped.is_some();
-        if is_over && !matches!(self.ending, Ending::Over { .. }) {
+        if self.end.is_some() && !matches!(self.ending, Ending::Over { .. }) {
             self.ending = Ending::Over {
                 since_ns: now_ns,
                 is_farewell_said: false,
@@ -601,23 +725,26 @@ impl Process {
         else {
             return;
         };
-        let is_patient = !self.has_failed && now_ns < since_ns + CATCH_UP_NS;
-        let is_waiting =
-            self.release.is_some() || !self.fanout.is_caught_up() || !self.replies.is_empty();
+        let is_patient = matches!(self.end, Some(Exit::Stopped(_)));
+        let is_patient = is_patient && now_ns < since_ns + CATCH_UP_NS;
+        let is_caught_up = self.fanout.as_ref().is_none_or(Fanout::is_caught_up);
+        let is_waiting = self.release.is_some() || !is_caught_up || !self.replies.is_empty();
         if is_farewell_said || (is_patient && is_waiting) {
             return;
         }
-        let code = if self.has_failed {
-            TerminateCode::StorageFault
-        } else {
-            TerminateCode::Stopping
+        let code = match self.end {
+            Some(Exit::Fault) => TerminateCode::StorageFault,
+            Some(Exit::Restart { .. } | Exit::Halt(_)) => TerminateCode::NotPrimary,
+            Some(Exit::Stopped(_)) | None => TerminateCode::Stopping,
         };
         self.ending = Ending::Over {
             since_ns,
             is_farewell_said: true,
         };
         self.ingress.stop(code, now_ns);
-        self.fanout.stop(code, now_ns);
+        if let Some(fanout) = &mut self.fanout {
+            fanout.stop(code, now_ns);
+        }
         self.drain_ingress(around);
     }
 
@@ -630,16 +757,25 @@ impl Process {
             return None;
         };
         let is_empty = self.ingress.is_empty()
-            && self.fanout.is_empty()
+            && self.fanout.as_ref().is_none_or(Fanout::is_empty)
             && self.sockets.iter().all(Option::is_none);
-        let is_late = now_ns > since_ns + 2 * CATCH_UP_NS;
-        if !is_empty && !is_late {
-            return None;
-        }
-        Some(match self.stopped {
-            Some(stop) if !self.has_failed => Exit::Clean(stop),
-            _ => Exit::Fault,
-        })
+        let is_restart = matches!(self.end, Some(Exit::Restart { .. }));
+        let patience_ns = if is_restart {
+            FAREWELL_BEFORE_RESTART_NS
+        } else {
+            2 * CATCH_UP_NS
+        };
+        let is_late = now_ns > since_ns + patience_ns;
+        // A disk that failed owes no completion; whoever begins again waits for its own writes.
+        let is_settled = !is_restart || self.is_settled();
+        (is_settled && (is_empty || is_late)).then_some(self.end)?
+    }
+
+    /// Whether the disk has none of its operations any more.
+    fn is_settled(&self) -> bool {
+        let has_group_settled = self.group.as_ref().is_none_or(Group::is_settled);
+        let has_read = self.reads.iter().all(Option::is_none);
+        self.writes.is_empty() && !self.is_syncing && has_read && has_group_settled
     }
 
     fn report_damage(&self, position: Position, around: &mut Surroundings<'_>) {
@@ -652,29 +788,46 @@ impl Process {
 
     /// What must hold after every turn.
     fn check(&self, disk: &Disk) {
-        let released = self.sequence.released().position;
-        let durable = self.sequence.durable().position;
-        let sealed = self.sequence.open_position();
-        assert!(released <= durable, "released passes durable");
+        assert!(
+            self.commands.len() <= COMMANDS_MAX,
+            "too many commands wait"
+        );
+        if self.is_over() {
+            return;
+        }
+        let (released, durable, sealed) = self.positions();
         assert!(durable <= sealed, "durable passes sealed");
         assert!(
             sealed.get() <= disk.prepared(),
             "the log leaves the prepared space"
         );
+        let is_memory_enough = self.settings.policy == Policy::Mirrored;
         assert!(
-            self.floor <= self.forwarded,
-            "the floor passes what is forwarded"
+            released <= durable || is_memory_enough,
+            "released passes durable"
         );
-        assert!(self.forwarded <= released, "readers pass released");
-        let held = sealed.since(self.floor);
+        let held = sealed.since(self.machine.forgettable(self.floor));
         assert!(
             held <= self.settings.ring_size,
             "the ring holds more than it can"
         );
+        if self.group.is_none() {
+            assert!(self.forwarded <= released, "readers pass released");
+        }
         assert!(
-            self.commands.len() <= COMMANDS_MAX,
-            "too many commands wait"
+            self.floor <= self.forwarded,
+            "the floor passes what is forwarded"
         );
+    }
+
+    /// Ends of what is released, durable and appended.
+    fn positions(&self) -> (Position, Position, Position) {
+        let status = self.machine.status();
+        (
+            status.released.point.position,
+            status.durable.point.position,
+            self.machine.open_position(),
+        )
     }
 }
 
@@ -682,7 +835,10 @@ impl Process {
 impl Process {
     /// One step of the housekeeping thread.
     pub(crate) fn keep_house(&mut self, is_space_left: bool, around: &mut Surroundings<'_>) {
-        let released = self.sequence.released().position.get();
+        if self.is_over() {
+            return;
+        }
+        let released = self.positions().0.get();
         let segment = self.settings.segment_size;
         let wanted = released + around.parameters.prepared_ahead * segment;
         if is_space_left && around.disk.prepared() < wanted {
@@ -693,7 +849,7 @@ impl Process {
                 end,
             });
         }
-        let behind = released - self.checkpoint_at.get();
+        let behind = released.saturating_sub(self.checkpoint_at.get());
         if behind >= around.parameters.checkpoint_every && !self.has_fold_failed {
             self.fold_and_save(around);
         }
@@ -704,7 +860,7 @@ impl Process {
 
     fn fold_and_save(&mut self, around: &mut Surroundings<'_>) {
         use relay_journal::block::{self, HEADER_LENGTH};
-        let (start, end) = (self.fold.position, self.sequence.released().position);
+        let (start, end) = (self.fold.position, self.positions().0);
         let mut bytes = vec![0; end.since(start) as usize];
         around.disk.read(Zone::Log, start.get(), &mut bytes);
         while self.fold.position < end {
@@ -728,5 +884,23 @@ impl Process {
             node: self.node,
             position: end.get(),
         });
+    }
+}
+
+/// The bytes a command names: whose, where they start, and how many.
+const fn named(command: ToSequence) -> Option<(ConnId, u32, u32)> {
+    match command {
+        ToSequence::Records {
+            conn,
+            offset,
+            length,
+            ..
+        }
+        | ToSequence::TopicRequest {
+            conn,
+            offset,
+            length,
+        } => Some((conn, offset, length)),
+        ToSequence::Logon { .. } | ToSequence::Closed { .. } => None,
     }
 }

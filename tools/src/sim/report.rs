@@ -7,6 +7,16 @@ use crate::search::Found;
 use crate::shrink;
 use crate::swarm::Parameters;
 
+/// The result for programs.
+#[derive(Debug, serde::Serialize)]
+struct Line {
+    runs: u64,
+    simulated_seconds: f64,
+    faults_injected: u64,
+    failures: usize,
+    first_failing_seed: Option<u64>,
+}
+
 /// The command that replays a recipe.
 fn command(recipe: &Recipe) -> String {
     let mut line = format!("cargo sim --seed {}", recipe.seed);
@@ -158,13 +168,14 @@ fn tell_failure(recipe: &Recipe) {
 
 fn finish(found: &Found, is_json: bool) -> ExitCode {
     if is_json {
-        let line = serde_json::json!({
-            "runs": found.runs,
-            "simulated_seconds": found.simulated_ns as f64 / 1e9,
-            "faults_injected": found.faults,
-            "failures": found.failures.len(),
-            "first_failing_seed": found.failures.first(),
-        });
+        let line = Line {
+            runs: found.runs,
+            simulated_seconds: found.simulated_ns as f64 / 1e9,
+            faults_injected: found.faults,
+            failures: found.failures.len(),
+            first_failing_seed: found.failures.first().copied(),
+        };
+        let line = serde_json::to_string(&line).expect("numbers can be written");
         println!("{line}");
     }
     if found.failures.is_empty() {

@@ -6,17 +6,19 @@
 use std::sync::Arc;
 
 use relay_core::credential::{Credential, CredentialBook};
+use relay_core::group::{GroupSettings, PeerSettings};
 use relay_core::settings::Settings;
 use relay_journal::superblock::WriteMethod;
 use relay_wire::code::Policy;
-use relay_wire::id::{NodeId, PublisherId, StreamId};
+use relay_wire::id::{Epoch, NodeId, PublisherId, StreamId};
+use relay_wire::membership::{Member, Members, Membership};
 
 use crate::clock::{MILLISECOND, SECOND};
 use crate::content::Contents;
 use crate::disk::Latencies;
 use crate::faults::{self, Cast, Scheduled};
 use crate::network::Conduct;
-use crate::random::Random;
+use crate::random::{Random, mix};
 
 /// The stream of every run.
 pub(crate) const STREAM: StreamId = StreamId(9);
@@ -40,6 +42,23 @@ pub(crate) struct Wish {
     pub(crate) is_beyond: Option<bool>,
 }
 
+/// What a group's nodes have in common. Times are nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) min_copies: u8,
+    heartbeat_ns: u64,
+    suspect_ns: u64,
+    suspect_closed_ns: u64,
+    head_start_ns: u64,
+    start_wait_ns: u64,
+    ack_deadline_ns: u64,
+    readmit_after_ns: u64,
+    disk_stall_ns: u64,
+    retry_ns: u64,
+    floor_every_ns: u64,
+    catch_up_rate: u64,
+}
+
 /// A run's parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Parameters {
@@ -52,6 +71,8 @@ pub(crate) struct Parameters {
     pub(crate) patience_ns: u64,
     /// Settings of node 1; other nodes differ in their number.
     pub(crate) settings: Settings,
+    /// What a group's nodes have in common.
+    pub(crate) group: Group,
     pub(crate) write_method: WriteMethod,
     /// Segments prepared ahead of what is released.
     pub(crate) prepared_ahead: u64,
@@ -82,8 +103,9 @@ impl Parameters {
     /// Draws the parameters of `seed`.
     pub(crate) fn draw(seed: u64, wish: &Wish) -> Self {
         let mut random = Random::of(seed, 0);
+        let nodes = random.pick(&[1, 2, 2, 3]);
         let cast = Cast {
-            nodes: wish.nodes.unwrap_or(1),
+            nodes: wish.nodes.unwrap_or(nodes),
             publishers: random.within(1, 4) as usize,
             subscribers: random.within(1, 4) as usize,
         };
@@ -112,6 +134,7 @@ impl Parameters {
             duration_ns,
             patience_ns: if is_beyond { 20 } else { 120 } * SECOND,
             contents: Contents::new(seed, topics, settings.payload_limit),
+            group: draw_group(&mut random, cast),
             write_method: random.pick(WriteMethod::ALL),
             prepared_ahead: ahead_min + random.below(4),
             checkpoint_every: random.within(1, 8) * segment,
@@ -152,6 +175,75 @@ impl Parameters {
         })
     }
 
+    /// The settings of a group's node, in its process of that number.
+    pub(crate) fn group_settings(
+        &self,
+        node: usize,
+        incarnation: u64,
+        number: u32,
+    ) -> GroupSettings {
+        let group = &self.group;
+        let process = mix(self.seed ^ (node as u64) << 32 ^ u64::from(number)).max(1);
+        let others = (0..self.cast.nodes).filter(|other| *other != node);
+        GroupSettings {
+            identity: Member {
+                node: NodeId(node as u64 + 1),
+                incarnation,
+                process: if self.settings.policy == Policy::Mirrored {
+                    process
+                } else {
+                    0
+                },
+            },
+            process,
+            seed: mix(process),
+            is_observer: false,
+            peers: others
+                .map(|other| PeerSettings {
+                    node: NodeId(other as u64 + 1),
+                    is_observer: false,
+                })
+                .collect(),
+            secret: SECRET.to_vec(),
+            policy: self.settings.policy,
+            min_copies: group.min_copies,
+            is_manual: false,
+            heartbeat_ns: group.heartbeat_ns,
+            suspect_ns: group.suspect_ns,
+            suspect_closed_ns: group.suspect_closed_ns,
+            head_start_ns: group.head_start_ns,
+            start_wait_ns: group.start_wait_ns,
+            ack_deadline_ns: group.ack_deadline_ns,
+            readmit_after_ns: group.readmit_after_ns,
+            disk_stall_ns: group.disk_stall_ns,
+            retry_ns: group.retry_ns,
+            floor_every_ns: group.floor_every_ns,
+            catch_up_rate: group.catch_up_rate,
+        }
+    }
+
+    /// The record a group begins with; `incarnations` are those of its disks.
+    pub(crate) fn first_record(&self, incarnations: &[u64]) -> Membership {
+        let members: Vec<Member> = incarnations
+            .iter()
+            .enumerate()
+            .map(|(node, &incarnation)| Member {
+                node: NodeId(node as u64 + 1),
+                incarnation,
+                process: 0,
+            })
+            .collect();
+        Membership {
+            stream: STREAM,
+            epoch: Epoch(1),
+            nonce: mix(self.seed),
+            primary: NodeId(1),
+            members: Members::of(&members),
+            min_copies: self.group.min_copies,
+            policy: self.settings.policy,
+        }
+    }
+
     /// The settings of one node.
     pub(crate) fn settings_of(&self, node: usize) -> Settings {
         Settings {
@@ -185,7 +277,9 @@ pub(crate) fn publisher_name(publisher: usize) -> String {
 }
 
 fn draw_settings(random: &mut Random, cast: Cast, topics: u32) -> Settings {
-    let block_alignment = random.pick(&[512, 512, 4_096]);
+    // An epoch's opening records fit one unit, which needs more in a group.
+    let smallest = if cast.nodes > 1 { 1_024 } else { 512 };
+    let block_alignment = random.pick(&[smallest, smallest, 4_096]);
     let block_length_max = random.pick(&[4_096, 8_192, 16_384]);
     let mut settings = Settings {
         node: NodeId(1),
@@ -227,6 +321,25 @@ fn draw_settings(random: &mut Random, cast: Cast, topics: u32) -> Settings {
         settings.lag_limit = 2 * settings.ring_size;
     }
     settings
+}
+
+fn draw_group(random: &mut Random, cast: Cast) -> Group {
+    let heartbeat_ns = random.pick(&[5, 10, 20]) * MILLISECOND;
+    let head_start_ns = 3 * heartbeat_ns;
+    Group {
+        min_copies: random.within(1, cast.nodes.min(2) as u64) as u8,
+        heartbeat_ns,
+        suspect_ns: random.pick(&[100, 200, 500]) * MILLISECOND,
+        suspect_closed_ns: random.pick(&[40, 100]) * MILLISECOND,
+        head_start_ns,
+        start_wait_ns: random.pick(&[200, 1_000, 2_000]) * MILLISECOND,
+        ack_deadline_ns: random.pick(&[300, 1_000]) * MILLISECOND,
+        readmit_after_ns: random.pick(&[50, 200]) * MILLISECOND,
+        disk_stall_ns: random.pick(&[150, 300]) * MILLISECOND,
+        retry_ns: random.pick(&[10, 50]) * MILLISECOND,
+        floor_every_ns: random.pick(&[100, 1_000]) * MILLISECOND,
+        catch_up_rate: random.pick(&[8 << 20, 64 << 20, 1 << 30]),
+    }
 }
 
 fn draw_conduct(random: &mut Random) -> Conduct {

@@ -62,8 +62,9 @@ fn every_broken_rule_is_found() {
     for (canary, seeds_max) in [
         (Canary::ReleaseBeforeDurable, 3),
         (Canary::WriteErrorRetried, 60),
-        (Canary::SyncErrorRetried, 60),
+        (Canary::SyncErrorRetried, 120),
         (Canary::UnsyncedTailTrusted, 30),
+        (Canary::UnsyncedSuperblockTrusted, 600),
         (Canary::CutTooFar, 10),
         (Canary::OldEpochGoesOn, 10),
         (Canary::DuplicatesForgotten, 10),
@@ -74,6 +75,7 @@ fn every_broken_rule_is_found() {
         let fails = |seed: &u64| {
             let mut recipe = short(*seed);
             recipe.wish.is_beyond = Some(false);
+            recipe.wish.pause_ms = Some(50);
             recipe.canary = Some(canary);
             run::run(&recipe, false).result.is_err()
         };

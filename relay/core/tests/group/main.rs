@@ -101,6 +101,34 @@ fn a_tail_nobody_released_is_set_aside() {
     assert_eq!(cluster.machines[0].set_aside.len(), 1);
 }
 
+/// Goal: a primary that wrote on alone while another took over and released much more comes back by itself: what the other has
+/// released says nothing about this one's tail before it is known where the two part. Found by cutting real links. Method: at each
+/// moment of its return what it says is held up for longer than a heartbeat, so that one comes before the answer to its history.
+#[test]
+fn a_tail_of_its_own_is_not_taken_for_released() {
+    for moment in 0..40 {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        cluster.no_arbiter.insert(0);
+        cluster.cut.extend([(0, 1), (1, 0)]);
+        cluster.publisher.wanted += 20;
+        cluster.until("the standby serves", |cluster| {
+            cluster.machines[1].is_serving
+        });
+        cluster.publish(20);
+        cluster.no_arbiter.clear();
+        cluster.cut.clear();
+        cluster.pass(moment, |_| false);
+        cluster.cut.insert((0, 1));
+        cluster.pass(15, |_| false);
+        cluster.cut.clear();
+        cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+        cluster.publish(1);
+        cluster.verify();
+        assert_eq!(cluster.machines[0].set_aside.len(), 1);
+    }
+}
+
 #[test]
 fn a_primary_cut_off_from_its_standby_drops_it_and_goes_on() {
     let mut cluster = Cluster::running(2, 1);

@@ -97,13 +97,13 @@ impl Publisher {
 
     /// Epochs only rise.
     fn note_epoch(&mut self, epoch: u64, scene: &mut Scene<'_>) {
-        if epoch < self.epoch {
+        if epoch < self.epoch && scene.parameters.cast.nodes == 1 {
             scene.raise(format!(
                 "client {} is told epoch {epoch} after epoch {}",
                 self.client, self.epoch
             ));
         }
-        self.epoch = epoch;
+        self.epoch = self.epoch.max(epoch);
     }
 
     /// Waits for the next thing it has to do by itself.
@@ -332,6 +332,10 @@ impl Publisher {
             next <= self.made + 1,
             "nothing is expected that was never made"
         );
+        if scene.is_behind(ack.epoch.get(), self.epoch) {
+            self.lose(scene);
+            return;
+        }
         self.note_epoch(ack.epoch.get(), scene);
         if released < self.acknowledged {
             scene.raise(format!(
@@ -390,6 +394,10 @@ impl Publisher {
             code: reject.code.number(),
             next_expected: reject.next_expected.get(),
         });
+        if reject.code == RejectCode::NotPrimary && scene.parameters.cast.nodes > 1 {
+            self.lose(scene);
+            return;
+        }
         assert_eq!(
             reject.code,
             RejectCode::Gap,

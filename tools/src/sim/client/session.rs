@@ -8,7 +8,7 @@ use relay_wire::proof::Nonce;
 use super::Scene;
 use crate::clock::{MILLISECOND, SECOND};
 use crate::history::Note;
-use crate::network::{EndId, Owner};
+use crate::network::{EndId, Owner, Port};
 use crate::random::mix;
 use crate::swarm::{SECRET, STREAM};
 
@@ -56,7 +56,9 @@ impl Session {
             session: number,
         };
         let host = scene.parameters.cast.client_host(client);
-        let end = scene.network.connect(owner, host, node, scene.queue);
+        let end = scene
+            .network
+            .connect(owner, host, node, Port::Clients, scene.queue);
         scene.note(Note::Connects { client, node });
         let now_ns = scene.now_ns();
         Self {

@@ -5,19 +5,25 @@ use relay_wire::message::{Heartbeat, Message};
 
 use crate::clock::Queue;
 use crate::cluster::Event;
-use crate::network::{EndId, Network, Owner, Signal};
+use crate::network::{EndId, Network, Owner, Port, Signal};
 use crate::random::Random;
 
 /// The number that stands for strangers among the clients.
 pub(crate) const STRANGER: usize = usize::MAX;
 
 /// Begins a visit: the words come when the connection is made.
-pub(crate) fn visit(host: usize, node: usize, network: &mut Network, queue: &mut Queue<Event>) {
+pub(crate) fn visit(
+    host: usize,
+    node: usize,
+    port: Port,
+    network: &mut Network,
+    queue: &mut Queue<Event>,
+) {
     let owner = Owner::Client {
         client: STRANGER,
         session: 0,
     };
-    network.connect(owner, host, node, queue);
+    network.connect(owner, host, node, port, queue);
 }
 
 /// What a stranger does when something happens on one of its connections.

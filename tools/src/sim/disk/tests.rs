@@ -266,7 +266,7 @@ fn disks_are_replaced() {
     disk.restore(image);
     assert_eq!(seen(&mut disk, 0), block(1));
     assert_eq!(disk.checkpoints().count(), 1);
-    disk.format([[7; GENERATION_LENGTH]; 2]);
+    disk.format(1, [[7; GENERATION_LENGTH]; 2]);
     assert_eq!(seen(&mut disk, 0), block(0));
     assert_eq!(disk.superblocks(), [[7; GENERATION_LENGTH]; 2]);
     assert_eq!((disk.prepared(), disk.checkpoints().count()), (0, 0));

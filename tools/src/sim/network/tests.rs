@@ -31,7 +31,7 @@ impl Pair {
         };
         let mut network = Network::new(conduct, 2, Random::of(1, 0));
         let mut queue = Queue::new();
-        let client = network.connect(CLIENT, A, B, &mut queue);
+        let client = network.connect(CLIENT, A, B, Port::Clients, &mut queue);
         Self {
             network,
             queue,
@@ -146,7 +146,8 @@ fn nobody_connects_through_a_partition_or_to_a_host_that_is_off() {
         } else {
             pair.network.block(B, A);
         }
-        pair.network.connect(CLIENT, A, B, &mut pair.queue);
+        pair.network
+            .connect(CLIENT, A, B, Port::Clients, &mut pair.queue);
         pair.run();
         assert_eq!(pair.take(), [(CLIENT, Signal::Refused)]);
     }
@@ -163,7 +164,7 @@ fn a_power_cut_leaves_half_of_the_connection() {
     pair.say(b"into the void");
     pair.run();
     assert_eq!(pair.take(), []);
-    pair.network.on_power_up(B);
+    pair.network.on_power_up(B, &mut pair.queue);
     pair.say(b"hello?");
     pair.run();
     assert_eq!(pair.take(), [(CLIENT, Signal::Broken)]);
@@ -212,7 +213,9 @@ fn a_place_given_out_again_is_another_connection() {
     pair.run();
     assert_eq!(pair.take(), [(CLIENT, Signal::Ended)]);
     pair.network.close(old_client, &mut pair.queue);
-    pair.client = pair.network.connect(CLIENT, A, B, &mut pair.queue);
+    pair.client = pair
+        .network
+        .connect(CLIENT, A, B, Port::Clients, &mut pair.queue);
     pair.run();
     assert_ne!(pair.client, old_client);
     pair.say(b"new");

@@ -1,7 +1,7 @@
 //! The egress agent's part of a process: released log to subscribers, from the ring or from disk.
 
 use relay_core::command::{ConnId, ReleasePoint};
-use relay_core::fanout::{FanoutEffect, Source};
+use relay_core::fanout::{Fanout, FanoutEffect, Source};
 use relay_wire::id::Position;
 
 use super::sockets::Side;
@@ -14,35 +14,37 @@ impl Process {
         let mut work = 0;
         if around.canary == Some(Canary::ReadersPassReleased) {
             self.release = Some(ReleasePoint {
-                position: self.sequence.open_position(),
-                next_seq: self.sequence.next_seq(),
+                position: self.machine.open_position(),
+                next_seq: self.machine.next_seq(),
                 checksum: 0,
             });
         }
+        let Some(fanout) = &mut self.fanout else {
+            return 0;
+        };
         if let Some(point) = self.release.take() {
             work += 1;
             let view = self.memory.view(self.floor, point.position);
-            self.fanout.on_released(point, &view);
-            assert!(self.fanout.floor() >= self.floor, "the floor only rises");
-            self.floor = self.fanout.floor();
+            fanout.on_released(point, &view);
+            assert!(fanout.floor() >= self.floor, "the floor only rises");
+            self.floor = fanout.floor();
             self.forwarded = point.position;
         }
-        self.fanout.on_time(around.now.mono_ns);
-        if self.fanout.has_work() {
+        fanout.on_time(around.now.mono_ns);
+        if fanout.has_work() {
             work += 1;
             let view = self.memory.view(self.floor, self.forwarded);
             let replay: [&[u8]; 4] =
                 core::array::from_fn(|slot| self.replay.get(slot).map_or(&[][..], Vec::as_slice));
             let slots = self.replay.len();
-            self.fanout
-                .serve(&view, &replay[..slots], around.now.mono_ns);
+            fanout.serve(&view, &replay[..slots], around.now.mono_ns);
         }
         work + self.drain_fanout(around)
     }
 
     fn drain_fanout(&mut self, around: &mut Surroundings<'_>) -> usize {
         let mut work = 0;
-        while let Some(effect) = self.fanout.poll_effect() {
+        while let Some(effect) = self.fanout.as_mut().and_then(Fanout::poll_effect) {
             if !self.burns_on() {
                 return work;
             }
@@ -54,7 +56,7 @@ impl Process {
                         continue;
                     };
                     let end = self.socket(place).end;
-                    let bytes = self.fanout.outgoing(conn);
+                    let bytes = self.serving().outgoing(conn);
                     let sent = around.network.write(end, bytes, around.queue);
                     self.note_fanout_sent(conn, sent);
                 }
@@ -78,12 +80,18 @@ impl Process {
         work
     }
 
+    /// The machine of a node that has subscribers.
+    pub(super) fn serving(&mut self) -> &mut Fanout {
+        self.fanout.as_mut().expect("it has subscribers")
+    }
+
     fn send_log(&mut self, conn: ConnId, source: Source, around: &mut Surroundings<'_>) {
         let Some(place) = self.place_of(Side::Fanout(conn)) else {
             return;
         };
         self.scratch.clear();
-        for piece in self.fanout.pieces(conn) {
+        let fanout = self.fanout.as_ref().expect("it has subscribers");
+        for piece in fanout.pieces(conn) {
             let end = piece.position.plus(piece.length.into());
             assert!(end <= self.forwarded, "nothing unreleased is sent");
             match source {
@@ -147,7 +155,7 @@ impl Process {
         let buffer = &mut self.replay[slot as usize][..length as usize];
         around.disk.read(Zone::Log, position.get(), buffer);
         let length = is_ok.then_some(length);
-        self.fanout.on_read(slot, length, around.now.mono_ns);
+        self.serving().on_read(slot, length, around.now.mono_ns);
     }
 
     /// A subscriber's connection is over, whoever wanted it so.
@@ -155,7 +163,7 @@ impl Process {
         let Some(place) = self.place_of(Side::Fanout(conn)) else {
             return;
         };
-        self.fanout.on_closed(conn);
+        self.serving().on_closed(conn);
         let socket = self.sockets[place as usize].take().expect("found just now");
         around.network.close(socket.end, around.queue);
         self.free.push(place);

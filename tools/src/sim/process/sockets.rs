@@ -8,7 +8,7 @@ use relay_core::ingress::IngressEffect;
 
 use super::{Inbound, Process, Surroundings};
 use crate::clock::SECOND;
-use crate::network::{EndId, Signal};
+use crate::network::{EndId, Port, Signal};
 use crate::random::mix;
 
 /// Bytes of a receive buffer before the logon.
@@ -75,6 +75,10 @@ impl Process {
     }
 
     pub(super) fn accept(&mut self, end: EndId, around: &mut Surroundings<'_>) {
+        if around.network.port_of(end) == Some(Port::Mirror) {
+            self.accept_peer(end, around);
+            return;
+        }
         self.nonces += 1;
         let word = mix(self.nonces).to_le_bytes();
         let nonce = core::array::from_fn(|index| word[index % 8] ^ index as u8);
@@ -106,6 +110,7 @@ impl Process {
     pub(super) fn on_socket(&mut self, end: EndId, signal: Signal, around: &mut Surroundings<'_>) {
         let is_it = |socket: &Option<Socket>| socket.as_ref().is_some_and(|s| s.end == end);
         let Some(place) = self.sockets.iter().position(is_it) else {
+            self.on_peer_signal(end, signal, around);
             return;
         };
         let place = place as u32;
@@ -114,7 +119,7 @@ impl Process {
             Signal::Writable => self.on_writable(place, around),
             Signal::Broken => self.on_broken(place, around),
             Signal::Connected | Signal::Refused | Signal::Incoming => {
-                unreachable!("a node opens no connections")
+                unreachable!("a node opens no connections to clients")
             }
         }
         self.drain_ingress(around);
@@ -129,7 +134,7 @@ impl Process {
                     self.ingress.on_sent(conn, 0, now_ns);
                 }
             }
-            Side::Fanout(conn) => self.fanout.on_writable(conn),
+            Side::Fanout(conn) => self.serving().on_writable(conn),
         }
     }
 
@@ -241,7 +246,8 @@ impl Process {
         if socket.buffer.is_empty() {
             return false;
         }
-        let consumed = self.fanout.on_bytes(conn, &socket.buffer, now_ns);
+        let fanout = self.fanout.as_mut().expect("it has subscribers");
+        let consumed = fanout.on_bytes(conn, &socket.buffer, now_ns);
         socket.buffer.drain(..consumed);
         consumed > 0
     }
@@ -332,7 +338,10 @@ impl Process {
     }
 
     fn hand_over(&mut self, place: u32, credential: u32, around: &mut Surroundings<'_>) {
-        let Some(conn) = self.fanout.on_subscriber(credential, around.now.mono_ns) else {
+        let now_ns = around.now.mono_ns;
+        let fanout = self.fanout.as_mut();
+        let taken = fanout.and_then(|fanout| fanout.on_subscriber(credential, now_ns));
+        let Some(conn) = taken else {
             let socket = self.sockets[place as usize].take().expect("it is taken");
             around.network.close(socket.end, around.queue);
             self.free.push(place);

@@ -1,0 +1,99 @@
+//! Goal: a block that is damaged on one disk comes back from the other, and one that is damaged on both stops the start at its
+//! very position. Method: real pairs, a byte turned over in a journal at rest, no checkpoint to read past it.
+
+mod appliance;
+
+use std::os::unix::fs::FileExt;
+
+use appliance::Appliance;
+use appliance::flow::Flow;
+use appliance::group::{Group, GroupShape};
+use relay_journal::{block, checkpoint, segment};
+
+/// Position of the block in the middle of the log that ends at `tail`, in a log of one segment.
+fn middle_block(node: &Appliance, tail: u64) -> u64 {
+    let path = segment_path(node);
+    let bytes = std::fs::read(path).unwrap();
+    let mut position = 0;
+    while position < tail / 2 {
+        position += u64::from(
+            block::decode_header(&bytes[position as usize..])
+                .unwrap()
+                .span,
+        );
+    }
+    position
+}
+
+fn segment_path(node: &Appliance) -> std::path::PathBuf {
+    node.directory()
+        .join(segment::DIRECTORY)
+        .join(segment::name(0))
+}
+
+/// Turns a byte of the block's body over and takes the checkpoints away, so that a start reads it.
+fn damage(node: &Appliance, position: u64) {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(segment_path(node))
+        .unwrap();
+    let at = position + block::HEADER_LENGTH as u64 + 40;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    file.sync_all().unwrap();
+    for entry in std::fs::read_dir(node.directory()).unwrap().flatten() {
+        if checkpoint::parse_name(&entry.file_name().to_string_lossy()).is_some() {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+}
+
+fn published() -> (Group, u64) {
+    let group = Group::started(&GroupShape::default());
+    let flow = Flow::started(&group.addresses(), 1_000);
+    flow.await_more(300);
+    flow.finish();
+    let leader = group.await_in_sync();
+    let tail = group.counter(leader, "position.released");
+    group.eventually("everything is on every disk", || {
+        (0..2).all(|place| group.counter(place, "position.durable") >= tail)
+    });
+    (group, tail)
+}
+
+#[test]
+fn a_damaged_block_is_fetched_from_the_peer() {
+    let (mut group, tail) = published();
+    let standby = 1 - group.await_leader(None);
+    group.nodes[standby].kill();
+    let position = middle_block(&group.nodes[standby], tail);
+    damage(&group.nodes[standby], position);
+    group.nodes[standby].start();
+    group.await_in_sync();
+    let log = group.nodes[standby].log();
+    assert!(
+        log.contains("a damaged block was fetched from a peer")
+            && log.contains(&position.to_string()),
+        "{log}"
+    );
+    assert!(group.stop_and_compare() >= tail);
+}
+
+#[test]
+fn a_block_damaged_on_both_disks_stops_the_start_at_its_position() {
+    let (mut group, tail) = published();
+    let leader = group.await_leader(None);
+    let position = middle_block(&group.nodes[leader], tail);
+    for place in [1 - leader, leader] {
+        group.nodes[place].kill();
+    }
+    for node in &group.nodes {
+        damage(node, position);
+    }
+    let error = group.nodes[leader].try_start().unwrap_err();
+    for part in ["position", &position.to_string(), "No peer could help"] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+}

@@ -1,0 +1,307 @@
+//! What a process of a group's node has besides: the vote, the arbiter, its peers, the beginning and the end of a reign.
+
+use std::sync::Arc;
+
+use relay_core::arbiter::ArbiterReply;
+use relay_core::command::{Now, ReleasePoint};
+use relay_core::fanout::Fanout;
+use relay_core::group::Vote;
+use relay_core::ingress::Ingress;
+use relay_core::node::{Node as Machine, NodeEffect, ReadPurpose, Start};
+use relay_core::settings::Settings;
+use relay_journal::superblock::{GENERATION_LENGTH, Superblock};
+use relay_journal::tables::Tables;
+use relay_wire::code::TerminateCode;
+use relay_wire::id::{Epoch, Position};
+
+use super::peers::Peers;
+use super::{Exit, Inbound, Life, Machines, Process, Surroundings, disk_of};
+use crate::disk::{What, Zone};
+use crate::history::Note;
+use crate::ledger::{Claim, Reign};
+
+/// Numbers of reads for peers begin here; those below are the fan-out's.
+pub(super) const READS: u64 = 1 << 16;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) peers: Peers,
+    superblock: Superblock,
+    slot: usize,
+    is_storing: bool,
+    reads: Vec<Read>,
+}
+
+/// A piece of the log that is being read for a peer.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    peer: u32,
+    purpose: ReadPurpose,
+    position: Position,
+    length: u32,
+}
+
+impl Group {
+    /// Whether the disk has none of its operations.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_storing && self.reads.is_empty()
+    }
+}
+
+/// The machines of a group's node, which begins as a follower.
+pub(super) fn of_group(
+    settings: &Settings,
+    tables: Tables,
+    life: &Life,
+    around: &Surroundings<'_>,
+) -> Machines {
+    let parameters = around.parameters;
+    let book = parameters.credentials();
+    let (superblock, slot) = life.superblock;
+    let node = settings.node.get() as usize - 1;
+    let group = parameters.group_settings(node, superblock.disk_incarnation, life.number);
+    let mut ingress = Ingress::new(
+        settings.clone(),
+        Arc::clone(&book),
+        Epoch(0),
+        0,
+        tables.next_seq,
+    );
+    ingress.stand_by();
+    let start = Start {
+        tables,
+        vote: Vote {
+            promised: superblock.promised,
+            committed: superblock.committed,
+            nonce: superblock.committed_nonce,
+            unknown_tail: superblock.unknown_tail,
+        },
+        carry: life.carry,
+        write_method: parameters.write_method,
+        prepared: Position(around.disk.prepared()),
+        session: Some((20_261_123, "2026-11-23".to_owned())),
+        now: around.now,
+    };
+    Machines {
+        machine: Machine::of_group(settings.clone(), group, book, start),
+        ingress,
+        fanout: None,
+        group: Some(Group {
+            peers: Peers::default(),
+            superblock,
+            slot,
+            is_storing: false,
+            reads: Vec::new(),
+        }),
+    }
+}
+
+impl Process {
+    /// The newest superblock of a group's node and the slot it lies in.
+    pub(crate) fn superblock(&self) -> Option<(Superblock, usize)> {
+        self.group
+            .as_ref()
+            .map(|group| (group.superblock, group.slot))
+    }
+
+    /// The arbiter's answer.
+    pub(crate) fn on_arbiter(&mut self, reply: ArbiterReply) {
+        self.inbound.push_back(Inbound::Arbiter(reply));
+    }
+
+    /// The machine, for checkers and an operator's word.
+    pub(crate) const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// An operator wants another node to lead.
+    pub(crate) fn ask_to_hand_over(&mut self, now: Now) {
+        // Where there is none that can, that is the answer.
+        let _ = self.machine.hand_over(None, now);
+    }
+
+    /// An operator takes a node out of the set, or lets it in again.
+    pub(crate) fn detach(&mut self, node: usize, is_detached: bool) {
+        let node = relay_wire::id::NodeId(node as u64 + 1);
+        // Only the primary does it.
+        let _ = self.machine.detach(node, is_detached);
+    }
+
+    fn group(&mut self) -> &mut Group {
+        self.group.as_mut().expect("a group's node has one")
+    }
+
+    /// Carries out what only a group's machine wants.
+    pub(super) fn carry_out(&mut self, effect: NodeEffect, around: &mut Surroundings<'_>) {
+        match effect {
+            NodeEffect::Link(link) => self.on_link(link, around),
+            NodeEffect::Ask(request) => {
+                let (node, number) = (self.node, self.number);
+                let (network, queue) = (&mut *around.network, &mut *around.queue);
+                around.arbiter.ask(node, number, request, network, queue);
+            }
+            NodeEffect::StoreVote(vote) => self.store_vote(vote, around),
+            NodeEffect::ReadLog {
+                peer,
+                purpose,
+                position,
+                length,
+            } => self.read_for_peer(
+                Read {
+                    peer,
+                    purpose,
+                    position,
+                    length,
+                },
+                around,
+            ),
+            NodeEffect::Lead(tables, epoch) => self.lead(&tables, epoch, around),
+            NodeEffect::Withdraw => {
+                if let Some(fanout) = &mut self.fanout {
+                    fanout.stop(TerminateCode::NotPrimary, around.now.mono_ns);
+                }
+            }
+            NodeEffect::Restart(reason, carry) => {
+                around.note(Note::BeginsAgain {
+                    node: self.node,
+                    reason,
+                });
+                let log_end = self.written_end;
+                self.end.get_or_insert(Exit::Restart {
+                    reason,
+                    carry,
+                    log_end,
+                });
+                self.close_peers(around);
+            }
+            NodeEffect::Halt(reason) => {
+                self.end.get_or_insert(Exit::Halt(reason));
+                self.close_peers(around);
+            }
+            NodeEffect::Note(what) => around.note(Note::Node {
+                node: self.node,
+                what,
+            }),
+            NodeEffect::Write { .. }
+            | NodeEffect::Sync
+            | NodeEffect::Reply(_)
+            | NodeEffect::Released(_)
+            | NodeEffect::Stopped(_) => unreachable!("every node has these"),
+        }
+    }
+
+    fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
+        around.ledger.check_holds(self.node, tables, around.disk);
+        let settings = self.settings.clone();
+        let book = around.parameters.credentials();
+        self.floor = tables.position;
+        self.forwarded = tables.position;
+        self.fanout = Some(Fanout::new(settings, book, tables, epoch));
+    }
+
+    fn store_vote(&mut self, vote: Vote, around: &mut Surroundings<'_>) {
+        let group = self.group();
+        assert!(!group.is_storing, "one vote at a time");
+        group.is_storing = true;
+        group.slot = 1 - group.slot;
+        group.superblock = Superblock {
+            generation: group.superblock.generation + 1,
+            promised: vote.promised,
+            committed: vote.committed,
+            committed_nonce: vote.nonce,
+            unknown_tail: vote.unknown_tail,
+            ..group.superblock
+        };
+        let at = (group.slot * GENERATION_LENGTH) as u64;
+        let bytes = group.superblock.encode();
+        let now_ns = around.queue.now_ns();
+        let ticket = around
+            .disk
+            .begin_write(Zone::Superblock, at, &bytes, false, 0, now_ns);
+        self.await_disk(ticket, around);
+    }
+
+    /// A step of a vote's way to the disk ended.
+    pub(super) fn on_vote_step(&mut self, what: What, is_ok: bool, around: &mut Surroundings<'_>) {
+        if !is_ok {
+            self.group().is_storing = false;
+            self.fail(around);
+        } else if matches!(what, What::Write(_)) {
+            let now_ns = around.queue.now_ns();
+            let ticket = around.disk.begin_sync(Zone::Superblock, 0, now_ns);
+            self.await_disk(ticket, around);
+        } else {
+            self.group().is_storing = false;
+            let vote = self.group().superblock;
+            around.note(Note::Voted {
+                node: self.node,
+                promised: vote.promised.get(),
+                committed: vote.committed.get(),
+            });
+            self.machine.on_vote_stored();
+        }
+    }
+
+    fn read_for_peer(&mut self, read: Read, around: &mut Surroundings<'_>) {
+        let left = self.settings.segment_size - read.position.get() % self.settings.segment_size;
+        assert!(u64::from(read.length) <= left, "a read lies in one segment");
+        self.group().reads.push(read);
+        let now_ns = around.queue.now_ns();
+        let tag = READS + u64::from(read.peer) * 2 + u64::from(read.purpose == ReadPurpose::Repair);
+        let ticket = around.disk.begin_read(tag, now_ns);
+        self.await_disk(ticket, around);
+    }
+
+    pub(super) fn on_peer_read(&mut self, tag: u64, is_ok: bool, around: &mut Surroundings<'_>) {
+        let (peer, is_repair) = ((tag - READS) as u32 / 2, tag % 2 == 1);
+        let is_it =
+            |read: &Read| read.peer == peer && (read.purpose == ReadPurpose::Repair) == is_repair;
+        let at = self.group().reads.iter().position(is_it);
+        let read = at.map(|at| self.group().reads.remove(at));
+        let read = read.expect("a read ends that was begun");
+        let length = if is_ok { read.length as usize } else { 0 };
+        let mut bytes = vec![0; length];
+        around.disk.read(Zone::Log, read.position.get(), &mut bytes);
+        let now = around.now;
+        self.machine
+            .on_log_read(peer, read.purpose, read.position, &bytes, now);
+    }
+
+    /// The ledger hears what the release rests on.
+    pub(super) fn claim_release(
+        &mut self,
+        reign: Reign,
+        point: &ReleasePoint,
+        around: &mut Surroundings<'_>,
+    ) {
+        let status = self.machine.status();
+        let membership = status.membership.expect("a primary has a record");
+        let now_held = around.arbiter.record().map(|record| record.members);
+        let mut members = membership.members.as_slice().to_vec();
+        if let Some(record) = now_held {
+            for member in record.as_slice() {
+                if !members.contains(member) {
+                    members.push(*member);
+                }
+            }
+        }
+        let (own, others) = (&*around.disk, around.others);
+        let disks = members.iter().filter_map(|member| {
+            let node = member.node.get() as usize - 1;
+            let disk = disk_of(own, others, node);
+            let is_it = disk.incarnation() == member.incarnation && !disk.is_doubtful();
+            is_it.then_some((node, disk))
+        });
+        let claim = Claim {
+            reign,
+            epoch: status.epoch.get(),
+            point: *point,
+            copies: membership.members.len(),
+            min_copies: membership.min_copies.into(),
+            own,
+            disks: disks.collect(),
+        };
+        around.ledger.on_claim(&claim);
+    }
+}
