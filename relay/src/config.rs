@@ -23,6 +23,11 @@ use self::group::GroupSection;
 pub(crate) use self::size::Size;
 use crate::idle::IdleStrategy;
 
+/// Clients of a node without a group hear something so often.
+const HEARTBEAT_MS_ALONE: u64 = 1_000;
+/// Clients of a group's node do: they leave one that is silent for four times this, about when another takes over.
+const HEARTBEAT_MS_IN_GROUP: u64 = 50;
+
 /// Why a configuration is refused.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
@@ -171,7 +176,8 @@ struct LimitsSection {
     unauthenticated: u32,
     topics: u32,
     replay_buffers: u32,
-    heartbeat_ms: u64,
+    /// By default short in a group, so that clients soon leave a node that hangs.
+    heartbeat_ms: Option<u64>,
     logon_timeout_ms: u64,
     stall_limit_ms: u64,
     lag_limit: Size,
@@ -189,7 +195,7 @@ impl Default for LimitsSection {
             unauthenticated: 256,
             topics: 100_000,
             replay_buffers: 8,
-            heartbeat_ms: 1_000,
+            heartbeat_ms: None,
             logon_timeout_ms: 5_000,
             stall_limit_ms: 30_000,
             lag_limit: Size(0),
@@ -499,13 +505,18 @@ impl Check<'_> {
             self.within(key, at, value.into(), 1..=most)
                 .map(|count| count as u32)
         };
+        let usual_ms = match section.group {
+            Some(_) => HEARTBEAT_MS_IN_GROUP,
+            None => HEARTBEAT_MS_ALONE,
+        };
+        let heartbeat_ms = limits.heartbeat_ms.unwrap_or(usual_ms);
         let mut settings = Settings {
             node,
             stream: StreamId(section.id),
             policy: Policy::Local,
             payload_limit: payload as u32,
             credit: limits.credit.0,
-            heartbeat_ns: milliseconds("heartbeat_ms", limits.heartbeat_ms, 10)?,
+            heartbeat_ns: milliseconds("heartbeat_ms", heartbeat_ms, 10)?,
             logon_timeout_ns: milliseconds("logon_timeout_ms", limits.logon_timeout_ms, 10)?,
             connections_max: counted("connections", limits.connections, 100_000)?,
             unauthenticated_max: counted("unauthenticated", limits.unauthenticated, 100_000)?,
@@ -719,6 +730,23 @@ subscribe = [">"]
             let message = refused(&GOOD.replace(from, to));
             for part in expected {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
+            }
+        }
+    }
+
+    /// Goal: clients of a group notice soon that its node hangs, unless the operator decides otherwise.
+    #[test]
+    fn in_a_group_clients_hear_more_often() {
+        let group = "[stream.group]\nmirror_listen = \"127.0.0.1:7500\"\n\
+                     secret = \"000102030405060708090a0b0c0d0e0f\"\n\
+                     peers = [{ node = 2, address = \"127.0.0.1:7501\" }]\n\
+                     [stream.group.arbiter]\nkind = \"manual\"\n[[stream.credential]]";
+        let told = GOOD.replace("[stream.limits]", "[stream.limits]\nheartbeat_ms = 300");
+        for (text, alone_ms, in_group_ms) in [(GOOD, 1_000, 50), (&told, 300, 300)] {
+            let in_group = text.replace("[[stream.credential]]", group);
+            for (text, expected_ms) in [(text, alone_ms), (&in_group, in_group_ms)] {
+                let config = Config::parse(Path::new("relayd.toml"), text).unwrap();
+                assert_eq!(config.streams[0].settings.heartbeat_ms(), expected_ms);
             }
         }
     }

@@ -1,17 +1,19 @@
 //! `relay demo`: everything at work at once, and a judgement on it that does not come from the product.
 //!
 //! ```text
-//! relay pub --hash-file  ->  relayd  ->  relay sub --hash-file   live from the start
-//!                          SIGKILL   ->  relay sub --hash-file   joins in the middle, from the first message
-//!                          restart
-//! compare_hashes.py: published against received      relay inspect --verify: the journal
+//! relay pub --hash-file  ->  primary, standby   ->  relay sub --hash-file   live from the start
+//!                            (and a witness)    ->  relay sub --hash-file   joins in the middle, from the first message
+//!
+//! the primary is killed -> the standby takes over -> the killed one comes back, catches up, is in sync
+//! the new primary is killed -> the first one takes over -> ...
+//!
+//! compare_hashes.py: published against received      journals: verified, and compared with each other
 //! ```
 //!
-//! Publisher and subscribers are processes of their own, as a user would start them. Nobody is told of the kill; they
-//! notice it and come back by themselves.
+//! Publisher and subscribers are processes of their own, as a user would start them. Nobody is told of a kill; they
+//! notice it and go on by themselves. With `--nodes 1` there is one relay, which is killed and started again.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -19,31 +21,32 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::bench::server::{
-    Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd,
-};
 use crate::compare::{Comparison, compare_files};
 use crate::exit::{Failure, Interrupt};
-use crate::inspect;
-use crate::inspect::verify::{Verification, verify};
-use crate::output::{json_line, line, progress, thousands};
-use crate::pcap::{CaptureReader, transport};
-use crate::percentiles::Percentiles;
+use crate::output::{line, progress};
 use crate::publish::utc_ns;
+use crate::servers::{
+    Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
+};
 use crate::subscribe::LatencySummary;
 
 mod child;
+mod report;
+mod source;
 
 use child::Running;
+use report::Report;
+use source::Source;
 
 /// How long the publishing takes.
 const SECONDS: f64 = 9.0;
-/// When the second subscriber joins, and when the relay is killed, as parts of it.
-const JOIN_AT: f64 = 0.35;
-const KILL_AT: f64 = 0.55;
+/// When the second subscriber joins, as a part of it.
+const JOIN_AT: f64 = 0.25;
+/// When a primary is killed, as a part of it: the only one, or one after the other.
+const KILLS_ALONE: [f64; 1] = [0.55];
+const KILLS_IN_TURN: [f64; 2] = [0.4, 0.7];
 /// Bounds on what should be over soon.
 const PUBLISH_WAIT: Duration = Duration::from_secs(40);
 const CATCH_UP_WAIT: Duration = Duration::from_secs(20);
@@ -57,7 +60,8 @@ const EXAMPLES: &str = "\
 Examples:
   relay demo
   relay demo --pcap capture.pcap --keep /tmp/demo
-  relay demo --messages 50000 --json";
+  relay demo --messages 50000 --json
+  relay demo --nodes 1";
 
 /// Options of `relay demo`.
 #[derive(Debug, Args)]
@@ -77,7 +81,10 @@ pub(crate) struct DemoOptions {
     /// Seed of the generated flow
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
-    /// Keep journal, hashes and logs in this directory, which must be empty or new
+    /// Nodes: a primary and a standby, or one relay alone
+    #[arg(long, value_name = "1|2", default_value_t = 2)]
+    nodes: usize,
+    /// Keep journals, hashes and logs in this directory, which must be empty or new
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Script that compares the hashes, scripts/compare_hashes.py; without it the comparison is built in
@@ -91,63 +98,57 @@ pub(crate) struct DemoOptions {
     json: bool,
 }
 
-/// The last line of `--json`.
-#[derive(Debug, Serialize)]
-struct Report {
-    messages: u64,
-    source: String,
-    seconds: f64,
-    received_live: u64,
-    received_replayed: u64,
-    reordered: u64,
-    #[serde(flatten)]
-    latency: Option<Percentiles>,
-    compared_by: String,
-    journal: Verification,
-    published: u64,
-    acknowledged: u64,
-    /// Of the subscriber that received fewest.
-    received: u64,
-    lost: u64,
-    duplicated: u64,
-    altered: u64,
-    outage_ms: f64,
-    verified: bool,
-}
-
 /// Runs the command.
 pub(crate) fn run(options: &DemoOptions) -> Result<(), Failure> {
+    if !(1..=2).contains(&options.nodes) {
+        let text = format!("--nodes takes 1 or 2, not {}", options.nodes);
+        return Err(Failure::Usage(text));
+    }
     let relayd = find_relayd(options.relayd.as_deref())?;
     let directory = Directory::make(options.keep.as_deref())?;
-    let flow = Source::of(options)?;
+    let flow = Source::of(
+        options.pcap.as_deref(),
+        options.messages,
+        options.seed,
+        SECONDS,
+    )?;
     let interrupt = Interrupt::install()?;
-    let settings = ServerSettings {
-        mode: Mode::Shared,
-        idle: Idle::Park,
+    let settings = ClusterSettings {
+        nodes: options.nodes,
         cpus: Vec::new(),
-        policy: Policy::Local,
-        write_method: WriteMethod::Auto,
-        prepared: PREPARED,
-        publishers: 1,
+        node: NodeSettings {
+            mode: Mode::Shared,
+            idle: Idle::Park,
+            policy: match options.nodes {
+                1 => Policy::Local,
+                _ => Policy::Durable,
+            },
+            write_method: WriteMethod::Auto,
+            prepared: PREPARED,
+            publishers: 1,
+        },
+        is_separable: false,
     };
-    let mut server = Server::prepare(relayd, directory.path(), settings)?;
-    server.start()?;
-    if !options.json {
-        line(&format!(
-            "relayd runs on {}; publishing {}",
-            server.address(),
-            flow.text
-        ))?;
-    }
+    let mut cluster = Cluster::prepare(&relayd, directory.path(), &settings)?;
+    cluster.start(&interrupt)?;
     let mut stage = Stage {
         options,
         directory: directory.path(),
         interrupt: &interrupt,
         bar: progress((SECONDS * 10.0) as u64, "publishing"),
     };
-    let outcome = stage.play(&mut server, &flow)?;
+    stage.say(&format!(
+        "{} on {}; publishing {}",
+        match options.nodes {
+            1 => "relayd runs",
+            _ => "a primary, a standby and their witness run",
+        },
+        cluster.addresses().join(" and "),
+        flow.text
+    ))?;
+    let outcome = stage.play(&mut cluster, &flow)?;
     stage.bar.finish_and_clear();
-    let report = stage.judge(&mut server, &flow, outcome)?;
+    let report = stage.judge(&mut cluster, &flow, outcome)?;
     report.print(options.json)?;
     report.verdict()
 }
@@ -189,81 +190,6 @@ impl Directory {
     }
 }
 
-/// What is published.
-struct Source {
-    messages: u64,
-    text: String,
-    arguments: Vec<String>,
-}
-
-impl Source {
-    fn of(options: &DemoOptions) -> Result<Self, Failure> {
-        let Some(path) = &options.pcap else {
-            let messages = options.messages.max(1);
-            // A generated flow makes 2,000 messages a second by its own clock.
-            let speed = messages as f64 / 2_000.0 / SECONDS;
-            let mut arguments = vec!["--topic".into(), "demo.flow".into()];
-            arguments.extend(["--generate".into(), "capture-like".into()]);
-            arguments.extend(["--count".into(), messages.to_string()]);
-            arguments.extend(["--seed".into(), options.seed.to_string()]);
-            arguments.extend(["--pace".into(), format!("x{speed}")]);
-            let text = format!("{} generated messages", thousands(messages));
-            return Ok(Self {
-                messages,
-                text,
-                arguments,
-            });
-        };
-        let (messages, span_ns) = measure(path)?;
-        if messages == 0 {
-            return Err(Failure::Failed(format!(
-                "{} holds no UDP or TCP payload; give another capture",
-                path.display()
-            )));
-        }
-        let mut arguments = vec!["--pcap".into(), path.to_string_lossy().into_owned()];
-        arguments.extend([
-            "--topic".into(),
-            "demo.feed".into(),
-            "--topic-per-port".into(),
-        ]);
-        let speed = span_ns as f64 / 1e9 / SECONDS;
-        if speed > 1e-6 {
-            arguments.extend(["--pace".into(), format!("x{speed}")]);
-        } else {
-            arguments.extend(["--rate".into(), format!("{}", messages as f64 / SECONDS)]);
-        }
-        let name = path
-            .file_name()
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy();
-        let text = format!("{} messages of {name}", thousands(messages));
-        Ok(Self {
-            messages,
-            text,
-            arguments,
-        })
-    }
-}
-
-/// Messages of a capture and the time from its first to its latest, ns.
-fn measure(path: &Path) -> Result<(u64, u64), Failure> {
-    let file = File::open(path).map_err(|error| Failure::file("opening", path, &error))?;
-    let damaged = |error| Failure::Damaged(format!("{}: {error}", path.display()));
-    let mut reader = CaptureReader::new(BufReader::new(file)).map_err(damaged)?;
-    let (mut messages, mut first_ns, mut last_ns) = (0, u64::MAX, 0);
-    while let Some(frame) = reader.next_frame().map_err(damaged)? {
-        if transport(frame.link_type, frame.bytes).is_some() {
-            messages += 1;
-            if first_ns == u64::MAX {
-                first_ns = frame.time_ns;
-            }
-            last_ns = last_ns.max(frame.time_ns);
-        }
-    }
-    Ok((messages, last_ns.saturating_sub(first_ns)))
-}
-
 /// What the publisher said at its end; the fields that matter here.
 #[derive(Debug, serde::Deserialize)]
 struct PublisherSummary {
@@ -275,7 +201,8 @@ struct PublisherSummary {
 /// What the play left behind.
 struct Outcome {
     publisher: PublisherSummary,
-    killed_ns: u64,
+    /// When each primary was killed, UTC.
+    killed_ns: Vec<u64>,
 }
 
 /// The run itself.
@@ -291,19 +218,23 @@ impl Stage<'_> {
         self.directory.join(name)
     }
 
-    fn play(&mut self, server: &mut Server, source: &Source) -> Result<Outcome, Failure> {
-        let mut live = self.subscribe(server, "live", "live")?;
+    fn play(&mut self, cluster: &mut Cluster, source: &Source) -> Result<Outcome, Failure> {
+        let mut live = self.subscribe(cluster, "live", "live")?;
         live.wait_for("subscribed", READY_WAIT, self.interrupt)?;
-        let mut publisher = self.publish(server, source)?;
+        let mut publisher = self.publish(cluster, source)?;
         let begun = Instant::now();
 
         self.wait_until(begun, JOIN_AT, &mut publisher)?;
-        let mut replay = self.subscribe(server, "replay", "earliest")?;
-        self.wait_until(begun, KILL_AT, &mut publisher)?;
-        let killed_ns = utc_ns();
-        server.kill();
-        self.say("killed relayd with SIGKILL; starting it again")?;
-        server.start()?;
+        let mut replay = self.subscribe(cluster, "replay", "earliest")?;
+        let kills: &[f64] = match cluster.size() {
+            1 => &KILLS_ALONE,
+            _ => &KILLS_IN_TURN,
+        };
+        let mut killed_ns = Vec::new();
+        for &at in kills {
+            self.wait_until(begun, at, &mut publisher)?;
+            killed_ns.push(self.kill_primary(cluster)?);
+        }
         self.wait_until(begun, 1.0, &mut publisher)?;
 
         let output = publisher.finish(PUBLISH_WAIT, self.interrupt)?;
@@ -321,6 +252,32 @@ impl Stage<'_> {
         })
     }
 
+    /// Kills the primary, and starts it again once another leads (or at once, where there is none); when it was killed.
+    fn kill_primary(&self, cluster: &mut Cluster) -> Result<u64, Failure> {
+        let (victim, epoch) = if cluster.size() > 1 {
+            cluster.await_leader(0, self.interrupt)?
+        } else {
+            (0, 0)
+        };
+        let killed_ns = utc_ns();
+        cluster.kill(victim);
+        if cluster.size() == 1 {
+            self.say("killed relayd with SIGKILL; starting it again")?;
+            cluster.start_node(victim)?;
+            return Ok(killed_ns);
+        }
+        let (leader, epoch) = cluster.await_leader(epoch, self.interrupt)?;
+        self.say(&format!(
+            "killed node {}, the primary, with SIGKILL: node {} leads epoch {epoch}; starting node {0} again",
+            victim + 1,
+            leader + 1
+        ))?;
+        cluster.start_node(victim)?;
+        cluster.await_in_sync(self.interrupt)?;
+        self.say(&format!("node {} has caught up and is in sync", victim + 1))?;
+        Ok(killed_ns)
+    }
+
     fn say(&self, text: &str) -> Result<(), Failure> {
         if self.options.json {
             return Ok(());
@@ -329,24 +286,19 @@ impl Stage<'_> {
     }
 
     /// This program with what every client of the demonstration needs.
-    fn command(&self, server: &Server, action: &str) -> Result<Command, Failure> {
+    fn command(&self, cluster: &Cluster, action: &str) -> Result<Command, Failure> {
         let own = std::env::current_exe()
             .map_err(|error| Failure::Failed(format!("finding this program: {error}")))?;
         let connection = if action == "pub" {
-            server.publisher(1)
+            cluster.publisher(1)
         } else {
-            server.subscriber()
+            cluster.subscriber()
         };
         let mut command = Command::new(own);
         command
             .arg(action)
-            .args([
-                "--verbose",
-                "--give-up-after",
-                "30",
-                "--address",
-                server.address(),
-            ])
+            .args(["--verbose", "--give-up-after", "30", "--address"])
+            .arg(connection.addresses.join(","))
             .env_remove("RELAY_ADDRESS")
             .env("RELAY_CREDENTIAL", &connection.credential.name)
             .env(
@@ -356,8 +308,8 @@ impl Stage<'_> {
         Ok(command)
     }
 
-    fn subscribe(&self, server: &Server, name: &str, from: &str) -> Result<Running, Failure> {
-        let mut command = self.command(server, "sub")?;
+    fn subscribe(&self, cluster: &Cluster, name: &str, from: &str) -> Result<Running, Failure> {
+        let mut command = self.command(cluster, "sub")?;
         command
             .args(["--quiet", "--from", from, "--hash-file"])
             .arg(self.file(&format!("{name}.hashes")))
@@ -366,8 +318,8 @@ impl Stage<'_> {
         Running::start(command, name, self.directory)
     }
 
-    fn publish(&self, server: &Server, source: &Source) -> Result<Running, Failure> {
-        let mut command = self.command(server, "pub")?;
+    fn publish(&self, cluster: &Cluster, source: &Source) -> Result<Running, Failure> {
+        let mut command = self.command(cluster, "pub")?;
         command
             .args(["--publisher", "1", "--json", "--hash-file"])
             .arg(self.file("published.hashes"))
@@ -410,33 +362,30 @@ impl Stage<'_> {
     /// Compares, verifies and puts it all together.
     fn judge(
         &self,
-        server: &mut Server,
+        cluster: &mut Cluster,
         source: &Source,
         outcome: Outcome,
     ) -> Result<Report, Failure> {
-        server.stop()?;
+        let journals = cluster.stop_and_judge(self.interrupt)?;
         let (comparison, compared_by) = self.compare()?;
-        let journal = server.stream_directory();
-        let journal = verify(&journal, &inspect::open(&journal)?)?;
         let live: Option<LatencySummary> = fs::read(self.file("live.json"))
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
-        let outage_ms = live.as_ref().map_or(0.0, |live| {
-            let next = live
-                .outages
-                .iter()
-                .map(|outage| outage.next_message_ns)
-                .find(|&ns| ns > 0);
-            next.map_or(0.0, |next_ns| {
-                next_ns.saturating_sub(outcome.killed_ns) as f64 / 1e6
-            })
-        });
+        let outages_ms: Vec<_> = outcome
+            .killed_ns
+            .iter()
+            .map(|&killed_ns| live.as_ref().map_or(0.0, |live| outage_ms(live, killed_ns)))
+            .collect();
         let [first, second] = &comparison.subscribers[..] else {
             return Err(Failure::Failed(
                 "the comparison is not of two subscribers".into(),
             ));
         };
-        let is_all_journalled = journal.messages == outcome.publisher.published;
+        let published = outcome.publisher.published;
+        let is_all_journalled = journals
+            .journals
+            .iter()
+            .all(|journal| journal.messages == published);
         Ok(Report {
             messages: source.messages,
             source: source.text.clone(),
@@ -446,15 +395,17 @@ impl Stage<'_> {
             reordered: first.reordered + second.reordered + first.seq_breaks + second.seq_breaks,
             latency: live.map(|live| live.latency),
             compared_by,
-            verified: journal.verified && is_all_journalled,
-            journal,
-            published: outcome.publisher.published,
+            verified: journals.is_right() && is_all_journalled,
+            journals,
+            nodes: cluster.size(),
+            published,
             acknowledged: outcome.publisher.acknowledged,
             received: first.received.min(second.received),
             lost: first.lost + second.lost,
             duplicated: first.duplicated + second.duplicated,
             altered: first.altered + second.altered,
-            outage_ms,
+            outage_ms: outages_ms.iter().copied().fold(0.0, f64::max),
+            outages_ms,
         })
     }
 
@@ -488,68 +439,14 @@ impl Stage<'_> {
     }
 }
 
-impl Report {
-    fn print(&self, is_json: bool) -> Result<(), Failure> {
-        if is_json {
-            return json_line(self);
-        }
-        line("")?;
-        for (what, number) in [
-            ("published", self.published),
-            ("acknowledged", self.acknowledged),
-            ("received by the live subscriber", self.received_live),
-            (
-                "received by the one that joined later",
-                self.received_replayed,
-            ),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-        ] {
-            line(&format!("{what:<40} {:>10}", thousands(number)))?;
-        }
-        line(&format!(
-            "{:<40} {:>10.0} ms",
-            "kill to the next message", self.outage_ms
-        ))?;
-        line(&format!(
-            "{:<40} {:>10}",
-            "hashes compared by", self.compared_by
-        ))?;
-        let journal = &self.journal;
-        line(&format!(
-            "{:<40} {:>10}: {} messages in {} blocks",
-            "journal",
-            if self.verified {
-                "verified"
-            } else {
-                "NOT RIGHT"
-            },
-            thousands(journal.messages),
-            thousands(journal.blocks)
-        ))?;
-        let Some(latency) = &self.latency else {
-            return Ok(());
-        };
-        line("")?;
-        line(Percentiles::HEAD)?;
-        line(&latency.row("publish to subscriber us"))?;
-        line("(counted from when each message was due, so it contains the kill and the restart)")
-    }
-
-    /// Whether it all held.
-    fn verdict(&self) -> Result<(), Failure> {
-        let faults = self.lost + self.duplicated + self.reordered + self.altered;
-        let is_complete = self.published == self.messages
-            && self.acknowledged == self.published
-            && self.received == self.published;
-        if faults == 0 && is_complete && self.verified {
-            return Ok(());
-        }
-        let damage = self.journal.damage.as_deref().unwrap_or("");
-        Err(Failure::Damaged(format!(
-            "the promise was broken, see above; run again with --keep DIR and keep that directory {damage}"
-        )))
-    }
+/// From the last message before a kill to the first after it, as a subscriber had them.
+fn outage_ms(seen: &LatencySummary, killed_ns: u64) -> f64 {
+    let outages = seen.outages.iter();
+    let mut after = outages.filter(|outage| outage.next_message_ns > killed_ns);
+    after.next().map_or(0.0, |outage| {
+        let outage_ns = outage
+            .next_message_ns
+            .saturating_sub(outage.last_message_ns);
+        outage_ns as f64 / 1e6
+    })
 }

@@ -91,7 +91,7 @@ pub(crate) fn open(path: &Path) -> Result<JournalDir, Failure> {
 }
 
 /// What a reader's error means for this command.
-fn failed(path: &Path, error: ReaderError) -> Failure {
+pub(crate) fn failed(path: &Path, error: ReaderError) -> Failure {
     match error {
         ReaderError::Io { .. } | ReaderError::Source(_) => Failure::Failed(error.to_string()),
         other => Failure::Damaged(format!(

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The command never links the appliance: where it needs a running one, it starts the `relayd` program that lies beside
-//! it (`bench/server.rs`). It speaks to it through `relay-client`, and reads its files through `relay-journal` and
+//! it (`servers.rs`). It speaks to it through `relay-client`, and reads its files through `relay-journal` and
 //! `relay-wire`.
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod pace;
 mod pcap;
 mod percentiles;
 mod publish;
+mod servers;
 mod status;
 mod subscribe;
 

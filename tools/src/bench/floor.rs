@@ -12,11 +12,11 @@ use relay_floor::{FloorError, HopOptions, Options, WriteMode, WriteOptions};
 use serde::Serialize;
 
 use super::placement::{Placement, PlacementOptions};
-use super::server::{Idle, Policy, WriteMethod, word};
 use super::{MachineReport, check_policy, check_seconds};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
+use crate::servers::{Idle, Policy, WriteMethod, word};
 
 const EXAMPLES: &str = "\
 Examples:

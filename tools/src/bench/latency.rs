@@ -17,12 +17,16 @@ use relay_client::{OutMessage, TrySendError};
 use serde::Serialize;
 
 use super::load::{self, Clock, Measured, Receiver, Sender};
-use super::server::{Idle, Size};
-use super::{MachineReport, SettingsReport, TargetOptions, check_load, check_seconds};
+use super::{
+    MachineReport, SettingsReport, Target, TargetOptions, check_journals, check_load,
+    check_seconds, journals_text,
+};
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record, write_hgrm};
+use crate::servers::journals::Judgement;
+use crate::servers::{Idle, Size};
 
 /// Acknowledgements are looked for whenever messages came, and every so many turns besides.
 const ACK_TURNS: u64 = 8;
@@ -41,6 +45,7 @@ const EXAMPLES: &str = "\
 Examples:
   relay bench latency --rate 2000 --seconds 10
   relay bench latency --rate 10000 --size 256 --dir /mnt/journal --hgrm latency.hgrm --json
+  relay bench latency --nodes 2 --policy durable --rate 2000 --verify
   relay bench latency --connect --address 10.0.0.1:7400 --credential bench --secret-file bench.key";
 
 /// Options of `relay bench latency`.
@@ -65,6 +70,9 @@ pub(super) struct LatencyOptions {
     /// Subscribers, each of which gets every message
     #[arg(long, value_name = "N", default_value_t = 1)]
     subscribers: u64,
+    /// Afterwards stop the relay, verify its journals and compare them with each other
+    #[arg(long, conflicts_with = "connect")]
+    verify: bool,
     /// Write the whole distribution in HdrHistogram's percentile format
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
@@ -88,6 +96,8 @@ struct Report {
     disordered: u64,
     /// Why connections were lost during the run.
     connections_lost: Vec<String>,
+    /// Changes of the primary or of the in-sync set, which nobody asked for.
+    epoch_changes: u64,
     #[serde(flatten)]
     acks: AckPercentiles,
     lateness_p99_us: f64,
@@ -97,6 +107,8 @@ struct Report {
     publishers: u64,
     subscribers: u64,
     hops: BTreeMap<String, HopSummary>,
+    verified: Option<bool>,
+    identical_bytes: Option<u64>,
     settings: SettingsReport,
     machine: MachineReport,
 }
@@ -112,9 +124,11 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
             options.rate
         )));
     }
-    let mut target = options.target.open(options.publishers, PREPARED)?;
-    let plan = Plan::new(options, Clock::new());
     let interrupt = Interrupt::install()?;
+    let target = options
+        .target
+        .open(options.publishers, PREPARED, &interrupt)?;
+    let plan = Plan::new(options, Clock::new());
     let shared = Arc::new(Shared::default());
 
     let senders = load::senders(&target, options.publishers, None)?;
@@ -151,14 +165,25 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         .join()
         .map_err(|_| Failure::Failed("the client panicked".into()))??;
     interrupt.check()?;
+    conclude(options, &plan, client, target, before.as_ref(), &interrupt)
+}
+
+/// Stops what was started, and tells what was found.
+fn conclude(
+    options: &LatencyOptions,
+    plan: &Plan,
+    client: Client,
+    mut target: Target,
+    before: Option<&Counters>,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     let after = target
         .stream_directory
         .as_deref()
         .and_then(|dir| Counters::read(dir).ok());
-    let hops = after
-        .map(|after| after.hops(before.as_ref()))
-        .unwrap_or_default();
+    let hops = after.map(|after| after.hops(before)).unwrap_or_default();
     let settings = options.target.settings(&target);
+    let epoch_changes = target.epoch_changes();
     let Client {
         mut senders,
         mut receivers,
@@ -167,11 +192,9 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         ..
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
-    let result = Outcome::of(&receivers, &plan);
+    let result = Outcome::of(&receivers, plan);
     drop((senders, receivers));
-    if let Some(server) = &mut target.server {
-        server.stop()?;
-    }
+    let journals = target.stop(options.verify, interrupt)?;
     if let Some(path) = &options.hgrm {
         write_hgrm(path, &result.latency)?;
     }
@@ -184,6 +207,7 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         duplicated: result.duplicated,
         disordered: result.disordered,
         connections_lost,
+        epoch_changes,
         acks: Percentiles::of(&ack_latency).of_acks(),
         lateness_p99_us: Percentiles::of(&lateness).p99_us,
         rate: options.rate,
@@ -192,6 +216,8 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         publishers: options.publishers,
         subscribers: options.subscribers,
         hops,
+        verified: journals.as_ref().map(Judgement::is_right),
+        identical_bytes: journals.as_ref().map(|found| found.identical_bytes),
         settings,
         machine: MachineReport::new(),
     };
@@ -202,7 +228,7 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
             report.lost, report.duplicated, report.disordered, report.connections_lost
         )));
     }
-    Ok(())
+    check_journals(journals.as_ref())
 }
 
 impl Report {
@@ -238,13 +264,14 @@ impl Report {
             ))?;
         }
         line(&format!(
-            "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}",
+            "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}{}",
             thousands(self.offered),
             thousands(self.received),
             self.achieved,
             self.lost,
             self.duplicated,
-            self.disordered
+            self.disordered,
+            journals_text(self.verified, self.identical_bytes)
         ))
     }
 }

@@ -12,10 +12,10 @@ use relay_client::{
 };
 
 use super::Target;
-use super::server::Idle;
 use super::tally::Tally;
 use crate::exit::Failure;
 use crate::percentiles::{new_histogram, record};
+use crate::servers::Idle;
 
 /// Bytes at the front of each message.
 pub(super) const HEAD_LENGTH: usize = 16;
@@ -49,8 +49,9 @@ pub(super) fn write_head(payload: &mut [u8], index: u64, intended_ns: u64) {
     payload[8..HEAD_LENGTH].copy_from_slice(&intended_ns.to_le_bytes());
 }
 
+/// Index and intended time of a message.
 #[inline]
-fn read_head(payload: &[u8]) -> Option<(u64, u64)> {
+pub(super) fn read_head(payload: &[u8]) -> Option<(u64, u64)> {
     let head = payload.get(..HEAD_LENGTH)?;
     let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
     Some((word(0), word(8)))

@@ -1,15 +1,16 @@
 //! `relay bench`: what a message costs, beside what the same hops cost with nothing decided on the way.
 //!
 //! ```text
-//! latency.rs     open loop at a rate        \
-//! throughput.rs  as much as credit allows    > load.rs: clients on one pinned thread; server.rs: a relayd of one's own
-//! floor.rs       the bare hops (relay-floor)
+//! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread
+//! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU
+//! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
+//! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
 //! ```
 //!
 //! Latency counts from the time a message was *meant* to be sent. Every report names the machine and the settings.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::{Args, Subcommand};
@@ -17,18 +18,24 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::connect::{ConnectOptions, Connection};
-use crate::exit::Failure;
+use crate::exit::{Failure, Interrupt};
+use crate::output::thousands;
+use crate::servers::journals::Judgement;
+use crate::servers::{
+    Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
+    word,
+};
 
+mod failover;
 mod floor;
+mod flow;
 mod latency;
 mod load;
 mod placement;
-pub(crate) mod server;
 mod tally;
 mod throughput;
 
 use placement::{Placement, PlacementOptions};
-use server::{Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd, word};
 
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
@@ -37,7 +44,9 @@ const EXAMPLES: &str = "\
 Examples:
   relay bench floor --rate 2000 --seconds 10
   relay bench latency --rate 2000 --seconds 10 --json
-  relay bench throughput --seconds 60 --verify";
+  relay bench latency --nodes 2 --policy mirrored --rate 10000
+  relay bench throughput --seconds 60 --verify
+  relay bench failover --runs 20 --how freeze";
 
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
@@ -55,6 +64,8 @@ enum What {
     Throughput(throughput::ThroughputOptions),
     /// The same hops without the relay: what the machine itself costs
     Floor(floor::FloorOptions),
+    /// The time without delivery when a primary is killed, freezes or is cut off
+    Failover(failover::FailoverOptions),
 }
 
 /// Runs the command.
@@ -63,6 +74,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
         What::Latency(options) => latency::run(&options),
         What::Throughput(options) => throughput::run(&options),
         What::Floor(options) => floor::run(&options),
+        What::Failover(options) => failover::run(&options),
     }
 }
 
@@ -110,11 +122,14 @@ struct TargetOptions {
 
 /// What the clients connect to.
 struct Target {
-    server: Option<Server>,
-    /// Removed when the target goes.
+    cluster: Option<Cluster>,
+    /// Removed when the target goes, after the cluster.
     _directory: Option<TempDir>,
     running: Option<Connection>,
+    /// The primary's, where it is known.
     stream_directory: Option<PathBuf>,
+    /// The epoch at the start, in a group.
+    epoch: u64,
     first_publisher: u64,
     policy: Policy,
     placement: Placement,
@@ -122,42 +137,51 @@ struct Target {
 
 impl TargetOptions {
     /// Makes or finds what is to be measured.
-    fn open(&self, publishers: u64, prepared: Size) -> Result<Target, Failure> {
+    fn open(
+        &self,
+        publishers: u64,
+        prepared: Size,
+        interrupt: &Interrupt,
+    ) -> Result<Target, Failure> {
         let policy = check_policy(self.nodes, NODES_MAX, self.policy)?;
         let placement = self.placement.of(self.nodes as usize, self.threads())?;
         if self.connect {
             return Ok(Target {
-                server: None,
+                cluster: None,
                 _directory: None,
                 running: Some(self.connection.resolve()?),
                 stream_directory: self.stream_dir.clone(),
+                epoch: 0,
                 first_publisher: self.first_publisher,
                 policy,
                 placement,
             });
         }
-        if self.nodes > 1 {
-            return Err(Failure::Usage(format!(
-                "--nodes {} needs a group: not in this version; give --nodes 1",
-                self.nodes
-            )));
-        }
         let relayd = find_relayd(self.relayd.as_deref())?;
-        let directory = self.directory()?;
-        let settings = ServerSettings {
-            mode: self.mode,
-            idle: self.idle,
-            cpus: placement.node(0).to_vec(),
-            policy,
-            write_method: self.write_method,
-            prepared: self.prepared.unwrap_or(prepared),
-            publishers,
+        let directory = scratch(self.dir.as_deref())?;
+        let nodes = self.nodes as usize;
+        let settings = ClusterSettings {
+            nodes,
+            cpus: (0..nodes)
+                .map(|place| placement.node(place).to_vec())
+                .collect(),
+            node: NodeSettings {
+                mode: self.mode,
+                idle: self.idle,
+                policy,
+                write_method: self.write_method,
+                prepared: self.prepared.unwrap_or(prepared),
+                publishers,
+            },
+            is_separable: false,
         };
-        let mut server = Server::prepare(relayd, directory.path(), settings)?;
-        server.start()?;
+        let mut cluster = Cluster::prepare(&relayd, directory.path(), &settings)?;
+        cluster.start(interrupt)?;
+        let (leader, epoch) = cluster.leader().unwrap_or_default();
         Ok(Target {
-            stream_directory: Some(server.stream_directory()),
-            server: Some(server),
+            stream_directory: Some(cluster.stream_directories().swap_remove(leader)),
+            epoch,
+            cluster: Some(cluster),
             _directory: Some(directory),
             running: None,
             first_publisher: 1,
@@ -174,20 +198,12 @@ impl TargetOptions {
         }
     }
 
-    fn directory(&self) -> Result<TempDir, Failure> {
-        let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        tempfile::Builder::new()
-            .prefix("relay-bench-")
-            .tempdir_in(&parent)
-            .map_err(|error| Failure::file("making a directory in", &parent, &error))
-    }
-
     fn settings(&self, target: &Target) -> SettingsReport {
         let written = target.stream_directory.as_deref().and_then(|directory| {
             let journal = relay_journal::reader::JournalDir::open(directory).ok()?;
             Some(format!("{:?}", journal.superblock().write_method).to_lowercase())
         });
-        let is_own = target.server.is_some();
+        let is_own = target.cluster.is_some();
         SettingsReport {
             mode: is_own.then(|| word(&self.mode)),
             idle: word(&self.idle),
@@ -200,17 +216,36 @@ impl TargetOptions {
 }
 
 impl Target {
+    /// Epochs that began since the start: each a change of the primary or of the in-sync set that nobody asked for.
+    fn epoch_changes(&self) -> u64 {
+        let leader = self.cluster.as_ref().and_then(Cluster::leader);
+        leader.map_or(0, |(_, epoch)| epoch.saturating_sub(self.epoch))
+    }
+
+    /// Stops what was started here; with `is_judged`, what its journals are then.
+    fn stop(
+        &mut self,
+        is_judged: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Option<Judgement>, Failure> {
+        match &mut self.cluster {
+            Some(cluster) if is_judged => cluster.stop_and_judge(interrupt).map(Some),
+            Some(cluster) => cluster.stop(interrupt).map(|_| None),
+            None => Ok(None),
+        }
+    }
+
     fn publisher(&self, index: u64) -> Connection {
-        match (&self.server, &self.running) {
-            (Some(server), _) => server.publisher(index + 1),
+        match (&self.cluster, &self.running) {
+            (Some(cluster), _) => cluster.publisher(index + 1),
             (None, Some(connection)) => connection.clone(),
             (None, None) => unreachable!("a target is one of the two"),
         }
     }
 
     fn subscriber(&self) -> Connection {
-        match (&self.server, &self.running) {
-            (Some(server), _) => server.subscriber(),
+        match (&self.cluster, &self.running) {
+            (Some(cluster), _) => cluster.subscriber(),
             (None, Some(connection)) => connection.clone(),
             (None, None) => unreachable!("a target is one of the two"),
         }
@@ -265,6 +300,15 @@ impl MachineReport {
     }
 }
 
+/// A directory for journals, which goes with the value: in the one given, or in the system's.
+fn scratch(parent: Option<&Path>) -> Result<TempDir, Failure> {
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+    tempfile::Builder::new()
+        .prefix("relay-bench-")
+        .tempdir_in(&parent)
+        .map_err(|error| Failure::file("making a directory in", &parent, &error))
+}
+
 /// CPUs this process may use.
 fn cpu_count() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -316,6 +360,29 @@ fn check_load(size: usize, publishers: u64, subscribers: u64) -> Result<(), Fail
         }
     }
     Ok(())
+}
+
+/// What is said of the journals at the end of a line.
+fn journals_text(verified: Option<bool>, identical_bytes: Option<u64>) -> String {
+    match (verified, identical_bytes) {
+        (None, _) => String::new(),
+        (Some(false), _) => ", journals NOT RIGHT".into(),
+        (Some(true), None | Some(0)) => ", journal verified".into(),
+        (Some(true), Some(bytes)) => format!(
+            ", journals verified and identical over {} bytes",
+            thousands(bytes)
+        ),
+    }
+}
+
+/// The failure that journals are which are not right.
+fn check_journals(journals: Option<&Judgement>) -> Result<(), Failure> {
+    match journals.and_then(Judgement::fault) {
+        None => Ok(()),
+        Some(fault) => Err(Failure::Damaged(format!(
+            "{fault}; report this with the command"
+        ))),
+    }
 }
 
 /// Bytes a message of `size` takes in the journal when many share a block.

@@ -18,14 +18,15 @@ use relay_journal::reader::{JournalDir, ReadFrom};
 use serde::Serialize;
 
 use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
-use super::server::{Idle, Size};
 use super::{
-    MachineReport, SettingsReport, TargetOptions, check_load, check_seconds, journal_bytes,
+    MachineReport, SettingsReport, TargetOptions, check_journals, check_load, check_seconds,
+    journal_bytes, journals_text,
 };
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{Percentiles, new_histogram, write_hgrm};
+use crate::servers::{Idle, Size};
 
 /// Most messages of one publisher in a turn: what one write to the socket takes well.
 const SEND_MAX: u32 = 256;
@@ -43,7 +44,8 @@ const PREPARED_SPARE: u64 = 256 << 20;
 const EXAMPLES: &str = "\
 Examples:
   relay bench throughput --seconds 10
-  relay bench throughput --seconds 60 --publishers 4 --rate 1000000 --verify --json";
+  relay bench throughput --seconds 60 --publishers 4 --rate 1000000 --verify --json
+  relay bench throughput --nodes 2 --policy durable --verify";
 
 /// Options of `relay bench throughput`.
 #[derive(Debug, Args)]
@@ -74,7 +76,7 @@ pub(super) struct ThroughputOptions {
     /// than the publishers is soon read from disk, and the figure is the disk's
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     ahead: u64,
-    /// Afterwards stop the relay, verify its journal, and compare it with what was sent
+    /// Afterwards stop the relay, verify its journals, and compare them with each other and with what was sent
     #[arg(long, conflicts_with = "connect")]
     verify: bool,
     /// Write the whole latency distribution in HdrHistogram's percentile format
@@ -102,6 +104,8 @@ struct Report {
     disordered: u64,
     /// Why connections were lost during the run.
     connections_lost: Vec<String>,
+    /// Changes of the primary or of the in-sync set, which nobody asked for.
+    epoch_changes: u64,
     #[serde(flatten)]
     latency: Percentiles,
     seconds: f64,
@@ -112,6 +116,7 @@ struct Report {
     window: u64,
     ahead: u64,
     verified: Option<bool>,
+    identical_bytes: Option<u64>,
     settings: SettingsReport,
     machine: MachineReport,
 }
@@ -126,10 +131,10 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     {
         return Err(Failure::Usage(format!("--rate takes 1 to 1e9, not {rate}")));
     }
+    let interrupt = Interrupt::install()?;
     let mut target = options
         .target
-        .open(options.publishers, options.prepared())?;
-    let interrupt = Interrupt::install()?;
+        .open(options.publishers, options.prepared(), &interrupt)?;
     let shared = Arc::new(Shared::default());
     let window = Some(options.window.0 as usize);
     let senders = load::senders(&target, options.publishers, window)?;
@@ -162,11 +167,15 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     let settings = options.target.settings(&target);
     let sums = client.sums.clone();
     let (mut report, latency) = report(options, client, settings);
-    if let Some(server) = &mut target.server {
-        server.stop()?;
-        if options.verify {
-            report.verified = Some(verify(&server.stream_directory(), &sums, &interrupt)?);
+    report.epoch_changes = target.epoch_changes();
+    let journals = target.stop(options.verify, &interrupt)?;
+    if let (Some(journals), Some(cluster)) = (&journals, &target.cluster) {
+        let mut is_right = journals.is_right();
+        for directory in cluster.stream_directories() {
+            is_right &= holds(&directory, &sums, &interrupt)?;
         }
+        report.verified = Some(is_right);
+        report.identical_bytes = Some(journals.identical_bytes);
     }
     if let Some(path) = &options.hgrm {
         write_hgrm(path, &latency)?;
@@ -178,8 +187,9 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
             report.lost, report.duplicated, report.disordered, report.connections_lost
         )));
     }
+    check_journals(journals.as_ref())?;
     if report.verified == Some(false) {
-        let text = "the journal does not hold what was sent; keep it and report this";
+        let text = "a journal does not hold what was sent; keep it and report this";
         return Err(Failure::Damaged(text.into()));
     }
     Ok(())
@@ -223,6 +233,7 @@ fn report(
         duplicated,
         disordered,
         connections_lost: load::losses(&mut client.senders, &mut client.receivers),
+        epoch_changes: 0,
         latency: Percentiles::of(&latency),
         seconds: options.seconds,
         size: options.size,
@@ -232,6 +243,7 @@ fn report(
         window: options.window.0,
         ahead: options.ahead,
         verified: None,
+        identical_bytes: None,
         settings,
         machine: MachineReport::new(),
     };
@@ -263,11 +275,7 @@ impl Report {
             self.lost,
             self.duplicated,
             self.disordered,
-            match self.verified {
-                None => "",
-                Some(true) => ", journal verified and equal to what was sent",
-                Some(false) => ", the journal DIFFERS from what was sent",
-            }
+            journals_text(self.verified, self.identical_bytes)
         ))
     }
 }
@@ -447,8 +455,8 @@ impl Client {
     }
 }
 
-/// Reads the whole journal back, checking every checksum and rule; whether it holds what was sent.
-fn verify(stream_directory: &Path, sent: &[Sum], interrupt: &Interrupt) -> Result<bool, Failure> {
+/// Reads a whole journal back; whether it holds what was sent.
+fn holds(stream_directory: &Path, sent: &[Sum], interrupt: &Interrupt) -> Result<bool, Failure> {
     let damaged = |error: relay_journal::reader::ReaderError| {
         Failure::Damaged(format!(
             "the journal in {}: {error}",

@@ -6,9 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::bench::server::terminate;
 use crate::exit::Failure;
 use crate::exit::Interrupt;
+use crate::servers::terminate;
 
 /// Status of a client that was asked to end.
 const INTERRUPTED: i32 = 130;

@@ -1,0 +1,197 @@
+//! A steady flow through a group while its nodes come and go: one publisher, open loop, and one subscriber, on a thread each.
+//!
+//! Messages are due at fixed times whatever happens; what can't go out waits in the publisher's window and goes out first
+//! afterwards, so the first message after an outage waits for nothing but the outage. Every message is counted at the
+//! subscriber by its number. Times are of one process's monotonic clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use relay_client::{OutMessage, Publisher, Start, Subscriber, TrySendError};
+
+use super::load::{Clock, HEAD_LENGTH, read_head, write_head};
+use super::tally::Tally;
+use crate::exit::{Failure, Interrupt};
+use crate::flow::{Random, spread};
+use crate::servers::Cluster;
+
+/// The topic of every message.
+const TOPIC: &str = "bench.failover";
+/// Longest sleep of either thread.
+const NAP_MAX: Duration = Duration::from_millis(1);
+/// How often the subscriber looks whether it is over.
+const LOOK: Duration = Duration::from_millis(20);
+/// Bound on an outage, and on the arrival of the last messages.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many messages there are in all is not known yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What the threads share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// No more messages fall due.
+    stop: AtomicBool,
+    /// Messages published in all, once that is known.
+    total: AtomicU64,
+    received: AtomicU64,
+    /// When the last message came.
+    last_ns: AtomicU64,
+    /// Longest time without one since it was last taken.
+    gap_ns: AtomicU64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) lost: u64,
+    pub(super) duplicated: u64,
+    pub(super) disordered: u64,
+}
+
+/// A running flow.
+pub(super) struct Flow {
+    shared: Arc<Shared>,
+    publisher: JoinHandle<Result<u64, Failure>>,
+    subscriber: JoinHandle<Result<Tally, Failure>>,
+}
+
+impl Flow {
+    /// Connects both clients, and lets `rate` messages of `size` bytes a second flow.
+    pub(super) fn start(cluster: &Cluster, rate: f64, size: usize) -> Result<Self, Failure> {
+        let shared = Arc::new(Shared {
+            total: AtomicU64::new(UNKNOWN),
+            ..Shared::default()
+        });
+        let subscription = cluster
+            .subscriber()
+            .subscriber(vec![TOPIC.into()], Start::Live);
+        let subscriber = Subscriber::connect(subscription)?;
+        let publisher = Publisher::connect(cluster.publisher(1).publisher(1))?;
+        let spawn = |name: &str| thread::Builder::new().name(name.into());
+        let failed = |error| Failure::Failed(format!("starting a thread: {error}"));
+        let receiving = Arc::clone(&shared);
+        let clock = Clock::new();
+        let subscriber = spawn("subscriber")
+            .spawn(move || receive(subscriber, &receiving, clock))
+            .map_err(failed)?;
+        let sending = Arc::clone(&shared);
+        let publisher = spawn("publisher")
+            .spawn(move || publish(publisher, &sending, clock, rate, size))
+            .map_err(failed)?;
+        Ok(Self {
+            shared,
+            publisher,
+            subscriber,
+        })
+    }
+
+    /// Waits until `count` more messages have arrived.
+    pub(super) fn await_more(&self, count: u64, interrupt: &Interrupt) -> Result<(), Failure> {
+        let wanted = self.shared.received.load(Ordering::Relaxed) + count;
+        let begun = Instant::now();
+        while self.shared.received.load(Ordering::Relaxed) < wanted {
+            interrupt.check()?;
+            let is_over = self.publisher.is_finished() || self.subscriber.is_finished();
+            if is_over || begun.elapsed() > PATIENCE {
+                return Err(Failure::Failed(
+                    "the flow did not come back; see what became of the nodes and clients".into(),
+                ));
+            }
+            thread::sleep(NAP_MAX);
+        }
+        Ok(())
+    }
+
+    /// The longest time without a message since the last call, counted from the last one before it.
+    pub(super) fn take_gap(&self) -> Duration {
+        Duration::from_nanos(self.shared.gap_ns.swap(0, Ordering::Relaxed))
+    }
+
+    /// Publishes nothing more, and counts once everything has arrived or is given up.
+    pub(super) fn finish(self) -> Result<Counts, Failure> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let panicked = |_| Failure::Failed("a client's thread panicked".into());
+        let sent = self.publisher.join().map_err(panicked)??;
+        let tally = self.subscriber.join().map_err(panicked)??;
+        Ok(Counts {
+            sent,
+            received: tally.distinct,
+            lost: sent.saturating_sub(tally.distinct),
+            duplicated: tally.duplicated,
+            disordered: tally.disordered,
+        })
+    }
+}
+
+/// Publishes what falls due until told to stop, and until all of it is acknowledged; how much that was.
+fn publish(
+    mut publisher: Publisher,
+    shared: &Shared,
+    clock: Clock,
+    rate: f64,
+    size: usize,
+) -> Result<u64, Failure> {
+    let topic = publisher.topic(TOPIC)?;
+    let interval_ns = 1e9 / rate;
+    let begin_ns = clock.now_ns();
+    let due_ns = |index: u64| begin_ns + (index as f64 * interval_ns) as u64;
+    let mut payload = vec![0; size];
+    let mut random = Random::new(1);
+    let mut next = 0;
+    while !shared.stop.load(Ordering::Relaxed) {
+        while due_ns(next) <= clock.now_ns() {
+            write_head(&mut payload, next, due_ns(next));
+            spread(random.next(), &mut payload[HEAD_LENGTH..]);
+            match publisher.try_send(&OutMessage::new(topic, &payload)) {
+                Ok(_) => next += 1,
+                Err(TrySendError::Full) => break,
+                Err(error) => return Err(Failure::Failed(format!("sending: {error}"))),
+            }
+        }
+        publisher.poll()?;
+        let left = Duration::from_nanos(due_ns(next).saturating_sub(clock.now_ns()));
+        thread::sleep(left.min(NAP_MAX));
+    }
+    let is_released = publisher.wait_released(PATIENCE)?;
+    shared.total.store(next, Ordering::Relaxed);
+    if !is_released {
+        let missing = publisher.unacknowledged();
+        let text = format!("{missing} messages were never acknowledged");
+        return Err(Failure::Damaged(text));
+    }
+    publisher.close()?;
+    Ok(next)
+}
+
+/// Takes what comes until everything has.
+fn receive(mut subscriber: Subscriber, shared: &Shared, clock: Clock) -> Result<Tally, Failure> {
+    let mut tally = Tally::default();
+    loop {
+        if let Some(delivery) = subscriber.next_within(LOOK)? {
+            let head = read_head(delivery.record.payload());
+            let (index, _) = head.ok_or_else(|| Failure::Damaged("a message too short".into()))?;
+            tally.note(index);
+            note_time(shared, clock.now_ns());
+            shared.received.store(tally.distinct, Ordering::Relaxed);
+        }
+        let total = shared.total.load(Ordering::Relaxed);
+        let waited_ns = clock.now_ns() - shared.last_ns.load(Ordering::Relaxed);
+        let is_given_up = total != UNKNOWN && waited_ns > PATIENCE.as_nanos() as u64;
+        if tally.distinct >= total || is_given_up {
+            subscriber.close();
+            return Ok(tally);
+        }
+    }
+}
+
+fn note_time(shared: &Shared, now_ns: u64) {
+    let last_ns = shared.last_ns.swap(now_ns, Ordering::Relaxed);
+    if last_ns > 0 {
+        let gap_ns = now_ns.saturating_sub(last_ns);
+        shared.gap_ns.fetch_max(gap_ns, Ordering::Relaxed);
+    }
+}

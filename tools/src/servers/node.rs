@@ -1,0 +1,234 @@
+//! One node: its configuration file, its journal, its process.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::daemon::Daemon;
+use super::{Idle, Mode, Policy, Size, WriteMethod, word};
+use crate::exit::Failure;
+use crate::output::{hex, spinner};
+
+/// The one stream of a node started here.
+pub(super) const STREAM: u32 = 1;
+/// Name of the credential of whoever only reads.
+pub(super) const SUBSCRIBER_NAME: &str = "subscriber";
+
+/// What every node of a cluster is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeSettings {
+    pub(crate) mode: Mode,
+    pub(crate) idle: Idle,
+    pub(crate) policy: Policy,
+    pub(crate) write_method: WriteMethod,
+    pub(crate) prepared: Size,
+    /// Publisher ids 1 to this one get a credential each.
+    pub(crate) publishers: u64,
+}
+
+/// A node's part in its group, as the configuration writes it.
+#[derive(Debug, Clone)]
+pub(super) struct GroupPart {
+    pub(super) mirror_listen: String,
+    /// Number and address of each other node.
+    pub(super) peers: Vec<(u64, String)>,
+    pub(super) witness: String,
+    pub(super) secret: Vec<u8>,
+}
+
+/// A node that is not the same for all.
+#[derive(Debug, Clone)]
+pub(super) struct NodePart {
+    /// Its number, from 1.
+    pub(super) number: u64,
+    /// Where it listens; port 0 until it has been started once.
+    pub(super) address: String,
+    /// Empty for no pinning.
+    pub(super) cpus: Vec<usize>,
+    pub(super) group: Option<GroupPart>,
+    /// The clients' secret, the same on every node.
+    pub(super) secret: Vec<u8>,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Node {
+    directory: PathBuf,
+    settings: NodeSettings,
+    part: NodePart,
+    pub(super) daemon: Daemon,
+}
+
+/// Name of the credential of publisher `id`.
+pub(super) fn publisher_name(id: u64) -> String {
+    format!("publisher-{id}")
+}
+
+impl Node {
+    /// Writes the configuration into `directory` and formats the journal there.
+    pub(super) fn prepare(
+        relayd: PathBuf,
+        directory: &Path,
+        settings: NodeSettings,
+        part: NodePart,
+    ) -> Result<Self, Failure> {
+        let config = directory.join("relayd.toml");
+        let log = directory.join("relayd.log");
+        let node = Self {
+            directory: directory.to_owned(),
+            settings,
+            part,
+            daemon: Daemon::new(relayd, config, log),
+        };
+        node.write_config()?;
+        let bar = spinner("preparing the journal");
+        let formatted = node
+            .daemon
+            .command("format")
+            .and_then(|command| node.daemon.complete("format", command));
+        bar.finish_and_clear();
+        formatted?;
+        Ok(node)
+    }
+
+    /// Starts it and waits until it accepts clients. After the first time it listens where it did before.
+    pub(super) fn start(&mut self) -> Result<(), Failure> {
+        let ready = format!("ready stream={STREAM} listen=");
+        let address = self.daemon.start("run", &ready)?;
+        if self.part.address != address {
+            self.part.address = address;
+            self.write_config()?;
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.part.address
+    }
+
+    /// The stream's directory: journal and counters.
+    pub(super) fn stream_directory(&self) -> PathBuf {
+        self.directory.join("stream")
+    }
+
+    fn write_config(&self) -> Result<(), Failure> {
+        let path = self.daemon.config();
+        fs::write(path, self.config()).map_err(|error| Failure::file("writing", path, &error))
+    }
+
+    fn config(&self) -> String {
+        let (settings, part) = (&self.settings, &self.part);
+        let directory = toml::Value::from(self.stream_directory().to_string_lossy().into_owned());
+        let mut text = format!(
+            "node = {}\n\n[[stream]]\nid = {STREAM}\nname = \"main\"\nlisten = \"{}\"\n\
+             directory = {directory}\npolicy = \"{}\"\n\n[stream.threads]\nmode = \"{}\"\nidle = \"{}\"\n",
+            part.number,
+            part.address,
+            word(&settings.policy),
+            word(&settings.mode),
+            word(&settings.idle)
+        );
+        let mut add = |line: std::fmt::Arguments<'_>| {
+            text.write_fmt(line).expect("a string takes all");
+        };
+        if !part.cpus.is_empty() {
+            add(format_args!("cpus = {:?}\n", part.cpus));
+        }
+        add(format_args!(
+            "\n[stream.journal]\nprepared = \"{}\"\nwrite_method = \"{}\"\n",
+            settings.prepared.text(),
+            word(&settings.write_method)
+        ));
+        if let Some(group) = &part.group {
+            add(format_args!("{}", group.section()));
+        }
+        let secret = hex(&part.secret);
+        for id in 1..=settings.publishers {
+            add(format_args!(
+                "\n[[stream.credential]]\nname = \"{}\"\nsecret = \"{secret}\"\npublisher = {id}\n\
+                 publish = [\">\"]\n",
+                publisher_name(id)
+            ));
+        }
+        add(format_args!(
+            "\n[[stream.credential]]\nname = \"{SUBSCRIBER_NAME}\"\nsecret = \"{secret}\"\n\
+             subscribe = [\">\"]\n"
+        ));
+        text
+    }
+}
+
+impl GroupPart {
+    fn section(&self) -> String {
+        let peers: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(node, address)| format!("{{ node = {node}, address = \"{address}\" }}"))
+            .collect();
+        format!(
+            "\n[stream.group]\nmirror_listen = \"{}\"\nsecret = \"{}\"\npeers = [{}]\n\n\
+             [stream.group.arbiter]\nkind = \"witness\"\naddress = \"{}\"\n",
+            self.mirror_listen,
+            hex(&self.secret),
+            peers.join(", "),
+            self.witness
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(group: Option<GroupPart>) -> Node {
+        Node {
+            directory: "/tmp/a \"b\"".into(),
+            settings: NodeSettings {
+                mode: Mode::Split,
+                idle: Idle::Park,
+                policy: Policy::Local,
+                write_method: WriteMethod::Auto,
+                prepared: Size(64 << 20),
+                publishers: 2,
+            },
+            part: NodePart {
+                number: 2,
+                address: "127.0.0.1:0".into(),
+                cpus: vec![0, 2, 3],
+                group,
+                secret: vec![1, 2],
+            },
+            daemon: Daemon::new("relayd".into(), "config".into(), "log".into()),
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_toml_and_says_what_was_asked() {
+        let config: toml::Table = node(None).config().parse().expect("TOML");
+        assert_eq!(config["node"].as_integer(), Some(2));
+        let stream = &config["stream"][0];
+        assert_eq!(stream["directory"].as_str(), Some("/tmp/a \"b\"/stream"));
+        assert_eq!(stream["threads"]["mode"].as_str(), Some("split"));
+        assert_eq!(stream["threads"]["cpus"].as_array().map(Vec::len), Some(3));
+        assert_eq!(stream["journal"]["prepared"].as_str(), Some("64MiB"));
+        assert_eq!(stream["credential"].as_array().map(Vec::len), Some(3));
+        assert_eq!(stream["credential"][1]["publisher"].as_integer(), Some(2));
+        assert!(stream.get("group").is_none());
+    }
+
+    #[test]
+    fn a_group_has_its_peers_and_its_witness() {
+        let group = GroupPart {
+            mirror_listen: "127.0.0.1:2".into(),
+            peers: vec![(1, "127.0.0.1:1".into()), (3, "127.0.0.1:3".into())],
+            witness: "127.0.0.1:9".into(),
+            secret: vec![255],
+        };
+        let config: toml::Table = node(Some(group)).config().parse().expect("TOML");
+        let group = &config["stream"][0]["group"];
+        assert_eq!(group["secret"].as_str(), Some("ff"));
+        assert_eq!(group["peers"][1]["node"].as_integer(), Some(3));
+        assert_eq!(group["arbiter"]["address"].as_str(), Some("127.0.0.1:9"));
+    }
+}
