@@ -116,12 +116,7 @@ fn show_end(outcome: &Outcome) {
 }
 
 /// Says what a search found; the first failure is shrunk and told, unless the search went on and told all.
-pub(crate) fn searched(
-    recipe: &Recipe,
-    found: &Found,
-    goes_on: bool,
-    is_json: bool,
-) -> ExitCode {
+pub(crate) fn searched(recipe: &Recipe, found: &Found, goes_on: bool, is_json: bool) -> ExitCode {
     let simulated = found.simulated_ns as f64 / 1e9;
     println!(
         "{} runs from seed {}: {:.0} simulated seconds in {:.1} s, {} faults, {} messages released, \

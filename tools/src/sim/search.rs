@@ -70,7 +70,17 @@ pub(crate) fn search(recipe: &Recipe, extent: Extent, threads: usize, goes_on: b
         let workers: Vec<_> = (0..threads as u64)
             .map(|thread| {
                 let (recipe, is_over) = (recipe.clone(), &is_over);
-                scope.spawn(move || stripe(&recipe, thread, threads as u64, extent, begun, is_over, goes_on))
+                scope.spawn(move || {
+                    stripe(
+                        &recipe,
+                        thread,
+                        threads as u64,
+                        extent,
+                        begun,
+                        is_over,
+                        goes_on,
+                    )
+                })
             })
             .collect();
         for worker in workers {
