@@ -1,7 +1,7 @@
 //! From a configuration to running threads: the one place that sees both.
 //!
-//! A thread of its own looks after each stream: it waits for the end of a life ([`life`]), and begins the next one where a node of a
-//! group has to begin again from its disk.
+//! A thread of its own looks after each stream: it waits for the end of a life ([`life`]), and begins the next one where a node
+//! of a group has to begin again from its disk.
 
 mod journal;
 mod life;
@@ -19,6 +19,7 @@ use relay_wire::id::{Epoch, Position};
 
 use self::journal::Cut;
 use self::life::{Again, Ground, Life};
+use crate::admin::Admin;
 use crate::arena::LogRing;
 use crate::clock::Clock;
 use crate::config::StreamConfig;
@@ -124,7 +125,12 @@ pub(crate) fn start(config: StreamConfig) -> Result<RunningStream, StartError> {
         let directory = directory.display();
         format!("{directory}: the counters file can't be made ({error}); is the disk full?")
     })?;
+    let admin = match &config.group {
+        None => None,
+        Some(_) => Some(Admin::start(&directory, settings.node, id)?),
+    };
     let mut ground = Ground {
+        admin,
         listener,
         mirror_listener,
         credentials: Arc::new(CredentialBook::new(config.credentials.clone())),

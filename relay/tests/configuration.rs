@@ -4,9 +4,14 @@ use std::collections::BTreeSet;
 
 const README: &str = include_str!("../../README.md");
 const SAMPLE: &str = include_str!("../../config/single.toml");
+/// A group with a witness, and then what etcd has besides.
+const GROUP_SAMPLE: &str = concat!(
+    include_str!("../../config/pair-witness.toml"),
+    include_str!("../../config/pair-etcd.toml")
+);
 
 /// Each section: its heading in README's table and in a file.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("top of the file", ""),
     ("`[[stream]]`", "[[stream]]"),
     ("`trading_session`", "[stream.trading_session]"),
@@ -14,6 +19,8 @@ const SECTIONS: [(&str, &str); 7] = [
     ("`[stream.journal]`", "[stream.journal]"),
     ("`[stream.limits]`", "[stream.limits]"),
     ("`[[stream.credential]]`", "[[stream.credential]]"),
+    ("`[stream.group]`", "[stream.group]"),
+    ("`[stream.group.arbiter]`", "[stream.group.arbiter]"),
 ];
 
 /// The keys the parser takes in a section, from its own words about one that it does not.
@@ -59,7 +66,9 @@ fn documented(heading: &str) -> Vec<(Vec<&'static str>, &'static str)> {
 /// The value the sample gives a key, commented out or not, in a section.
 fn sample_value(heading: &str, key: &str) -> Option<String> {
     let mut section = "";
-    for line in SAMPLE.lines() {
+    let is_group = heading.starts_with("[stream.group");
+    let sample = if is_group { GROUP_SAMPLE } else { SAMPLE };
+    for line in sample.lines() {
         if line.starts_with('[') {
             section = line.trim();
         }
@@ -93,14 +102,18 @@ fn every_key_stands_in_the_sample_with_the_same_default() {
     for (title, heading) in SECTIONS {
         for (keys, default) in documented(title) {
             for key in keys {
-                let is_section = SAMPLE.contains(&format!("[stream.{key}]"));
+                let is_section = SAMPLE.contains(&format!("[stream.{key}]"))
+                    || GROUP_SAMPLE.contains(&format!("[stream.{key}]"))
+                    || GROUP_SAMPLE.contains(&format!("[stream.group.{key}]"));
                 let shown = if heading == "[stream.trading_session]" {
                     let inline = sample_value("[[stream]]", "trading_session").unwrap();
                     inline.contains(key).then(String::new)
                 } else {
                     sample_value(heading, key)
                 };
-                let is_shown = shown.is_some() || is_section || key == "stream";
+                // A file beside the configuration stands for the secret in it.
+                let is_secret = key == "secret" && heading == "[stream.group]";
+                let is_shown = shown.is_some() || is_section || is_secret || key == "stream";
                 assert!(is_shown, "the sample lacks {key} of {title}");
                 let values: Vec<&str> = quoted(default).collect();
                 if let [value] = values[..] {

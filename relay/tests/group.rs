@@ -6,10 +6,12 @@ mod appliance;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use appliance::flow::Flow;
 use appliance::group::{Group, GroupShape, LEADING, has_file};
-use appliance::{LIMIT, signal, text};
+use appliance::{Appliance, LIMIT, signal, text};
 use relay_wire::peer::HELLO_LENGTH;
 
 /// Goal: the nodes of a group may be started in any order, and become one in-sync set.
@@ -21,7 +23,7 @@ fn nodes_start_in_any_order() {
             group.nodes[place].start();
         }
         group.await_in_sync();
-        let flow = Flow::started(&group.addresses(), 500);
+        let flow = Flow::on(&group, 500);
         flow.await_more(50);
         flow.finish();
         assert!(group.stop_and_compare() > 0);
@@ -35,7 +37,7 @@ fn nodes_start_in_any_order() {
 fn each_primary_in_turn_is_killed() {
     let kills = std::env::var("RELAY_TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 1_000);
+    let flow = Flow::on(&group, 1_000);
     flow.await_more(200);
     let mut outages = Vec::new();
     for _ in 0..kills {
@@ -65,7 +67,7 @@ fn a_frozen_primary_is_taken_over_from() {
     let mut wanted = GroupShape::default();
     wanted.shape.limits = wanted.shape.limits.replace("= 500", "= 100");
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     flow.take_gap();
@@ -84,7 +86,7 @@ fn a_frozen_primary_is_taken_over_from() {
 #[test]
 fn a_frozen_standby_is_left_behind_and_taken_in_again() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     let standby = 1 - leader;
@@ -103,7 +105,7 @@ fn a_frozen_standby_is_left_behind_and_taken_in_again() {
 #[test]
 fn both_nodes_are_killed_and_come_back_in_either_order() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     for order in [[0, 1], [1, 0]] {
         flow.await_more(100);
         for place in order {
@@ -124,7 +126,7 @@ fn both_nodes_are_killed_and_come_back_in_either_order() {
 #[test]
 fn only_the_node_that_was_alone_last_may_lead() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let first = group.await_leader(None);
     let last = 1 - first;
@@ -148,7 +150,7 @@ fn only_the_node_that_was_alone_last_may_lead() {
 #[test]
 fn a_blank_disk_catches_up_from_the_first_block() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 1_000);
+    let flow = Flow::on(&group, 1_000);
     flow.await_more(2_000);
     let leader = group.await_leader(None);
     let standby = 1 - leader;
@@ -177,7 +179,7 @@ fn a_tail_nobody_else_has_is_set_aside() {
         ..GroupShape::default()
     };
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let first = group.await_leader(None);
     let second = 1 - first;
@@ -207,7 +209,7 @@ fn a_tail_nobody_else_has_is_set_aside() {
 #[test]
 fn the_flow_does_not_need_the_witness() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     group.witness.kill();
     flow.await_more(500);
@@ -230,7 +232,7 @@ fn of_three_nodes_any_one_may_be_lost() {
         ..GroupShape::default()
     };
     let mut group = Group::started(&wanted);
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     for _ in 0..3 {
         flow.await_more(100);
         let leader = group.await_leader(None);
@@ -253,7 +255,7 @@ fn of_three_nodes_any_one_may_be_lost() {
 #[test]
 fn a_primary_that_is_stopped_hands_over() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
     flow.take_gap();
@@ -274,7 +276,7 @@ fn a_primary_that_is_stopped_hands_over() {
 #[test]
 fn strangers_on_the_mirror_port_get_nothing() {
     let mut group = Group::started(&GroupShape::default());
-    let flow = Flow::started(&group.addresses(), 500);
+    let flow = Flow::on(&group, 500);
     flow.await_more(100);
     for port in group.mirror_ports.clone() {
         let mut strangers: Vec<TcpStream> = (0..40)
@@ -296,4 +298,97 @@ fn strangers_on_the_mirror_port_get_nothing() {
     group.await_in_sync();
     flow.finish();
     assert!(group.stop_and_compare() > 0);
+}
+
+/// Goal: an operator's word lets another node lead while messages flow, without an error at any client; the node that handed over follows
+/// and is taken in again; and only the relay's own user may say such words.
+#[test]
+fn a_primary_hands_over_on_an_operators_word() {
+    let mut group = Group::started(&GroupShape::default());
+    let flow = Flow::on(&group, 1_000);
+    for _ in 0..4 {
+        flow.await_more(100);
+        let leader = group.await_in_sync();
+        let other = 1 - leader;
+        let refused = admin(&group.nodes[other], "hand-over");
+        assert!(refused.contains("does not lead"), "{refused}");
+        flow.take_gap();
+        let answer = admin(&group.nodes[leader], &format!("hand-over {}", other + 1));
+        assert_eq!(answer, "{\"ok\":true}");
+        assert_eq!(group.await_leader(Some(leader)), other);
+        flow.await_more(100);
+        println!("without delivery while handed over: {:?}", flow.take_gap());
+    }
+    group.await_in_sync();
+    flow.finish();
+    let socket = group.nodes[0].directory().join("admin.sock");
+    let mode = std::fs::metadata(socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(group.stop_and_compare() > 0);
+}
+
+/// Goal: a detached node stays out of the set until it is let in again.
+#[test]
+fn a_node_is_detached_and_attached() {
+    let mut group = Group::started(&GroupShape::default());
+    let flow = Flow::on(&group, 500);
+    flow.await_more(100);
+    let leader = group.await_in_sync();
+    let other = 2 - leader;
+    let answer = admin(&group.nodes[leader], &format!("detach {other}"));
+    assert_eq!(answer, "{\"ok\":true}");
+    group.eventually("it is out", || group.counter(leader, "group.members") == 1);
+    flow.await_more(500);
+    assert_eq!(group.counter(leader, "group.members"), 1);
+    let answer = admin(&group.nodes[leader], &format!("attach {other}"));
+    assert_eq!(answer, "{\"ok\":true}");
+    group.await_in_sync();
+    let status = admin(&group.nodes[leader], "status");
+    assert!(status.contains("\"group.standing\":2"), "{status}");
+    assert!(admin(&group.nodes[leader], "dance").contains("is understood"));
+    flow.finish();
+    assert!(group.stop_and_compare() > 0);
+}
+
+/// Says a word to a node over its operator's socket; the answer.
+fn admin(node: &Appliance, request: &str) -> String {
+    let mut socket = UnixStream::connect(node.directory().join("admin.sock")).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    writeln!(socket, "{request}").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer.trim_end().to_owned()
+}
+
+/// Goal: in a steady flow neither the primary's hot threads nor the standby's allocate, and messages come out in every threading mode.
+/// Method: long waits before anybody is suspected, since a change of roles may allocate; counts before and after some thousand messages.
+#[test]
+fn the_hot_paths_of_a_group_allocate_nothing() {
+    for threads in [
+        "mode = \"shared\"\nidle = \"park\"",
+        "mode = \"split\"\nidle = \"park\"",
+    ] {
+        let mut wanted = GroupShape {
+            more: "suspect_ms = 20000\nack_deadline_ms = 20000\ndisk_stall_ms = 20000".to_owned(),
+            ..GroupShape::default()
+        };
+        wanted.shape.threads = threads.to_owned();
+        wanted.shape.limits = "ring = \"8MiB\"\nheartbeat_ms = 20000".to_owned();
+        let mut group = Group::started(&wanted);
+        let allocations = |group: &Group| {
+            let count = |node: &Appliance| {
+                let mut counters = node.counters();
+                counters.retain(|label, _| label.ends_with(".allocations"));
+                counters
+            };
+            group.nodes.iter().map(count).collect::<Vec<_>>()
+        };
+        let flow = Flow::on(&group, 2_000);
+        flow.await_more(2_000);
+        let before = allocations(&group);
+        flow.await_more(4_000);
+        assert_eq!(allocations(&group), before, "{threads}");
+        flow.finish();
+        assert!(group.stop_and_compare() > 0);
+    }
 }

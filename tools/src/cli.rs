@@ -6,6 +6,7 @@ use crate::bench::BenchOptions;
 use crate::demo::DemoOptions;
 use crate::exit::STATUSES;
 use crate::inspect::InspectOptions;
+use crate::operate::{DetachOptions, HandOverOptions, PromoteOptions};
 use crate::publish::PublishOptions;
 use crate::status::StatusOptions;
 use crate::subscribe::SubscribeOptions;
@@ -40,6 +41,14 @@ pub(crate) enum Command {
     Inspect(InspectOptions),
     /// Show the counters of a relay on this machine
     Status(StatusOptions),
+    /// Let another node of a group lead, without an error at any client
+    HandOver(HandOverOptions),
+    /// Take a node out of a group's in-sync set
+    Detach(DetachOptions),
+    /// Let a detached node in again
+    Attach(DetachOptions),
+    /// Make a node lead: where an operator decides, or after a disaster
+    Promote(PromoteOptions),
     /// Show it all: publish, kill the relay, resume, compare, verify
     Demo(DemoOptions),
 }
@@ -61,7 +70,19 @@ mod tests {
         let help = command.render_long_help().to_string();
         assert!(help.contains("Examples") && help.contains("Exit statuses"));
         let mut seen = 0;
-        for name in ["pub", "sub", "inspect", "status", "demo", "bench"] {
+        let names = [
+            "pub",
+            "sub",
+            "inspect",
+            "status",
+            "hand-over",
+            "detach",
+            "attach",
+            "promote",
+            "demo",
+            "bench",
+        ];
+        for name in names {
             let sub = command.find_subcommand_mut(name).expect("it exists");
             let help = sub.render_long_help().to_string();
             assert!(help.contains("Example"), "{name}");
@@ -76,6 +97,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 9);
+        assert_eq!(seen, 13);
     }
 }

@@ -19,6 +19,7 @@ mod exit;
 mod flow;
 mod format;
 mod inspect;
+mod operate;
 mod output;
 mod pace;
 mod pcap;
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::HandOver(options) => operate::hand_over(&options),
+        Command::Detach(options) => operate::detach(&options),
+        Command::Attach(options) => operate::attach(&options),
+        Command::Promote(options) => operate::promote(&options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

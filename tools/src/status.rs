@@ -1,5 +1,7 @@
 //! `relay status`: the counters of a relay on this machine, read from its files without asking it.
 
+mod group;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 
+use self::group::GroupStatus;
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, thousands};
@@ -46,6 +49,8 @@ struct Status<'a> {
     pid: u64,
     running: bool,
     started_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<GroupStatus>,
     counters: BTreeMap<&'a str, u64>,
     hops: BTreeMap<String, HopSummary>,
 }
@@ -112,6 +117,7 @@ impl StatusOptions {
                     pid: counters.pid,
                     running: is_running(&counters),
                     started_ns: counters.started_ns,
+                    group: GroupStatus::of(&counters),
                     counters: counters.plain().collect(),
                     hops: counters.hops(earlier.map(|(_, counters)| counters)),
                 })?;
@@ -167,8 +173,14 @@ fn print_text(
         counters.pid,
         thousands(age_s)
     ))?;
+    for line in GroupStatus::of(counters)
+        .iter()
+        .flat_map(GroupStatus::lines)
+    {
+        lines.text(&line)?;
+    }
     let mut groups: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
-    for (label, value) in counters.plain() {
+    for (label, value) in counters.plain().filter(|(label, _)| !group::is_told(label)) {
         let (group, name) = label.rsplit_once('.').unwrap_or(("", label));
         groups.entry(group).or_default().push((name, value));
     }

@@ -125,6 +125,37 @@ fn the_floor_has_the_same_keys() {
     for part in ["--hop-only", "--write-only"] {
         assert_keys(&bench(&[&floor[..], &[part]].concat()), &LATENCY_KEYS);
     }
+    for policy in ["durable", "mirrored"] {
+        let pair = [&floor[..], &["--nodes", "2", "--policy", policy]].concat();
+        let report = bench(&pair);
+        assert_keys(&report, &LATENCY_KEYS);
+        assert_eq!((&report["lost"], &report["nodes"]), (&0.into(), &2.into()));
+        assert_keys(&report["received_to_held"], &["p50_us", "p99_us"]);
+    }
+}
+
+#[test]
+fn combinations_that_make_no_sense_are_refused() {
+    for (arguments, reason) in [
+        (&["floor", "--nodes", "3"][..], "1 to 2"),
+        (&["floor", "--policy", "mirrored"], "several nodes"),
+        (
+            &["floor", "--nodes", "2", "--policy", "local"],
+            "one node's",
+        ),
+        (&["latency", "--nodes", "4"], "1 to 3"),
+        (&["latency", "--policy", "durable"], "several nodes"),
+        (
+            &["throughput", "--nodes", "2", "--policy", "local"],
+            "one node's",
+        ),
+        (&["latency", "--server-cpus", "0,1"], "take 1 CPUs"),
+    ] {
+        let mut command = Command::new(relay());
+        let (status, said) = refusal(command.arg("bench").args(arguments));
+        assert_eq!(status, 2, "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn full(given: &HashMap<String, String>) -> Result<(), FloorError> {
         nodes: number(given, "nodes").unwrap_or(base.nodes as f64) as usize,
         depth: number(given, "depth").unwrap_or(base.depth as f64) as usize,
         policy: match text(given, "policy") {
-            Some("memory") => Policy::Memory,
+            Some("mirrored") => Policy::Mirrored,
             _ => Policy::Durable,
         },
         write_mode: mode(given, base.write_mode),
@@ -59,7 +59,7 @@ fn full(given: &HashMap<String, String>) -> Result<(), FloorError> {
     let report = run(&options, &mut |_| {})?;
     println!(
         "mode {} offered {} received {} lost {} dup {} ooo {} rate {:.0} blocks {} syncs {}",
-        report.write_mode.map_or("none", WriteMode::name),
+        report.write_mode.name(),
         report.offered,
         report.received,
         report.lost,
@@ -73,6 +73,7 @@ fn full(given: &HashMap<String, String>) -> Result<(), FloorError> {
     show("ack latency", &report.ack_latency);
     show("send lateness", &report.send_lateness);
     show("received->written", &report.received_to_written);
+    show("received->held", &report.received_to_held);
     show("written->sent", &report.written_to_sent);
     Ok(())
 }

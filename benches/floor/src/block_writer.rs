@@ -9,6 +9,9 @@
 //! A block lives in slot `number % depth` of one registered buffer from `fill` to `release`.
 //! `durable` is a prefix: a block that is written before an older one waits for it.
 //!
+//! Where nobody waits for the disk, few writes are in flight at a time and what comes meanwhile
+//! gathers in the newest block (`append`), so that the disk is asked for no more than it needs.
+//!
 //! Invariants: at most `depth` blocks are held; in covering mode at most one data-sync is in
 //! flight, and it covers exactly the writes whose completions were reaped before it was queued;
 //! a failed or short write is an error and never retried.
@@ -98,6 +101,10 @@ pub(crate) struct BlockWriter {
     durable: u64,
     unqueued: u64,
     next: u64,
+    /// Writes in flight.
+    writing: usize,
+    /// Most writes in flight; with as many, filled blocks wait.
+    writing_max: usize,
     written: usize,
     syncing: bool,
     syncs: u64,
@@ -130,10 +137,19 @@ impl BlockWriter {
             durable: 0,
             unqueued: 0,
             next: 0,
+            writing: 0,
+            writing_max: depth,
             written: 0,
             syncing: false,
             syncs: 0,
         })
+    }
+
+    /// The same writer with at most so many writes in flight.
+    pub(crate) fn with_writes_at_most(mut self, writing_max: usize) -> BlockWriter {
+        assert!(writing_max > 0, "a writer writes");
+        self.writing_max = writing_max;
+        self
     }
 
     /// True if another block may be filled.
@@ -170,10 +186,43 @@ impl BlockWriter {
         }
     }
 
+    /// True if `len` bytes can be appended.
+    #[inline]
+    pub(crate) fn has_room_for(&self, len: usize) -> bool {
+        self.has_room() || self.gathering(len).is_some()
+    }
+
+    /// Adds `body` to the newest block if its write is not queued yet and it fits, or else begins
+    /// the next one.
+    #[inline]
+    pub(crate) fn append(&mut self, body: &[u8], last_index: u64, received_ns: u64) {
+        let Some(slot) = self.gathering(body.len()) else {
+            self.fill(body, last_index, received_ns);
+            return;
+        };
+        let block = &mut self.slots[slot].block;
+        let at = slot * BLOCK_BYTES_MAX + block.body_len;
+        block.body_len += body.len();
+        block.last_index = last_index;
+        self.buffer
+            .slice_mut(at..at + body.len())
+            .copy_from_slice(body);
+    }
+
+    /// The slot of the newest block, if it can take `len` more bytes.
+    fn gathering(&self, len: usize) -> Option<usize> {
+        if self.unqueued == self.next {
+            return None;
+        }
+        let slot = self.slot(self.next - 1);
+        let gathered = self.slots[slot].block.body_len + len;
+        (gathered <= BLOCK_BYTES_MAX).then_some(slot)
+    }
+
     /// Queues the writes of filled blocks, and a data-sync if one is due.
     #[inline]
     pub(crate) fn queue(&mut self, ring: &mut Ring) {
-        while self.unqueued < self.next {
+        while self.unqueued < self.next && self.writing < self.writing_max {
             self.queue_write(ring);
         }
         if self.written > 0 && !self.syncing {
@@ -193,6 +242,7 @@ impl BlockWriter {
         if user_data == SYNC {
             return self.complete_sync(result);
         }
+        self.writing -= 1;
         let slot = (user_data - WRITE_FIRST) as usize;
         let expected = write_len(self.slots[slot].block.body_len);
         if result != expected as i32 {
@@ -283,6 +333,7 @@ impl BlockWriter {
         self.set(slot, SlotState::Filled, SlotState::Writing);
         self.offset += len as u64;
         self.unqueued += 1;
+        self.writing += 1;
     }
 
     fn queue_sync(&mut self, ring: &mut Ring) {
@@ -446,6 +497,33 @@ mod tests {
             .complete(SYNC, -libc::EIO)
             .expect_err("a failed sync");
         assert!(error.to_string().contains("data-sync"), "{error}");
+    }
+
+    /// Only what is not on its way to the disk can still be added to.
+    #[test]
+    fn what_comes_while_writes_are_in_flight_gathers() {
+        let mut ring = Ring::new(16).expect("a ring");
+        let mut writer = writer(&ring, 2, WriteMode::Dsync).with_writes_at_most(1);
+        for index in 0..4u64 {
+            writer.append(&index.to_le_bytes(), index, 1 + index);
+            writer.queue(&mut ring);
+        }
+        assert_eq!((writer.blocks(), writer.writing), (2, 1));
+        assert!(!writer.has_room() && writer.has_room_for(8));
+        assert!(!writer.has_room_for(BLOCK_BYTES_MAX));
+        writer.complete(WRITE_FIRST, 4096).expect("first write");
+        writer.queue(&mut ring);
+        assert!(!writer.has_room_for(8), "both blocks are on their way");
+        writer
+            .complete(WRITE_FIRST + 1, 4096)
+            .expect("second write");
+        writer.settle(9);
+        let mut bodies = Vec::new();
+        while let Some((block, body)) = writer.oldest_durable() {
+            bodies.push((block.received_ns, block.last_index, body.len()));
+            writer.release();
+        }
+        assert_eq!(bodies, [(1, 0, 8), (2, 3, 24)]);
     }
 
     #[test]

@@ -36,18 +36,15 @@ const AUTO_ROUNDS: usize = 2;
 /// the write mode is [`WriteMode::Auto`], besides writing the data files.
 pub fn run(options: &Options, progress: &mut dyn FnMut(f64)) -> Result<Report, FloorError> {
     options.validate()?;
+    check_dir(&options.dir, options.nodes as u64, options.file_mib)?;
     let mut files = Vec::new();
-    let mut mode = None;
-    if options.policy == Policy::Durable {
-        check_dir(&options.dir, options.nodes as u64, options.file_mib)?;
-        for _ in 0..options.nodes {
-            files.push(Arc::new(DataFile::create(&options.dir, options.file_mib)?));
-        }
-        mode = Some(match options.write_mode {
-            WriteMode::Auto => choose_mode(options, &files)?,
-            chosen => chosen,
-        });
+    for _ in 0..options.nodes {
+        files.push(Arc::new(DataFile::create(&options.dir, options.file_mib)?));
     }
+    let mode = match options.write_mode {
+        WriteMode::Auto => choose_mode(options, &files)?,
+        chosen => chosen,
+    };
     run_once(options, mode, &files, progress)
 }
 
@@ -65,8 +62,13 @@ fn choose_mode(options: &Options, files: &[Arc<DataFile>]) -> Result<WriteMode, 
             (WriteMode::Dsync, &mut dsync),
             (WriteMode::Covering, &mut covering),
         ] {
-            let report = run_once(&probe, Some(mode), files, &mut |_| {})?;
-            found.add(&report.latency).expect("histograms of one shape");
+            let report = run_once(&probe, mode, files, &mut |_| {})?;
+            let judged = match options.policy {
+                Policy::Durable => &report.latency,
+                // No latency waits for these writes.
+                Policy::Mirrored => &report.received_to_written,
+            };
+            found.add(judged).expect("histograms of one shape");
         }
     }
     let better = typical_ns(&dsync) <= typical_ns(&covering);
@@ -79,7 +81,7 @@ fn choose_mode(options: &Options, files: &[Arc<DataFile>]) -> Result<WriteMode, 
 
 fn run_once(
     options: &Options,
-    mode: Option<WriteMode>,
+    mode: WriteMode,
     files: &[Arc<DataFile>],
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report, FloorError> {
@@ -103,14 +105,9 @@ fn run_once(
             acknowledge: true,
             mirror: None,
         };
-        nodes.start("floor-standby", options.standby_cpu, standby, files.get(1))?;
+        nodes.start("floor-standby", options.standby_cpu, standby, &files[1])?;
     }
-    nodes.start(
-        "floor-server",
-        options.server_cpu,
-        server_wiring,
-        files.first(),
-    )?;
+    nodes.start("floor-server", options.server_cpu, server_wiring, &files[0])?;
     nodes.wait_ready()?;
 
     let sent = Arc::new(AtomicU64::new(0));
@@ -145,7 +142,7 @@ fn run_once(
 /// The node threads of one run. Dropping it stops them.
 struct Nodes<'a> {
     options: &'a Options,
-    mode: Option<WriteMode>,
+    mode: WriteMode,
     clock: Clock,
     stop: &'a Arc<AtomicBool>,
     ready: (mpsc::Sender<()>, mpsc::Receiver<()>),
@@ -155,7 +152,7 @@ struct Nodes<'a> {
 impl<'a> Nodes<'a> {
     fn new(
         options: &'a Options,
-        mode: Option<WriteMode>,
+        mode: WriteMode,
         clock: Clock,
         stop: &'a Arc<AtomicBool>,
     ) -> Nodes<'a> {
@@ -174,21 +171,21 @@ impl<'a> Nodes<'a> {
         name: &'static str,
         cpu: Option<usize>,
         wiring: Wiring,
-        file: Option<&Arc<DataFile>>,
+        file: &Arc<DataFile>,
     ) -> Result<(), FloorError> {
         let settings = Settings {
             size: self.options.size,
             depth: self.options.depth,
+            policy: self.options.policy,
             idle: self.options.server_idle,
             cpu,
             measured_from: self.options.warmup_messages(),
             clock: self.clock,
         };
-        let (stop, ready, file) = (self.stop.clone(), self.ready.0.clone(), file.cloned());
+        let (stop, ready, file) = (self.stop.clone(), self.ready.0.clone(), file.clone());
         let mode = self.mode;
         let worker = Worker::start(name, self.stop.clone(), move || {
-            let disk = file.as_deref().zip(mode);
-            run_node(settings, wiring, disk, &stop, || {
+            run_node(settings, wiring, Some((&file, mode)), &stop, || {
                 // The receiver may have given up; then the stop flag is set too.
                 let _ = ready.send(());
             })
@@ -244,12 +241,7 @@ impl Drop for Nodes<'_> {
     }
 }
 
-fn report(
-    options: &Options,
-    mode: Option<WriteMode>,
-    client: ClientReport,
-    server: NodeReport,
-) -> Report {
+fn report(options: &Options, mode: WriteMode, client: ClientReport, server: NodeReport) -> Report {
     Report {
         options: options.clone(),
         write_mode: mode,
@@ -264,6 +256,7 @@ fn report(
         ack_latency: client.ack_latency,
         send_lateness: client.send_lateness,
         received_to_written: server.received_to_written,
+        received_to_held: server.received_to_held,
         written_to_sent: server.written_to_sent,
         blocks: server.blocks,
         syncs: server.syncs,

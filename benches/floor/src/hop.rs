@@ -16,7 +16,7 @@ use crate::affinity::{pin, yield_cpu};
 use crate::clock::{Clock, nanoseconds};
 use crate::error::FloorError;
 use crate::node::{Forward, Settings, Wiring, run_node};
-use crate::options::{HopOptions, Idle};
+use crate::options::{HopOptions, Idle, Policy};
 use crate::report::{new_histogram, record};
 use crate::socket::{Pair, connected_pair, receive_now, send_now, wait_readable};
 use crate::worker::Worker;
@@ -35,6 +35,7 @@ pub fn hop_only(options: &HopOptions) -> Result<Histogram<u64>, FloorError> {
     let settings = Settings {
         size: options.size,
         depth: 1,
+        policy: Policy::Durable,
         idle: options.idle,
         cpu: options.server_cpu,
         measured_from: u64::MAX,

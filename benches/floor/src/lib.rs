@@ -17,8 +17,8 @@
 //! - it shares no code with the product: a fault or a trick of one cannot hide in the other;
 //! - every message is timed from the moment it was *meant* to be sent (open loop), so a stall
 //!   shows in every message it delayed;
-//! - nothing is forwarded or acknowledged before the bytes are as durable as the policy says, and
-//!   releases are in order;
+//! - nothing is forwarded or acknowledged before the bytes are as durable as the policy says (on
+//!   every node's disk, or in the memory of both), and releases are in order;
 //! - every thread stops by itself, within a bound, whatever failed.
 //!
 //! It deliberately has no sessions, no sequence numbers, no checksums, no recovery and no wire

@@ -9,9 +9,12 @@
 //! Operations are queued in the order they matter: sends first (a write's submission costs ten
 //! times a send's), then writes, then the next receive.
 //!
-//! Invariants: blocks are released in order, and none before it is durable here and held by the
-//! standby; a full output holds the release, full blocks hold the input, a full input holds the
-//! sender; at drop nothing is in flight, or its memory is given up.
+//! Under [`Policy::Mirrored`] a block is released from memory, and a second writer follows with
+//! the same bytes; only its room is waited for.
+//!
+//! Invariants: blocks are released in order, and none before it is held by the standby and, under
+//! [`Policy::Durable`], durable here; a full output holds the release, full blocks hold the input,
+//! a full input holds the sender; at drop nothing is in flight, or its memory is given up.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
@@ -27,7 +30,7 @@ use crate::clock::Clock;
 use crate::data_file::DataFile;
 use crate::error::FloorError;
 use crate::inbound::{Inbound, Waiting};
-use crate::options::{BLOCK_BYTES_MAX, Idle, WriteMode};
+use crate::options::{BLOCK_BYTES_MAX, Idle, Policy, WriteMode};
 use crate::outbound::Outbound;
 use crate::report::{new_histogram, record};
 use crate::ring::{Completion, Ring};
@@ -53,6 +56,8 @@ const FORWARD_BYTES: usize = 256 * 1024;
 const ACK_BUFFER_BYTES: usize = 16 * 1024;
 /// Released blocks whose sending is timed at once; beyond it, blocks go untimed.
 const STAMPS_MAX: usize = 4096;
+/// Writes in flight where nobody waits for them: enough to keep the disk from idling in between.
+const TRAILING_WRITES_MAX: usize = 2;
 /// Longest sleep of a parked node: it looks at the stop flag that often.
 const PARK: Duration = Duration::from_millis(1);
 /// Bound on ending the operations in flight at drop.
@@ -85,6 +90,8 @@ pub(crate) struct Wiring {
 pub(crate) struct Settings {
     pub(crate) size: usize,
     pub(crate) depth: usize,
+    /// What a release waits for on the disk given; without a disk nothing is written.
+    pub(crate) policy: Policy,
     pub(crate) idle: Idle,
     pub(crate) cpu: Option<usize>,
     /// Index of the first message that counts in the histograms.
@@ -95,6 +102,7 @@ pub(crate) struct Settings {
 /// What a node saw. Latencies in nanoseconds, one sample per block.
 pub(crate) struct NodeReport {
     pub(crate) received_to_written: Histogram<u64>,
+    pub(crate) received_to_held: Histogram<u64>,
     pub(crate) written_to_sent: Histogram<u64>,
     pub(crate) blocks: u64,
     pub(crate) syncs: u64,
@@ -136,14 +144,18 @@ struct Node {
     acknowledge: Option<Outbound>,
     mirror: Option<Mirror>,
     writer: BlockWriter,
+    /// Writes what `writer` keeps in memory only.
+    trailing: Option<BlockWriter>,
     settings: Settings,
     wiring: Wiring,
     finished: Vec<Completion>,
     /// When the input last began to fill.
     received_ns: u64,
-    released: Vec<Block>,
+    /// Written and not counted yet.
+    written: Vec<Block>,
     stamps: VecDeque<Stamp>,
     received_to_written: Histogram<u64>,
+    received_to_held: Histogram<u64>,
     written_to_sent: Histogram<u64>,
 }
 
@@ -153,6 +165,10 @@ struct Mirror {
     holds: Inbound,
     /// One more than the last index the standby holds.
     held_to: u64,
+    /// Last index and time of receipt of the blocks it does not hold yet.
+    unheld: VecDeque<(u64, u64)>,
+    /// Received to held, ns, of blocks not counted yet.
+    held_ns: Vec<(u64, u64)>,
 }
 
 impl Node {
@@ -176,7 +192,18 @@ impl Node {
                 .map_or(-1, |socket| socket.as_raw_fd()),
         ])?;
         let target = disk.map(|(file, mode)| Target::new(file, DATA_FILE, mode));
+        let (target, trailing) = match settings.policy {
+            Policy::Durable => (target, None),
+            Policy::Mirrored => (None, target),
+        };
         let writer = BlockWriter::new(&ring, settings.depth, target)?;
+        let trailing = match trailing {
+            Some(target) => {
+                let writer = BlockWriter::new(&ring, settings.depth, Some(target))?;
+                Some(writer.with_writes_at_most(TRAILING_WRITES_MAX.min(settings.depth)))
+            }
+            None => None,
+        };
         let waiting = match settings.idle {
             Idle::Spin => Waiting::Polled,
             Idle::Yield | Idle::Park => Waiting::Kernel,
@@ -200,11 +227,13 @@ impl Node {
             acknowledge,
             mirror,
             writer,
+            trailing,
             finished: Vec::with_capacity(2 * (settings.depth + 8)),
             received_ns: 0,
-            released: Vec::with_capacity(settings.depth),
+            written: Vec::with_capacity(2 * settings.depth),
             stamps: VecDeque::with_capacity(STAMPS_MAX),
             received_to_written: new_histogram(),
+            received_to_held: new_histogram(),
             written_to_sent: new_histogram(),
             ring,
             settings,
@@ -229,6 +258,7 @@ impl Node {
         self.form_blocks();
         self.writer.settle(now_ns);
         self.release();
+        self.let_go_of_written(now_ns);
         self.arm();
         self.ring.turn()?;
         self.count(taken, now_ns);
@@ -244,11 +274,17 @@ impl Node {
                 }
                 self.input.complete(result);
             }
-            HOLDS => self.mirror.as_mut().expect(WIRED).complete_holds(result),
+            HOLDS => {
+                let mirror = self.mirror.as_mut().expect(WIRED);
+                mirror.complete_holds(result, now_ns);
+            }
             FORWARD => self.forward.as_mut().expect(WIRED).complete(result),
             ACKNOWLEDGE => self.acknowledge.as_mut().expect(WIRED).complete(result),
             MIRROR => self.mirror.as_mut().expect(WIRED).bodies.complete(result),
-            _ if self.writer.owns(user_data) => self.writer.complete(user_data, result)?,
+            _ if self.writer.owns(user_data) => {
+                let writer = self.trailing.as_mut().unwrap_or(&mut self.writer);
+                writer.complete(user_data, result)?;
+            }
             _ => panic!("a completion of no operation: {user_data}"),
         }
         Ok(())
@@ -266,8 +302,15 @@ impl Node {
             }
             let body = &unread[..count * size];
             let last_index = read_index(&body[(count - 1) * size..]);
+            if let Some(trailing) = &mut self.trailing {
+                if !trailing.has_room_for(body.len()) {
+                    return;
+                }
+                trailing.append(body, last_index, self.received_ns);
+            }
             if let Some(mirror) = &mut self.mirror {
                 mirror.bodies.push(body);
+                mirror.unheld.push_back((last_index, self.received_ns));
             }
             self.writer.fill(body, last_index, self.received_ns);
             let consumed = body.len();
@@ -299,8 +342,9 @@ impl Node {
                     break;
                 }
                 let end = forward.push(body);
-                let measured = block.last_index >= self.settings.measured_from;
-                if measured && self.stamps.len() < STAMPS_MAX {
+                let timed = self.settings.policy == Policy::Durable
+                    && block.last_index >= self.settings.measured_from;
+                if timed && self.stamps.len() < STAMPS_MAX {
                     self.stamps.push_back(Stamp {
                         end,
                         durable_ns: block.durable_ns,
@@ -308,11 +352,26 @@ impl Node {
                 }
             }
             self.writer.release();
-            self.released.push(block);
+            if self.settings.policy == Policy::Durable {
+                self.written.push(block);
+            }
             last_index = Some(block.last_index);
         }
         if let (Some(index), Some(output)) = (last_index, &mut self.acknowledge) {
             output.push(&index.to_le_bytes());
+        }
+    }
+
+    /// Frees what the second writer has written.
+    #[inline]
+    fn let_go_of_written(&mut self, now_ns: u64) {
+        let Some(trailing) = &mut self.trailing else {
+            return;
+        };
+        trailing.settle(now_ns);
+        while let Some((block, _)) = trailing.oldest_durable() {
+            self.written.push(block);
+            trailing.release();
         }
     }
 
@@ -328,6 +387,9 @@ impl Node {
             mirror.bodies.arm(&mut self.ring);
         }
         self.writer.queue(&mut self.ring);
+        if let Some(trailing) = &mut self.trailing {
+            trailing.queue(&mut self.ring);
+        }
         self.input.arm(&mut self.ring);
         if let Some(mirror) = &mut self.mirror {
             mirror.holds.arm(&mut self.ring);
@@ -337,10 +399,16 @@ impl Node {
     /// Fills the histograms, after the turn's operations were submitted. `taken` is how far the
     /// subscriber's socket had got when the turn began, at `now_ns`.
     fn count(&mut self, taken: u64, now_ns: u64) {
-        for block in self.released.drain(..) {
-            if block.last_index >= self.settings.measured_from {
+        let measured_from = self.settings.measured_from;
+        for block in self.written.drain(..) {
+            if block.last_index >= measured_from {
                 let latency_ns = block.durable_ns.saturating_sub(block.received_ns);
                 record(&mut self.received_to_written, latency_ns);
+            }
+        }
+        for (last_index, latency_ns) in self.mirror.iter_mut().flat_map(|m| m.held_ns.drain(..)) {
+            if last_index >= measured_from {
+                record(&mut self.received_to_held, latency_ns);
             }
         }
         while let Some(stamp) = self.stamps.front() {
@@ -366,11 +434,13 @@ impl Node {
     }
 
     fn report(&self) -> NodeReport {
+        let on_disk = self.trailing.as_ref().unwrap_or(&self.writer);
         NodeReport {
             received_to_written: self.received_to_written.clone(),
+            received_to_held: self.received_to_held.clone(),
             written_to_sent: self.written_to_sent.clone(),
-            blocks: self.writer.blocks(),
-            syncs: self.writer.syncs(),
+            blocks: on_disk.blocks(),
+            syncs: on_disk.syncs(),
         }
     }
 
@@ -402,6 +472,9 @@ impl Drop for Node {
         }
         self.input.abandon();
         self.writer.abandon();
+        if let Some(trailing) = &mut self.trailing {
+            trailing.abandon();
+        }
         if let Some(mirror) = &mut self.mirror {
             mirror.bodies.abandon();
             mirror.holds.abandon();
@@ -422,10 +495,12 @@ impl Mirror {
             bodies: Outbound::new(MIRROR_FILE, MIRROR, depth * BLOCK_BYTES_MAX)?,
             holds: Inbound::new(MIRROR_FILE, HOLDS, ACK_BUFFER_BYTES, waiting)?,
             held_to: 0,
+            unheld: VecDeque::with_capacity(depth),
+            held_ns: Vec::with_capacity(depth),
         })
     }
 
-    fn complete_holds(&mut self, result: i32) {
+    fn complete_holds(&mut self, result: i32, now_ns: u64) {
         self.holds.complete(result);
         let unread = self.holds.unread();
         let whole = unread.len() / ACK_BYTES * ACK_BYTES;
@@ -437,6 +512,13 @@ impl Mirror {
             );
             self.held_to = index + 1;
             self.holds.consume(whole);
+        }
+        while let Some(&(last_index, received_ns)) = self.unheld.front()
+            && last_index < self.held_to
+        {
+            let latency_ns = now_ns.saturating_sub(received_ns);
+            self.held_ns.push((last_index, latency_ns));
+            self.unheld.pop_front();
         }
     }
 }

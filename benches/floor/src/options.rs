@@ -39,8 +39,8 @@ impl WriteMode {
 pub enum Policy {
     /// Durable at every node.
     Durable,
-    /// In memory at every node; nothing is written.
-    Memory,
+    /// In memory at both of two nodes; the writes follow, and nothing waits for them.
+    Mirrored,
 }
 
 /// What a thread does when it has nothing to do.
@@ -71,7 +71,7 @@ pub struct Options {
     pub nodes: usize,
     /// What a message waits for.
     pub policy: Policy,
-    /// How a write is made durable; without effect under [`Policy::Memory`].
+    /// How a write is made durable.
     pub write_mode: WriteMode,
     /// Blocks a node may hold unreleased, and so writes in flight, 1 to 256.
     pub depth: usize,
@@ -136,6 +136,9 @@ impl Options {
         }
         if !(1..=2).contains(&self.nodes) {
             return invalid("nodes", format!("{} is neither 1 nor 2", self.nodes));
+        }
+        if self.policy == Policy::Mirrored && self.nodes != 2 {
+            return invalid("policy", "mirrored takes two nodes".into());
         }
         check_depth(self.depth)?;
         check_file(self.file_mib, self.depth)
@@ -341,6 +344,13 @@ mod tests {
                 "nodes",
                 Options {
                     nodes: 3,
+                    ..good.clone()
+                },
+            ),
+            (
+                "policy",
+                Options {
+                    policy: Policy::Mirrored,
                     ..good.clone()
                 },
             ),

@@ -30,8 +30,8 @@ pub(crate) fn typical_ns(histogram: &Histogram<u64>) -> u64 {
 pub struct Report {
     /// What was asked for.
     pub options: Options,
-    /// How writes were made durable; never `Auto`; `None` when nothing was written.
-    pub write_mode: Option<WriteMode>,
+    /// How writes were made durable; never `Auto`.
+    pub write_mode: WriteMode,
     /// Messages that fell due.
     pub offered: u64,
     /// Messages the subscriber received, each counted once.
@@ -54,9 +54,12 @@ pub struct Report {
     pub send_lateness: Histogram<u64>,
     /// At the server, per block: first message received to durable locally.
     pub received_to_written: Histogram<u64>,
+    /// At the server of two nodes, per block: first message received to the standby's
+    /// acknowledgement: of its durable write, or when mirrored of its receipt.
+    pub received_to_held: Histogram<u64>,
     /// At the server, per block: durable locally to the turn after the subscriber's socket took
     /// it. It includes the sends queued with it (the acknowledgement's), and with two nodes waiting
-    /// for the standby.
+    /// for the standby. Empty when mirrored: nothing waits for the write then.
     pub written_to_sent: Histogram<u64>,
     /// Blocks the server formed, over the whole run.
     pub blocks: u64,

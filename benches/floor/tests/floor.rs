@@ -51,7 +51,7 @@ fn one_node_delivers_every_message_in_every_write_mode() {
             write_mode,
             ..small(dir.path())
         });
-        let used = report.write_mode.expect("a durable run writes");
+        let used = report.write_mode;
         assert!(
             write_mode == WriteMode::Auto || used == write_mode,
             "{used:?}"
@@ -73,20 +73,26 @@ fn two_nodes_deliver_every_message_with_every_idle_strategy() {
             client_idle: idle,
             ..small(dir.path())
         };
-        run_whole(&options);
+        let report = run_whole(&options);
+        assert!(!report.received_to_held.is_empty());
+        assert!(!report.written_to_sent.is_empty());
     }
 }
 
+/// The writes follow: they happen, and no message's way is timed by them.
 #[test]
-fn the_memory_policy_writes_nothing() {
-    let nowhere = Path::new("/nonexistent");
-    for nodes in [1, 2] {
-        let options = Options {
-            nodes,
-            policy: Policy::Memory,
-            ..small(nowhere)
-        };
-        assert_eq!(run_whole(&options).write_mode, None);
+fn mirrored_releases_from_memory_and_writes_all_the_same() {
+    let dir = disk_dir();
+    for write_mode in [WriteMode::Dsync, WriteMode::Covering, WriteMode::Auto] {
+        let report = run_whole(&Options {
+            nodes: 2,
+            policy: Policy::Mirrored,
+            write_mode,
+            ..small(dir.path())
+        });
+        assert!(!report.received_to_written.is_empty());
+        assert!(!report.received_to_held.is_empty());
+        assert!(report.written_to_sent.is_empty());
     }
 }
 
@@ -153,13 +159,10 @@ fn lone_writes_and_hops_are_measured() {
 
 #[test]
 fn a_missing_processor_is_named_and_nothing_hangs() {
+    let dir = disk_dir();
     let options = Options {
         server_cpu: Some(100_000),
-        ..small(Path::new("/nonexistent"))
-    };
-    let options = Options {
-        policy: Policy::Memory,
-        ..options
+        ..small(dir.path())
     };
     match run(&options, &mut |_| {}) {
         Err(FloorError::Pin { cpu, .. }) => assert_eq!(cpu, 100_000),

@@ -7,6 +7,11 @@ use relay_wire::id::TopicId;
 /// Size of the resend window unless said otherwise, in bytes.
 pub(crate) const WINDOW_BYTES_DEFAULT: usize = 8 << 20;
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+/// A logon on a local network takes well under a millisecond.
+const ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(20);
+/// A group's nodes speak every 50 ms unless configured otherwise: a silent one is left after 200 ms, about when another takes
+/// over. A node left in vain costs one more connection, no message.
+const SILENT_INTERVALS_DEFAULT: u32 = 4;
 
 /// A name the relay knows and the secret it shares with it. The secret itself never travels.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,12 +49,18 @@ pub struct PublisherConfig {
     pub window_bytes: usize,
     /// Most time for one attempt to connect and log on.
     pub connect_timeout: Duration,
+    /// Where there are several addresses, an attempt gets this much at first, or four times what the last logon took if that
+    /// is more, and the more the longer the client is down: a node that does not answer must not keep the client from the
+    /// one that does.
+    pub attempt_timeout: Duration,
+    /// A connection is left after so many of the relay's heartbeat intervals in silence, 2 or more.
+    pub silent_intervals: u32,
     /// How long to try in vain before it is an error; `None` tries for ever.
     pub give_up_after: Option<Duration>,
 }
 
 impl PublisherConfig {
-    /// Settings with a window of 8 MiB, 2 s per attempt, and no end of trying.
+    /// Settings with a window of 8 MiB, 2 s per attempt, 4 silent intervals, and no end of trying.
     #[must_use]
     pub fn new(addresses: Vec<String>, credential: Credential, publisher: u64) -> Self {
         Self {
@@ -60,6 +71,8 @@ impl PublisherConfig {
             incarnation: None,
             window_bytes: WINDOW_BYTES_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            attempt_timeout: ATTEMPT_TIMEOUT_DEFAULT,
+            silent_intervals: SILENT_INTERVALS_DEFAULT,
             give_up_after: None,
         }
     }
@@ -98,12 +111,18 @@ pub struct SubscriberConfig {
     pub start: Start,
     /// Most time for one attempt to connect, log on and subscribe.
     pub connect_timeout: Duration,
+    /// Where there are several addresses, connecting and logging on get this much at first, or four times what the last logon
+    /// took if that is more, and the more the longer the client is down: a node that does not answer must not keep the
+    /// client from the one that does.
+    pub attempt_timeout: Duration,
+    /// A connection is left after so many of the relay's heartbeat intervals in silence, 2 or more.
+    pub silent_intervals: u32,
     /// How long to try in vain before it is an error; `None` tries for ever.
     pub give_up_after: Option<Duration>,
 }
 
 impl SubscriberConfig {
-    /// Settings with 2 s per attempt and no end of trying.
+    /// Settings with 2 s per attempt, 4 silent intervals, and no end of trying.
     #[must_use]
     pub fn new(
         addresses: Vec<String>,
@@ -118,6 +137,8 @@ impl SubscriberConfig {
             patterns,
             start,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            attempt_timeout: ATTEMPT_TIMEOUT_DEFAULT,
+            silent_intervals: SILENT_INTERVALS_DEFAULT,
             give_up_after: None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Waiting -> Connecting -> Connected -> LogonSent -> Up
-//!    ^____________|___________|____________|________|   lost: the next address, after a pause (backoff.rs)
+//!    ^____________|___________|____________|________|   lost: the next address, after a pause (addresses.rs)
 //! ```
 //!
 //! Shared by publisher and subscriber, who own a [`Link`] and decide what the items mean. Every call but [`Link::wait`]
@@ -12,7 +12,7 @@
 //! only as a whole; a session message is written only between records.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -23,15 +23,16 @@ use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq, StreamI
 use relay_wire::item::{self, Front, Limits, MESSAGE_LENGTH_MAX, PAYLOAD_LIMIT_MAX};
 use relay_wire::message::{
     Ack, CREDENTIAL_NAME_LENGTH_MAX, Challenge, Heartbeat, Logon, LogonAck, Message, MessageError,
-    SILENT_INTERVALS, Subscribed, Terminate,
+    Subscribed, Terminate, client_interval_ms,
 };
 use relay_wire::proof::Nonce;
 use relay_wire::{record, stride};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::backoff::Backoff;
+use crate::addresses::Addresses;
 use crate::config::Credential;
 use crate::error::{ClientError, DisconnectReason};
+use crate::patience::{LONGEST, Patience};
 use crate::wait;
 
 /// Bytes of the receive buffer, unless one record needs more. Also the longest session message.
@@ -41,8 +42,9 @@ const _: () = assert!(RECEIVE_BYTES >= MESSAGE_LENGTH_MAX as usize);
 const CONTROL_BYTES: usize = 64 << 10;
 /// A connection that held for so long starts the pauses between attempts anew.
 const STEADY: Duration = Duration::from_millis(100);
-/// Longer settings mean this, so that a deadline can be reckoned with: ten years.
-const PATIENCE_MOST: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// A node with an epoch older than one seen does not know yet that another serves; one that says so for so long is believed,
+/// so that what its journal lacks is found out.
+const OLDER_EPOCH_LONGEST: Duration = Duration::from_secs(5);
 /// How long an orderly end waits for the relay to close its side.
 const LINGER: Duration = Duration::from_millis(100);
 
@@ -127,19 +129,23 @@ enum State {
 /// See the module's head.
 pub(crate) struct Link {
     identity: Identity,
-    targets: Vec<SocketAddr>,
-    target: usize,
-    backoff: Backoff,
-    connect_timeout: Duration,
+    addresses: Addresses,
+    patience: Patience,
     give_up_after: Option<Duration>,
     state: State,
+    /// When the last connection with a logon ended.
     down_since: Instant,
+    /// When the last one ended that had held for a while.
+    trouble_since: Instant,
+    attempt_at: Instant,
     last_failure: Option<DisconnectReason>,
     socket: Option<TcpStream>,
     /// Kept back until everything received was looked at: a TERMINATE that says why may be there.
     write_error: Option<DisconnectReason>,
     limits: Limits,
     heartbeat: Duration,
+    /// The relay speaks every `heartbeat` from now on.
+    is_flowing: bool,
     heard_at: Instant,
     sent_at: Instant,
     received: Box<[u8]>,
@@ -154,7 +160,7 @@ impl Link {
     pub(crate) fn new(
         identity: Identity,
         addresses: &[String],
-        connect_timeout: Duration,
+        mut patience: Patience,
         give_up_after: Option<Duration>,
     ) -> Result<Self, ClientError> {
         let name_length = identity.credential.name.len();
@@ -163,24 +169,24 @@ impl Link {
                 "a credential's name has 1 to {CREDENTIAL_NAME_LENGTH_MAX} bytes, not {name_length}"
             )));
         }
-        let targets = resolve(addresses)?;
+        let addresses = Addresses::resolve(addresses)?;
         let now = Instant::now();
-        let mut backoff = Backoff::new(targets.len());
-        let (target, _) = backoff.attempt(0);
+        patience.choose_among(addresses.count());
         Ok(Self {
             identity,
-            targets,
-            target,
-            backoff,
-            connect_timeout: connect_timeout.min(PATIENCE_MOST),
-            give_up_after: give_up_after.map(|after| after.min(PATIENCE_MOST)),
+            patience,
+            addresses,
+            give_up_after: give_up_after.map(|after| after.min(LONGEST)),
             state: State::Waiting { until: now },
             down_since: now,
+            trouble_since: now,
+            attempt_at: now,
             last_failure: None,
             socket: None,
             write_error: None,
             limits: Limits::BEFORE_LOGON,
             heartbeat: Duration::from_secs(1),
+            is_flowing: false,
             heard_at: now,
             sent_at: now,
             received: vec![0; RECEIVE_BYTES].into_boxed_slice(),
@@ -201,12 +207,16 @@ impl Link {
         self.last_failure.as_ref()
     }
 
-    /// Goes on towards a logon; the relay's answer once it is through.
+    /// Goes on towards a logon; the relay's answer once it is through. `seen` is the newest epoch any relay told.
     ///
     /// # Errors
     /// What no further attempt mends. Failed attempts lead to the next one.
-    pub(crate) fn log_on(&mut self, now: Instant) -> Result<Option<LogonAck>, ClientError> {
-        match self.step(now) {
+    pub(crate) fn log_on(
+        &mut self,
+        seen: Epoch,
+        now: Instant,
+    ) -> Result<Option<LogonAck>, ClientError> {
+        match self.step(seen, now) {
             Ok(answer) => Ok(answer),
             Err(Failure::Client(error)) => Err(error),
             Err(Failure::Connection(reason)) => {
@@ -214,6 +224,11 @@ impl Link {
                 Ok(None)
             }
         }
+    }
+
+    /// Everything is agreed: from now on the relay says something every heartbeat interval.
+    pub(crate) fn flows(&mut self) {
+        self.is_flowing = true;
     }
 
     /// The connection is of no use any more: lets go of it and plans the next.
@@ -229,7 +244,8 @@ impl Link {
         if let State::Up { since } = self.state {
             self.down_since = now;
             if now.duration_since(since) >= STEADY {
-                self.backoff.reset();
+                self.trouble_since = now;
+                self.addresses.held();
             }
         }
         self.last_failure = Some(reason.clone());
@@ -239,8 +255,8 @@ impl Link {
             Ok(()) => u64::from_le_bytes(random),
             Err(_) => 0, // a pause without jitter does no harm
         };
-        let (target, pause) = self.backoff.attempt(pause_random);
-        self.target = target;
+        let trouble = now.duration_since(self.trouble_since);
+        let pause = self.addresses.advance(trouble, pause_random);
         self.state = State::Waiting { until: now + pause };
         Ok(())
     }
@@ -250,6 +266,7 @@ impl Link {
         self.socket = None;
         self.write_error = None;
         self.limits = Limits::BEFORE_LOGON;
+        self.is_flowing = false;
         (self.start, self.end) = (0, 0);
         self.control.clear();
         self.control_written = 0;
@@ -264,7 +281,7 @@ impl Link {
         }
     }
 
-    fn step(&mut self, now: Instant) -> Result<Option<LogonAck>, Failure> {
+    fn step(&mut self, seen: Epoch, now: Instant) -> Result<Option<LogonAck>, Failure> {
         match self.state {
             State::Waiting { until } if now < until => {
                 if let Some(reason) = self.last_failure.clone() {
@@ -279,7 +296,7 @@ impl Link {
             State::Connecting { deadline } => {
                 if self.is_connected()? {
                     self.state = State::Connected { deadline };
-                    return self.step(now);
+                    return self.step(seen, now);
                 }
                 in_time(deadline, now)?;
                 Ok(None)
@@ -288,7 +305,7 @@ impl Link {
                 self.write((&[], &[]), false, now);
                 self.fill(now)?;
                 while let Some(item) = self.next_item()? {
-                    if let Some(answer) = self.on_logon_item(item, deadline, now)? {
+                    if let Some(answer) = self.on_logon_item(item, deadline, seen, now)? {
                         return Ok(Some(answer));
                     }
                 }
@@ -300,7 +317,7 @@ impl Link {
     }
 
     fn begin_connect(&mut self, now: Instant) -> Result<(), Failure> {
-        let target = self.targets[self.target];
+        let target = self.addresses.present();
         let connecting =
             |error: &io::Error| DisconnectReason::io(&format!("connecting to {target}"), error);
         let socket = Socket::new(
@@ -323,7 +340,9 @@ impl Link {
         }
         self.socket = Some(socket.into());
         let patience = self.give_up_after.map(|after| self.down_since + after);
-        let deadline = now + self.connect_timeout;
+        let down = now.duration_since(self.down_since);
+        let deadline = now + self.patience.attempt(down);
+        self.attempt_at = now;
         self.state = State::Connecting {
             deadline: patience.map_or(deadline, |end| end.max(now).min(deadline)),
         };
@@ -333,7 +352,7 @@ impl Link {
 
     /// Whether the connection that was begun is there.
     fn is_connected(&self) -> Result<bool, DisconnectReason> {
-        let target = self.targets[self.target];
+        let target = self.addresses.present();
         let socket = self
             .socket
             .as_ref()
@@ -359,6 +378,7 @@ impl Link {
         &mut self,
         item: Item,
         deadline: Instant,
+        seen: Epoch,
         now: Instant,
     ) -> Result<Option<LogonAck>, Failure> {
         match (&self.state, item) {
@@ -374,11 +394,17 @@ impl Link {
             }
             (State::LogonSent { relay, client, .. }, Item::Message(Inbound::LogonAck(answer))) => {
                 if !answer.proof_holds(&self.identity.credential.secret, client, relay) {
-                    let address = self.targets[self.target].to_string();
+                    let address = self.addresses.present().to_string();
                     self.let_go();
                     return Err(ClientError::RelayUnproven { address }.into());
                 }
+                let down = now.duration_since(self.down_since);
+                let has_others = self.addresses.count() > 1;
+                if answer.epoch < seen && has_others && down < OLDER_EPOCH_LONGEST {
+                    return Err(DisconnectReason::NotPrimary.into());
+                }
                 self.accept(&answer)?;
+                self.patience.learn(now.duration_since(self.attempt_at));
                 self.state = State::Up { since: now };
                 Ok(Some(answer))
             }
@@ -474,7 +500,7 @@ impl Link {
                     return Err(reason);
                 }
                 let silence = now.duration_since(self.heard_at);
-                if self.is_up() && silence > self.heartbeat * SILENT_INTERVALS {
+                if self.is_up() && silence > self.silence_most() {
                     return Err(DisconnectReason::Silent);
                 }
                 Ok(0)
@@ -529,9 +555,19 @@ impl Link {
         self.control.splice(at..at, rest.iter().copied());
     }
 
+    fn silence_most(&self) -> Duration {
+        self.patience.silence(self.heartbeat, self.is_flowing)
+    }
+
+    /// How often the relay wants to hear something.
+    fn speak_every(&self) -> Duration {
+        let told_ms = u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX);
+        Duration::from_millis(client_interval_ms(told_ms).into())
+    }
+
     /// Queues a heartbeat if nothing was sent for an interval.
     pub(crate) fn keep_alive(&mut self, now: Instant) {
-        let is_due = now.duration_since(self.sent_at) >= self.heartbeat;
+        let is_due = now.duration_since(self.sent_at) >= self.speak_every();
         if is_due && self.is_up() && self.queued_bytes() == 0 {
             self.queue(&Message::Heartbeat(Heartbeat {
                 next_seq: Seq(0),
@@ -647,9 +683,9 @@ impl Link {
                 (deadline, self.queued_bytes() > 0)
             }
             State::Up { .. } => {
-                let silent_at = self.heard_at + self.heartbeat * SILENT_INTERVALS;
+                let silent_at = self.heard_at + self.silence_most();
                 let has_queued = self.queued_bytes() > 0;
-                let heartbeat_at = self.sent_at + self.heartbeat;
+                let heartbeat_at = self.sent_at + self.speak_every();
                 let due = if has_queued {
                     silent_at
                 } else {
@@ -672,25 +708,6 @@ fn in_time(deadline: Instant, now: Instant) -> Result<(), DisconnectReason> {
     } else {
         Err(DisconnectReason::ConnectTimeout)
     }
-}
-
-/// Every address behind the names that can be resolved, in their order.
-fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, ClientError> {
-    let mut targets = Vec::new();
-    let mut problem = String::from("none is given");
-    for address in addresses {
-        match address.to_socket_addrs() {
-            Ok(found) => targets.extend(found),
-            Err(error) => problem = format!("{address}: {error}"),
-        }
-    }
-    targets.dedup();
-    if targets.is_empty() {
-        return Err(ClientError::Configuration(format!(
-            "no address (host:port) of the relay can be used: {problem}"
-        )));
-    }
-    Ok(targets)
 }
 
 fn queue(control: &mut Vec<u8>, message: &Message<'_>) {

@@ -266,7 +266,7 @@ pub enum DisconnectReason {
     Closed,
     /// No connection and logon within the time for it.
     ConnectTimeout,
-    /// Nothing heard for five heartbeat intervals.
+    /// Nothing heard for `silent_intervals` of the relay's heartbeat intervals.
     Silent,
     /// The relay sent something that breaks the protocol.
     Malformed(String),
@@ -277,7 +277,7 @@ pub enum DisconnectReason {
         /// The relay's own words.
         text: String,
     },
-    /// The relay refused a record or topic because another node serves.
+    /// The relay refused a record or topic because another node serves, or is of an epoch older than one seen.
     NotPrimary,
 }
 
@@ -300,7 +300,7 @@ impl fmt::Display for DisconnectReason {
             Self::Io { text, .. } => f.write_str(text),
             Self::Closed => write!(f, "the relay closed the connection"),
             Self::ConnectTimeout => write!(f, "no logon within the time for one attempt"),
-            Self::Silent => write!(f, "nothing heard for five heartbeat intervals"),
+            Self::Silent => write!(f, "nothing heard for too many heartbeat intervals"),
             Self::Malformed(what) => write!(f, "the relay broke the protocol: {what}"),
             Self::Terminated { code, text } => {
                 write!(f, "the relay ended the session: {code:?}: {text}")

@@ -18,8 +18,8 @@
 //!
 //! # How it works
 //! One object, one connection, one thread: nothing runs in the background. Whoever owns a [`Publisher`] or a
-//! [`Subscriber`] calls its `poll` often (many times within a heartbeat interval, which the relay names at logon);
-//! that call writes, reads, answers heartbeats, and connects again after a loss, and it never blocks. The calls that do
+//! [`Subscriber`] calls its `poll` often (several times a second, or the relay takes it for dead after five; the more often,
+//! the sooner a lost relay is noticed); that call writes, reads, answers heartbeats, and connects again after a loss, and it never blocks. The calls that do
 //! block say so.
 //!
 //! ```text
@@ -46,11 +46,12 @@
 //! The bytes on the wire are `relay-wire`'s; `FORMAT.md` there describes them.
 #![deny(unsafe_code)] // but for one call in `wait`
 
-mod backoff;
+mod addresses;
 mod config;
 mod connection;
 mod error;
 mod events;
+mod patience;
 mod publisher;
 mod resend;
 mod subscriber;

@@ -23,6 +23,7 @@ use crate::config::{OutMessage, PublisherConfig};
 use crate::connection::{Failure, Identity, Inbound, Item, Link, Rejection};
 use crate::error::{ClientError, DisconnectReason, TrySendError};
 use crate::events::Events;
+use crate::patience::Patience;
 use crate::resend::{Refusal, Window};
 use crate::topics::{Answer, PublisherTopics};
 
@@ -141,12 +142,12 @@ impl Publisher {
             incarnation: Incarnation(incarnation),
             credential: config.credential,
         };
-        let link = Link::new(
-            identity,
-            &config.addresses,
+        let patience = Patience::new(
             config.connect_timeout,
-            config.give_up_after,
+            config.attempt_timeout,
+            config.silent_intervals,
         )?;
+        let link = Link::new(identity, &config.addresses, patience, config.give_up_after)?;
         let mut publisher = Self {
             link,
             window: Window::new(config.window_bytes),
@@ -440,7 +441,7 @@ impl Publisher {
     fn turn(&mut self, now: Instant) -> Result<usize, Failure> {
         let mut work = 0;
         if !self.link.is_up() {
-            let Some(answer) = self.link.log_on(now)? else {
+            let Some(answer) = self.link.log_on(self.epoch, now)? else {
                 return Ok(0);
             };
             self.on_logon(&answer)?;
@@ -530,6 +531,7 @@ impl Publisher {
         self.window.rewind(answer.next_expected);
         self.release(answer.released_through, Seq(0));
         self.topics.on_connection();
+        self.link.flows();
         self.phase = Phase::Resolving;
         self.settle_topics();
         Ok(())

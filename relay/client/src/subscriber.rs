@@ -26,6 +26,7 @@ use crate::config::{Start, SubscriberConfig};
 use crate::connection::{Failure, Identity, Inbound, Item, Link};
 use crate::error::{ClientError, DisconnectReason};
 use crate::events::Events;
+use crate::patience::Patience;
 use crate::topics::SubscriberTopics;
 
 /// The clock is looked at once in so many records while records are there without reading.
@@ -177,12 +178,12 @@ impl Subscriber {
             incarnation: Incarnation(0),
             credential: config.credential,
         };
-        let link = Link::new(
-            identity,
-            &config.addresses,
+        let patience = Patience::new(
             config.connect_timeout,
-            config.give_up_after,
+            config.attempt_timeout,
+            config.silent_intervals,
         )?;
+        let link = Link::new(identity, &config.addresses, patience, config.give_up_after)?;
         let mut subscriber = Self {
             link,
             is_complete: config.patterns == [">"],
@@ -396,7 +397,7 @@ impl Subscriber {
     /// One turn of the connection; whether records may be there.
     fn turn(&mut self, now: Instant) -> Result<bool, Failure> {
         if !self.link.is_up() {
-            let Some(answer) = self.link.log_on(now)? else {
+            let Some(answer) = self.link.log_on(self.epoch, now)? else {
                 return Ok(false);
             };
             self.epoch = answer.epoch;
@@ -516,6 +517,7 @@ impl Subscriber {
         self.is_placed = !matches!(self.start, Start::Time(_)) || asked.is_some();
         self.tail_seq = self.tail_seq.max(subscribed.next_seq);
         self.epoch = self.epoch.max(subscribed.epoch);
+        self.link.flows();
         self.phase = Phase::Flowing;
         self.events.push(SubscriberEvent::Connected {
             start_seq,

@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use relay_client::wire::code::Role;
 use relay_client::wire::message::{Message, Reject};
@@ -362,17 +363,20 @@ fn not_primary_leads_to_the_other_address() {
     );
 }
 
+/// What is asked of a client does not get tighter with the relay's own interval.
 #[test]
 fn heartbeats_go_out_and_silence_breaks_the_connection() {
     let relay = Relay::new();
     let terms = Terms {
-        heartbeat_ms: 20,
+        heartbeat_ms: 400,
         ..Terms::default()
     };
     let (mut publisher, mut session, _topic) = relay.publisher(relay.publisher_config(), terms);
+    let begun = Instant::now();
     let item = session.item(|| {
         publisher.poll().unwrap();
     });
+    assert!(begun.elapsed() > Duration::from_millis(800));
     assert!(matches!(
         Message::decode(&item).unwrap(),
         Message::Heartbeat(_)
@@ -389,7 +393,7 @@ fn heartbeats_go_out_and_silence_breaks_the_connection() {
 fn a_blocking_wait_sends_heartbeats() {
     let relay = Relay::new();
     let terms = Terms {
-        heartbeat_ms: 100,
+        heartbeat_ms: 1_000,
         ..Terms::default()
     };
     let (mut publisher, mut session, topic) = relay.publisher(relay.publisher_config(), terms);
@@ -397,7 +401,7 @@ fn a_blocking_wait_sends_heartbeats() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             session.records(1, || {});
-            for _ in 0..8 {
+            for _ in 0..2 {
                 let item = session.item(|| {});
                 assert!(matches!(
                     Message::decode(&item).unwrap(),
@@ -410,6 +414,102 @@ fn a_blocking_wait_sends_heartbeats() {
         assert!(publisher.wait_released(PATIENCE).unwrap());
     });
     assert!(publisher.is_connected());
+}
+
+/// A frozen node: its kernel still takes connections, and nothing ever comes. Neither the old connection nor attempts at a new
+/// one keep the publisher from the other address.
+#[test]
+fn a_node_that_hangs_is_left_for_the_other_address() {
+    let first = Relay::new();
+    let second = Relay::new();
+    let config = PublisherConfig {
+        addresses: vec![first.address(), second.address()],
+        silent_intervals: 2,
+        ..first.publisher_config()
+    };
+    let terms = Terms {
+        heartbeat_ms: 100,
+        ..Terms::default()
+    };
+    let (mut publisher, mut hanging, topic) = first.publisher(config, terms);
+    queue(&mut publisher, topic, 1);
+    publisher.flush().unwrap();
+    hanging.records(1, || {});
+    let mut drive = || {
+        publisher.poll().unwrap();
+    };
+    let mut session = second.accept(&mut drive);
+    let terms = Terms {
+        epoch: 2,
+        ..Terms::default()
+    };
+    session.log_on_again(&terms, 1, &mut drive);
+    assert_eq!(session.records(1, &mut drive), expected(1, 1, 1..=1));
+    session.ack(1, 1);
+    assert!(publisher.wait_released(PATIENCE).unwrap());
+}
+
+/// Attempts that get no answer are short while there is another address, and that one may say no for a while.
+#[test]
+fn attempts_go_round_until_another_node_leads() {
+    let hanging = Relay::new();
+    let taking_over = Relay::new();
+    let config = PublisherConfig {
+        addresses: vec![hanging.address(), taking_over.address()],
+        attempt_timeout: Duration::from_millis(5),
+        ..hanging.publisher_config()
+    };
+    let is_connected = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                let session = taking_over.accept(|| {});
+                session.terminate(TerminateCode::NotPrimary);
+            }
+            // An attempt that is given up half-way, on a slow machine, is followed by another.
+            while !is_connected.load(Ordering::Relaxed) {
+                if let Some(mut session) = taking_over.try_accept() {
+                    let is_over = || is_connected.load(Ordering::Relaxed);
+                    session.try_log_on(Role::Publisher, &Terms::default(), is_over);
+                }
+            }
+        });
+        let publisher = Publisher::connect(config);
+        is_connected.store(true, Ordering::Relaxed);
+        assert!(publisher.unwrap().is_connected());
+    });
+}
+
+/// A primary that was frozen does not know yet that it is none any more: its epoch tells.
+#[test]
+fn an_older_epoch_is_left_for_the_other_address() {
+    let first = Relay::new();
+    let second = Relay::new();
+    let config = PublisherConfig {
+        addresses: vec![first.address(), second.address()],
+        ..first.publisher_config()
+    };
+    let terms = |epoch| Terms {
+        epoch,
+        ..Terms::default()
+    };
+    let (mut publisher, session, topic) = first.publisher(config, terms(2));
+    drop_session(&mut publisher, session);
+    let mut drive = || {
+        publisher.poll().unwrap();
+    };
+    let mut stale = second.accept(&mut drive);
+    stale.log_on(Role::Publisher, &terms(1), &mut drive);
+    let mut session = first.accept(&mut drive);
+    session.log_on_again(&terms(2), 1, &mut drive);
+    queue(&mut publisher, topic, 1);
+    session.records(1, || {
+        publisher.poll().unwrap();
+    });
+    assert_eq!(
+        publisher.last_failure(),
+        Some(&DisconnectReason::NotPrimary)
+    );
 }
 
 #[test]

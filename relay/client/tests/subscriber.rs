@@ -618,7 +618,7 @@ fn heartbeats_go_out_and_silence_breaks_the_connection() {
     let relay = Relay::new();
     let config = relay.subscriber_config(">", Start::Live);
     let terms = Terms {
-        heartbeat_ms: 20,
+        heartbeat_ms: 400,
         ..Terms::default()
     };
     std::thread::scope(|scope| {
@@ -666,6 +666,10 @@ fn settings_that_can_not_work_are_refused() {
         },
         SubscriberConfig {
             addresses: vec![],
+            ..good.clone()
+        },
+        SubscriberConfig {
+            silent_intervals: 1,
             ..good.clone()
         },
     ] {

@@ -22,6 +22,7 @@ mod lead;
 mod seek;
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::{Floor, Member, Members, Membership};
@@ -121,10 +122,18 @@ struct Promotion {
     accepts_loss: bool,
 }
 
+/// Names a request and decides nothing, so it is no part of what a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RequestNumber(u64);
+
+impl Hash for RequestNumber {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// The request under way.
 #[derive(Debug, Clone, Copy, Hash)]
 struct Asked {
-    id: u64,
+    id: RequestNumber,
     what: What,
     sent_ns: u64,
     committed: Epoch,
@@ -155,7 +164,7 @@ pub(crate) struct Failover {
     read_ns: u64,
     is_read_wanted: bool,
     asked: Option<Asked>,
-    next_id: u64,
+    next_id: RequestNumber,
     ask_after_ns: u64,
     arbiter_heard_ns: Option<u64>,
     /// The last request to the arbiter got no certain answer.
@@ -228,7 +237,7 @@ impl Failover {
             read_ns: 0,
             is_read_wanted: false,
             asked: None,
-            next_id: 1,
+            next_id: RequestNumber(1),
             ask_after_ns: 0,
             arbiter_heard_ns: None,
             is_arbiter_gone: false,
@@ -502,7 +511,7 @@ impl Failover {
 
     /// The arbiter's answer.
     pub(crate) fn on_arbiter(&mut self, reply: &ArbiterReply, now_ns: u64) {
-        let Some(asked) = self.asked.filter(|asked| asked.id == reply.id) else {
+        let Some(asked) = self.asked.filter(|asked| asked.id.0 == reply.id) else {
             return;
         };
         self.asked = None;
@@ -688,7 +697,7 @@ impl Failover {
 
     fn ask(&mut self, what: What, ask: Ask, now_ns: u64) {
         let id = self.next_id;
-        self.next_id += 1;
+        self.next_id.0 += 1;
         self.asked = Some(Asked {
             id,
             what,
@@ -697,7 +706,7 @@ impl Failover {
             nonce: self.stored.nonce,
         });
         self.orders
-            .push_back(Order::Ask(ArbiterRequest { id, ask }));
+            .push_back(Order::Ask(ArbiterRequest { id: id.0, ask }));
     }
 
     fn can_ask(&self, now_ns: u64) -> bool {

@@ -23,7 +23,7 @@ use relay_journal::topics::Topics;
 use relay_wire::code::{RecordKind, TerminateCode};
 use relay_wire::id::{Epoch, Position, TopicId};
 use relay_wire::item::{self, Front, Limits};
-use relay_wire::message::{Message, MessageError, SILENT_INTERVALS, Terminate, Topic};
+use relay_wire::message::{Message, MessageError, Terminate, Topic};
 use relay_wire::stride;
 
 use crate::command::{ConnId, ReleasePoint};
@@ -551,7 +551,7 @@ impl Fanout {
                 }
                 continue;
             }
-            let silent_ns = interval * u64::from(SILENT_INTERVALS);
+            let silent_ns = self.settings.client_silence_ns();
             if now_ns >= subscriber.heard_ns + silent_ns {
                 self.end(conn, TerminateCode::Silent, 0, now_ns);
                 continue;

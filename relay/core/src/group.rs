@@ -141,7 +141,8 @@ impl core::fmt::Display for WordRefused {
             Self::UnderWay => write!(f, "a switch is under way already"),
             Self::MayLose(loss) => write!(
                 f,
-                "it could lose messages that were acknowledged: {loss}. Bring another copy back, or                  accept the loss by typing this node's name"
+                "it could lose messages that were acknowledged: {loss}. Bring another copy back, or \
+                 accept the loss by typing this node's name"
             ),
         }
     }

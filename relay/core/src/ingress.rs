@@ -17,8 +17,7 @@ use relay_wire::code::{Held, Role, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq};
 use relay_wire::item::{self, Front, Limits};
 use relay_wire::message::{
-    Ack, Challenge, Heartbeat, Logon, LogonAck, Message, MessageError, Reject, SILENT_INTERVALS,
-    Terminate, Topic,
+    Ack, Challenge, Heartbeat, Logon, LogonAck, Message, MessageError, Reject, Terminate, Topic,
 };
 use relay_wire::proof::Nonce;
 use relay_wire::record::{self, RecordError};
@@ -422,7 +421,7 @@ impl Ingress {
                 0
             },
             payload_limit: self.settings.payload_limit,
-            heartbeat_ms: (self.settings.heartbeat_ns / 1_000_000) as u32,
+            heartbeat_ms: self.settings.heartbeat_ms(),
             stream: self.settings.stream,
         };
         let secret = &self.credentials.get(slot.credential).secret;
@@ -636,6 +635,7 @@ impl Ingress {
         if now_ns < self.checked_ns + interval / 8 {
             return;
         }
+        let silent_ns = self.settings.client_silence_ns();
         self.checked_ns = now_ns;
         let heartbeat = self.heartbeat();
         for index in 0..self.slots.len() {
@@ -663,8 +663,7 @@ impl Ingress {
                     }
                 }
                 State::AwaitEstablished { .. } | State::HandingOver | State::Publisher => {
-                    let is_silent =
-                        now_ns >= slot.heard_ns + interval * u64::from(SILENT_INTERVALS);
+                    let is_silent = now_ns >= slot.heard_ns + silent_ns;
                     // Of a publisher that is held nothing more is received, so it can't be heard.
                     let is_held = slot.state == State::Publisher && self.held != Held::No;
                     if is_silent && !is_held {

@@ -40,7 +40,7 @@ pub struct LinkId {
 pub enum LinkEffect {
     /// Connect to this peer (its place among the configured ones) and report how it went.
     Dial(u32),
-    /// Send [`Links::outgoing`] and report with [`Links::on_sent`].
+    /// Send [`crate::node::Node::link_outgoing`] and report with [`crate::node::Node::on_link_sent`].
     Send(LinkId),
     /// Close the socket; the place is free again.
     Close(LinkId),

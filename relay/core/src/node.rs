@@ -324,7 +324,7 @@ impl Node {
         }
     }
 
-    /// Carries out a command of ingress; a node that does not lead lets it pass. `bytes` are those it names.
+    /// Carries out a command of ingress; a node that does not lead lets it pass, one that hands over leaves it. `bytes` are those it names.
     pub fn on_command(
         &mut self,
         command: ToSequence,
@@ -336,8 +336,13 @@ impl Node {
             Role::Primary(primary) if primary.is_taking() => {
                 primary.sequence.on_command(command, bytes, now, log)
             }
-            // Being handed over: what comes now is for the next primary.
-            Role::Primary(_) | Role::Follower(_) | Role::Over => Progress {
+            // Being handed over: what comes now waits. It is for the next primary, or, where nothing comes of the switch, for
+            // this one; let pass, it would be missing here without its publisher knowing.
+            Role::Primary(_) => Progress {
+                taken: 0,
+                is_done: false,
+            },
+            Role::Follower(_) | Role::Over => Progress {
                 taken: bytes.len(),
                 is_done: true,
             },
@@ -605,6 +610,12 @@ impl Node {
         }
         let group = self.group.as_mut()?;
         group.links.poll_effect().map(NodeEffect::Link)
+    }
+
+    /// Whether it has come to its end, by a restart, a halt or a stop: it takes nothing more, and needs no window.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.role, Role::Over)
     }
 
     /// Where the next byte of the log goes; the window given to the machine starts here.

@@ -2,6 +2,7 @@
 
 use relay_wire::code::Policy;
 use relay_wire::id::{NodeId, StreamId};
+use relay_wire::message::{SILENT_INTERVALS, client_interval_ms};
 use relay_wire::record;
 use relay_wire::stride;
 
@@ -18,7 +19,7 @@ pub struct Settings {
     pub payload_limit: u32,
     /// Most unacknowledged bytes of one publisher.
     pub credit: u64,
-    /// Each side says something at least so often.
+    /// A client is told something at least so often.
     pub heartbeat_ns: u64,
     /// Time a new connection has for its logon.
     pub logon_timeout_ns: u64,
@@ -59,6 +60,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// [`Settings::heartbeat_ns`] as clients are told it.
+    #[must_use]
+    pub const fn heartbeat_ms(&self) -> u32 {
+        (self.heartbeat_ns / 1_000_000) as u32
+    }
+
+    /// A client that says nothing for so long is given up. A short heartbeat shows clients soon that this node is gone; what
+    /// is asked of them does not get tighter with it.
+    #[must_use]
+    pub const fn client_silence_ns(&self) -> u64 {
+        let interval_ms = client_interval_ms(self.heartbeat_ms()) as u64;
+        interval_ms * 1_000_000 * SILENT_INTERVALS as u64
+    }
+
     /// Most bytes of a record with its padding.
     #[must_use]
     pub const fn record_stride_max(&self) -> usize {

@@ -97,10 +97,11 @@ impl Standby {
     /// A follower whose log on disk, all of it durable, folds to `tables`.
     pub(crate) fn new(
         settings: &Settings,
-        tables: Tables,
+        mut tables: Tables,
         method: WriteMethod,
         prepared: Position,
     ) -> Self {
+        tables.index.reserve_all();
         let end = LogEnd {
             point: ReleasePoint {
                 position: tables.position,
@@ -239,7 +240,10 @@ impl Standby {
         let mut end = first.end;
         while let Some(block) = self.waiting.front() {
             let continues = block.position == first.position.plus(u64::from(length));
-            let fits = length == 0 || length + block.length <= self.run_max;
+            // By the room it takes in the log, not by what is written: a filler's is longer, and what is in flight is
+            // reckoned in that.
+            let span = block.end.point.position.since(first.position);
+            let fits = length == 0 || span <= u64::from(self.run_max);
             let segment = self.geometry.segment_of(block.position);
             if !continues || !fits || segment != self.geometry.segment_of(first.position) {
                 break;

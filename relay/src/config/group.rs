@@ -285,3 +285,111 @@ impl Check<'_> {
         Ok(data_nodes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+
+    const SECRET: &str = "secret = \"000102030405060708090a0b0c0d0e0f\"";
+
+    /// A sample with its secrets in it.
+    fn with_secrets(sample: &str) -> String {
+        let lines = sample.lines().map(|line| {
+            let is_file = line.starts_with("secret_file");
+            if is_file { SECRET } else { line }
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("relayd.toml"), text).map_err(|error| error.to_string())
+    }
+
+    const PAIR: &str = include_str!("../../../config/pair-witness.toml");
+
+    #[test]
+    fn every_sample_is_taken() {
+        for (sample, data_nodes) in [
+            (PAIR, 2),
+            (include_str!("../../../config/pair-etcd.toml"), 2),
+            (include_str!("../../../config/three-nodes.toml"), 3),
+            (include_str!("../../../config/manual.toml"), 2),
+        ] {
+            let config = parse(&with_secrets(sample)).unwrap();
+            let group = config.streams[0].group.as_ref().unwrap();
+            assert_eq!(group.min_copies, data_nodes - 1);
+        }
+    }
+
+    /// Goal: the sample says what the defaults are. Method: compare it with a file that leaves them all out.
+    #[test]
+    fn the_sample_shows_the_defaults() {
+        let least = format!(
+            "node = 1\n[[stream]]\nid = 1\nname = \"orders\"\nlisten = \"10.0.0.1:7400\"\n\
+             directory = \"/var/lib/relay/orders\"\n[stream.group]\n\
+             mirror_listen = \"10.0.0.1:7410\"\n{SECRET}\n\
+             peers = [{{ node = 2, address = \"10.0.0.2:7410\" }}]\n[stream.group.arbiter]\n\
+             kind = \"witness\"\naddress = \"10.0.0.3:7500\"\n"
+        );
+        let shown = |text: &str| {
+            let mut config = parse(text).unwrap();
+            config.streams[0].credentials.clear();
+            format!("{config:?}")
+        };
+        assert_eq!(shown(&with_secrets(PAIR)), shown(&least));
+    }
+
+    /// Goal: an error names file, line, key and what is allowed. Method: break one line at a time.
+    #[test]
+    fn errors_say_where_and_what() {
+        let good = with_secrets(PAIR);
+        let line_of = |start: &str| {
+            let at = good.lines().position(|line| line.starts_with(start));
+            format!("relayd.toml:{}", at.unwrap() + 1)
+        };
+        for (key, line, expected) in [
+            (
+                "policy",
+                "policy = \"local\"",
+                "\"durable\" or \"mirrored\"",
+            ),
+            ("min_copies", "min_copies = 3", "not within 1 to 2"),
+            ("head_start_ms", "head_start_ms = 20", "not within 21"),
+            ("heartbeat_ms", "heartbeat_ms = 0", "not within 1"),
+            ("suspect_ms", "suspect_ms = 50", "not within 80"),
+            ("catch_up_rate", "catch_up_rate = 1", "1MiB"),
+            ("observer", "observer = true", "1 nodes and 0 observers"),
+            (
+                "peers",
+                "peers = [{ node = 1, address = \"10.0.0.2:7410\" }]",
+                "a number of its own",
+            ),
+            (
+                "peers",
+                "peers = [{ node = 2, address = \"10.0.0.1:7410\" }]",
+                "its own mirror_listen",
+            ),
+            ("deadline_ms", "deadline_ms = 1", "not within 10"),
+        ] {
+            let broken: Vec<&str> = good
+                .lines()
+                .map(|found| {
+                    let rest = found.strip_prefix(key);
+                    let is_it = rest.is_some_and(|rest| rest.starts_with(" = "));
+                    if is_it { line } else { found }
+                })
+                .collect();
+            let message = parse(&broken.join("\n")).expect_err("it is wrong");
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+            let told = if key == "observer" { "peers" } else { key };
+            assert!(message.contains(told), "{message:?} lacks {told:?}");
+            let at = line_of(told);
+            assert!(
+                message.starts_with(&format!("{at}:")),
+                "{message:?} is not at {at}"
+            );
+        }
+    }
+}

@@ -214,8 +214,11 @@ impl SequenceAgent {
         now: Now,
         mut hear: impl FnMut(&mut Node, &mut LogWindow<'_>) -> usize,
     ) -> usize {
-        if matches!(self.end, Some(End::Restart { .. } | End::Halt(_))) {
-            return self.pass_replies_on();
+        if self.node.is_over() {
+            // Nothing is written any more, so there is no window; what ingress still hands in is let pass.
+            let mut nothing = LogWindow::new(self.node.open_position(), &mut []);
+            let (taken, _) = self.take_commands(&mut nothing, now);
+            return taken + self.drain(now);
         }
         if let Some(group) = &mut self.group {
             match group.hear(&mut self.node, now) {

@@ -22,6 +22,7 @@ use relay_wire::membership::Member;
 
 use super::StartError;
 use super::journal::{self, Cut, Ready};
+use crate::admin::Admin;
 use crate::arbiter;
 use crate::arena::{LogRing, Pages};
 use crate::clock::Clock;
@@ -51,6 +52,8 @@ pub(super) struct Ground {
     pub(super) ring: Arc<LogRing>,
     pub(super) clock: Clock,
     pub(super) counters: CounterFile,
+    /// On a node of a group.
+    pub(super) admin: Option<Admin>,
 }
 
 /// Why a life begins, where it is not the first.
@@ -185,6 +188,11 @@ impl Life {
         let name = format!("keeper-{}", settings.stream);
         let unsaid = ground.counters.counter("group.notes_unsaid");
         let (keeper, thread) = keeper::start(storage, name, hot.clone(), unsaid)?;
+        let admin = ground
+            .admin
+            .as_ref()
+            .expect("a node of a group is spoken to");
+        let admin = admin.link(hot.clone());
         let arbiter_answered = Answered::new(hot);
         let answer = arbiter_answered.clone();
         let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
@@ -212,6 +220,7 @@ impl Life {
                 credentials: Arc::clone(&ground.credentials),
                 to_egress: to_egress_in,
                 keeper,
+                admin,
                 arbiter,
                 arbiter_answered,
                 peers: group.peers.iter().map(|(peer, _)| peer.node).collect(),

@@ -1,5 +1,6 @@
 //! A publisher and a subscriber that keep a stream busy while nodes come and go, and check every message.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use relay_client::{OutMessage, Publisher, PublisherConfig, Start, Subscriber, SubscriberConfig};
 
+use super::group::Group;
 use super::{LIMIT, credential, payload};
 
 /// Nothing is left to come.
@@ -26,6 +28,8 @@ struct Shared {
 
 /// Runs until told to stop.
 pub struct Flow {
+    /// The nodes' logs, shown where it does not go well.
+    logs: Vec<PathBuf>,
     shared: Arc<Shared>,
     publisher: JoinHandle<u64>,
     subscriber: JoinHandle<u64>,
@@ -44,9 +48,18 @@ impl Flow {
         let reading = Arc::clone(&shared);
         let subscriber = std::thread::spawn(move || read(addresses, &reading));
         Self {
+            logs: Vec::new(),
             shared,
             publisher,
             subscriber,
+        }
+    }
+
+    /// As [`Flow::started`], over all nodes of a group, whose logs are shown where it does not go well.
+    pub fn on(group: &Group, rate: u64) -> Self {
+        Self {
+            logs: group.log_paths(),
+            ..Self::started(&group.addresses(), rate)
         }
     }
 
@@ -62,10 +75,26 @@ impl Flow {
     /// Waits until `count` more messages were delivered.
     pub fn await_more(&self, count: u64) {
         let from = self.delivered();
-        super::eventually("messages flow", || {
+        let begun = Instant::now();
+        while self.delivered() < from + count {
             assert!(!self.subscriber.is_finished(), "the subscriber ended");
-            self.delivered() >= from + count
-        });
+            assert!(
+                begun.elapsed() < LIMIT,
+                "messages do not flow: {} delivered, {count} more wanted from {from}\n{}",
+                self.delivered(),
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn logs(&self) -> String {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        self.logs
+            .iter()
+            .map(read)
+            .collect::<Vec<_>>()
+            .join("\n== another node\n")
     }
 
     /// The longest time without a delivery since the last call.

@@ -189,6 +189,13 @@ impl Group {
         }
     }
 
+    pub fn log_paths(&self) -> Vec<std::path::PathBuf> {
+        self.nodes
+            .iter()
+            .map(|node| node.home.path().join("log"))
+            .collect()
+    }
+
     pub fn logs(&self) -> String {
         let mut logs = String::new();
         for (place, node) in self.nodes.iter().enumerate() {

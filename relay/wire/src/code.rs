@@ -99,7 +99,7 @@ codes!(
         Authentication = 6,
         /// No logon within the time for it.
         LogonTimeout = 7,
-        /// Nothing heard for five heartbeat intervals.
+        /// Nothing heard for five of the client's intervals.
         Silent = 8,
         /// A pattern the credential may not read.
         NotEntitled = 9,

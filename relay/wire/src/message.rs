@@ -36,8 +36,20 @@ pub const CREDENTIAL_NAME_LENGTH_MAX: usize = 64;
 pub const PATTERNS_MAX: usize = 1_000;
 /// Most bytes of an explaining text; longer ones are cut.
 pub const TEXT_LENGTH_MAX: usize = 400;
-/// A peer is given up after so many heartbeat intervals of silence.
+/// A relay gives a client up after so many of the client's intervals in silence.
 pub const SILENT_INTERVALS: u32 = 5;
+/// A client need not say something more often than this, however short the relay's own interval.
+pub const CLIENT_INTERVAL_MS_LEAST: u32 = 1_000;
+
+/// A client says something at least so often, ms, where the relay does every `heartbeat_ms`.
+#[must_use]
+pub const fn client_interval_ms(heartbeat_ms: u32) -> u32 {
+    if heartbeat_ms < CLIENT_INTERVAL_MS_LEAST {
+        CLIENT_INTERVAL_MS_LEAST
+    } else {
+        heartbeat_ms
+    }
+}
 
 /// The relay's first message on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +102,7 @@ pub struct LogonAck {
     pub credit: u64,
     /// Most bytes of a payload.
     pub payload_limit: u32,
-    /// Heartbeat interval, ms.
+    /// The relay says something at least so often, ms.
     pub heartbeat_ms: u32,
     /// The stream.
     pub stream: StreamId,

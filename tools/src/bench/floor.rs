@@ -1,7 +1,8 @@
 //! `relay bench floor`: the same hops, sockets and durable writes with nothing decided on the way.
 //!
 //! The measuring itself is `relay-floor`, which shares no code with the product; this only gives it the options of
-//! `relay bench latency` and prints its result under the same keys, so that the two can be divided.
+//! `relay bench latency` and prints its result under the same keys, so that the two can be divided. What is placed on which
+//! CPU is the same for both, as `placement.rs` decides.
 
 use std::path::PathBuf;
 
@@ -10,8 +11,9 @@ use hdrhistogram::Histogram;
 use relay_floor::{FloorError, HopOptions, Options, WriteMode, WriteOptions};
 use serde::Serialize;
 
-use super::server::{Idle, Policy, WriteMethod};
-use super::{MachineReport, check_seconds, cpu_count};
+use super::placement::{Placement, PlacementOptions};
+use super::server::{Idle, Policy, WriteMethod, word};
+use super::{MachineReport, check_policy, check_seconds};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
@@ -19,7 +21,8 @@ use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
 const EXAMPLES: &str = "\
 Examples:
   relay bench floor --rate 2000 --seconds 10
-  relay bench floor --nodes 2 --policy durable --rate 10000 --json
+  relay bench floor --nodes 2 --rate 10000 --json
+  relay bench floor --nodes 2 --policy mirrored
   relay bench floor --write-only --dir /mnt/journal
   relay bench floor --hop-only";
 
@@ -42,9 +45,10 @@ pub(super) struct FloorOptions {
     /// Nodes that hold each message
     #[arg(long, value_name = "1|2", default_value_t = 1)]
     nodes: usize,
-    /// What a message waits for; mirrored writes nothing
-    #[arg(long, value_enum, default_value_t = Policy::Local)]
-    policy: Policy,
+    /// What a message waits for: with two nodes both writes, or when mirrored the receipt at the second [default: local,
+    /// or durable for two nodes]
+    #[arg(long, value_enum)]
+    policy: Option<Policy>,
     /// How writes are made durable
     #[arg(long, value_enum, default_value_t = WriteMethod::Auto)]
     write_method: WriteMethod,
@@ -54,15 +58,8 @@ pub(super) struct FloorOptions {
     /// Directory of the data files: it decides which disk is measured
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// CPU of the server's thread
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of the client's thread, and of the second node's [default: 1 where there are two]
-    #[arg(long, value_name = "CPU")]
-    client_cpu: Option<usize>,
-    /// Leave all threads to the scheduler
-    #[arg(long, conflicts_with_all = ["server_cpu", "client_cpu"])]
-    unpinned: bool,
+    #[command(flatten)]
+    placement: PlacementOptions,
     /// Only durable writes of 4 KiB, one at a time
     #[arg(long, conflicts_with = "hop_only")]
     write_only: bool,
@@ -94,6 +91,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     received_to_written: Option<Percentiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    received_to_held: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     written_to_sent: Option<Percentiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lateness_p99_us: Option<f64>,
@@ -106,6 +105,10 @@ struct Report {
     seconds: f64,
     size: usize,
     nodes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
+    #[serde(flatten)]
+    placement: Placement,
     machine: MachineReport,
 }
 
@@ -134,7 +137,9 @@ type Found = (Report, Histogram<u64>, Option<Percentiles>);
 
 impl FloorOptions {
     fn whole(&self) -> Result<Found, Failure> {
-        let client_cpu = self.client_cpu();
+        let policy = check_policy(self.nodes as u64, 2, self.policy)?;
+        let placement = self.placement.of(self.nodes, 1)?;
+        let cpu = |node: usize| placement.server_cpus.get(node).copied();
         let options = Options {
             dir: self.dir(),
             rate: self.rate,
@@ -142,14 +147,14 @@ impl FloorOptions {
             warmup: self.warmup,
             size: self.size,
             nodes: self.nodes,
-            policy: match self.policy {
+            policy: match policy {
                 Policy::Durable | Policy::Local => relay_floor::Policy::Durable,
-                Policy::Mirrored => relay_floor::Policy::Memory,
+                Policy::Mirrored => relay_floor::Policy::Mirrored,
             },
             write_mode: self.write_mode(),
-            server_cpu: self.server_cpu(),
-            client_cpu,
-            standby_cpu: client_cpu,
+            server_cpu: cpu(0),
+            client_cpu: placement.client_cpu,
+            standby_cpu: cpu(1),
             server_idle: self.idle(),
             client_idle: self.idle(),
             ..Options::default()
@@ -161,6 +166,7 @@ impl FloorOptions {
         bar.finish_and_clear();
         let found = found.map_err(failed)?;
         let acks = Percentiles::of(&found.ack_latency);
+        let hop = |found: &Histogram<u64>| (!found.is_empty()).then(|| Percentiles::of(found));
         let report = Report {
             offered: found.offered,
             achieved: found.achieved_rate,
@@ -169,22 +175,25 @@ impl FloorOptions {
             duplicated: found.duplicated,
             disordered: found.out_of_order,
             acks: Some(acks.of_acks()),
-            received_to_written: Some(Percentiles::of(&found.received_to_written)),
-            written_to_sent: Some(Percentiles::of(&found.written_to_sent)),
+            received_to_written: hop(&found.received_to_written),
+            received_to_held: hop(&found.received_to_held),
+            written_to_sent: hop(&found.written_to_sent),
             lateness_p99_us: Some(Percentiles::of(&found.send_lateness).p99_us),
-            write_method: found.write_mode.map(WriteMode::name),
+            write_method: Some(found.write_mode.name()),
             rate: Some(self.rate),
-            ..self.report("floor", &found.latency)
+            policy: Some(word(&policy)),
+            ..self.report("floor", &found.latency, placement)
         };
         Ok((report, found.latency, Some(acks)))
     }
 
     fn writes(&self) -> Result<Found, Failure> {
+        let placement = self.placement.of(1, 1)?;
         let options = WriteOptions {
             dir: self.dir(),
             write_mode: self.write_mode(),
             idle: self.idle(),
-            cpu: self.server_cpu(),
+            cpu: placement.node(0).first().copied(),
             seconds: self.seconds,
             warmup: self.warmup,
             ..WriteOptions::default()
@@ -196,18 +205,19 @@ impl FloorOptions {
         let report = Report {
             write_method: Some(found.write_mode.name()),
             size: 4096,
-            ..self.report("write", &found.latency)
+            ..self.report("write", &found.latency, placement)
         };
         Ok((report, found.latency, None))
     }
 
     fn hops(&self) -> Result<Found, Failure> {
+        let placement = self.placement.of(1, 1)?;
         let options = HopOptions {
             size: self.size,
             seconds: self.seconds,
             warmup: self.warmup,
-            server_cpu: self.server_cpu(),
-            client_cpu: self.client_cpu(),
+            server_cpu: placement.node(0).first().copied(),
+            client_cpu: placement.client_cpu,
             idle: self.idle(),
         };
         let bar = spinner("measuring hops");
@@ -219,13 +229,13 @@ impl FloorOptions {
         let report = Report {
             plain_p50_us: Some(plain.p50_us),
             plain_p99_us: Some(plain.p99_us),
-            ..self.report("hop", &latency)
+            ..self.report("hop", &latency, placement)
         };
         Ok((report, latency, None))
     }
 
     /// A report of operations done one after the other: each offered when the one before was done.
-    fn report(&self, what: &'static str, latency: &Histogram<u64>) -> Report {
+    fn report(&self, what: &'static str, latency: &Histogram<u64>, placement: Placement) -> Report {
         Report {
             what,
             latency: Percentiles::of(latency),
@@ -237,6 +247,7 @@ impl FloorOptions {
             disordered: 0,
             acks: None,
             received_to_written: None,
+            received_to_held: None,
             written_to_sent: None,
             lateness_p99_us: None,
             plain_p50_us: None,
@@ -246,23 +257,14 @@ impl FloorOptions {
             seconds: self.seconds,
             size: self.size,
             nodes: self.nodes,
+            policy: None,
+            placement,
             machine: MachineReport::new(),
         }
     }
 
     fn dir(&self) -> PathBuf {
         self.dir.clone().unwrap_or_else(std::env::temp_dir)
-    }
-
-    fn server_cpu(&self) -> Option<usize> {
-        (!self.unpinned).then_some(self.server_cpu)
-    }
-
-    fn client_cpu(&self) -> Option<usize> {
-        if self.unpinned {
-            return None;
-        }
-        self.client_cpu.or((cpu_count() >= 2).then_some(1))
     }
 
     fn write_mode(&self) -> WriteMode {
@@ -292,6 +294,7 @@ fn failed(error: FloorError) -> Failure {
 impl Report {
     fn print(&self, acks: Option<&Percentiles>) -> Result<(), Failure> {
         line(&self.machine.text())?;
+        line(&self.placement.text())?;
         line(Percentiles::HEAD)?;
         line(&self.latency.row(match self.what {
             "write" => "durable write us",
@@ -303,6 +306,7 @@ impl Report {
         }
         for (hop, found) in [
             ("  received to written us", &self.received_to_written),
+            ("  received to held us", &self.received_to_held),
             ("  written to sent us", &self.written_to_sent),
         ] {
             if let Some(found) = found {

@@ -121,7 +121,7 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
     let receivers = load::receivers(&target, options.subscribers, &senders)?;
     let plan = plan.starting_soon();
     let mut client = Client::new(plan, senders, receivers, shared.clone());
-    let cpu = options.target.client_cpu();
+    let cpu = target.placement.client_cpu;
     let worker = thread::Builder::new().name("bench-client".into());
     let worker = worker
         .spawn(move || {
@@ -212,6 +212,7 @@ impl Report {
         }
         let settings = &self.settings;
         line(&self.machine.text())?;
+        line(&self.settings.placement.text())?;
         line(&format!(
             "{} msg/s of {} bytes for {} s, {} publishers, {} subscribers, idle {}, writes {}",
             self.rate,

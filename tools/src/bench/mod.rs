@@ -22,11 +22,16 @@ use crate::exit::Failure;
 mod floor;
 mod latency;
 mod load;
+mod placement;
 pub(crate) mod server;
 mod tally;
 mod throughput;
 
+use placement::{Placement, PlacementOptions};
 use server::{Idle, Mode, Policy, Server, ServerSettings, Size, WriteMethod, find_relayd, word};
+
+/// Most nodes of a group.
+const NODES_MAX: u64 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,9 +75,9 @@ struct TargetOptions {
     /// Nodes that hold each message
     #[arg(long, value_name = "1|2|3", default_value_t = 1)]
     nodes: u64,
-    /// What a message waits for
-    #[arg(long, value_enum, default_value_t = Policy::Local)]
-    policy: Policy,
+    /// What a message waits for [default: local, or durable for several nodes]
+    #[arg(long, value_enum)]
+    policy: Option<Policy>,
     /// How relayd spreads its agents over threads
     #[arg(long, value_enum, default_value_t = Mode::Shared)]
     mode: Mode,
@@ -82,15 +87,8 @@ struct TargetOptions {
     /// How writes are made durable
     #[arg(long, value_enum, default_value_t = WriteMethod::Auto)]
     write_method: WriteMethod,
-    /// CPUs of relayd's threads: one in shared mode, three in split mode [default: 0, or 0,2,3 where there are four]
-    #[arg(long, value_name = "CPU", value_delimiter = ',')]
-    server_cpus: Vec<usize>,
-    /// CPU of the client's thread [default: 1 where there are two]
-    #[arg(long, value_name = "CPU")]
-    client_cpu: Option<usize>,
-    /// Leave all threads to the scheduler
-    #[arg(long, conflicts_with_all = ["server_cpus", "client_cpu"])]
-    unpinned: bool,
+    #[command(flatten)]
+    placement: PlacementOptions,
     /// Space of the journal prepared before the run
     #[arg(long, value_name = "SIZE")]
     prepared: Option<Size>,
@@ -118,65 +116,15 @@ struct Target {
     running: Option<Connection>,
     stream_directory: Option<PathBuf>,
     first_publisher: u64,
+    policy: Policy,
+    placement: Placement,
 }
 
 impl TargetOptions {
-    fn check(&self) -> Result<(), Failure> {
-        if !(1..=3).contains(&self.nodes) {
-            let text = format!("{} nodes make no group; give --nodes 1, 2 or 3", self.nodes);
-            return Err(Failure::Usage(text));
-        }
-        let one_node = "give --nodes 1 --policy local";
-        if self.nodes > 1 {
-            return Err(Failure::Usage(format!(
-                "--nodes {} needs a group: not in this version; {one_node}",
-                self.nodes
-            )));
-        }
-        if self.policy != Policy::Local {
-            return Err(Failure::Usage(format!(
-                "policy {} needs a group: not in this version; {one_node}",
-                word(&self.policy)
-            )));
-        }
-        let wanted = match self.mode {
-            Mode::Shared => 1,
-            Mode::Split => 3,
-        };
-        if !self.server_cpus.is_empty() && self.server_cpus.len() != wanted {
-            return Err(Failure::Usage(format!(
-                "mode {} takes {wanted} CPUs, {} are given; separate them by commas, they may repeat",
-                word(&self.mode),
-                self.server_cpus.len()
-            )));
-        }
-        Ok(())
-    }
-
-    fn cpus(&self) -> Vec<usize> {
-        if self.unpinned {
-            return Vec::new();
-        }
-        if !self.server_cpus.is_empty() {
-            return self.server_cpus.clone();
-        }
-        match self.mode {
-            Mode::Shared => vec![0],
-            Mode::Split if cpu_count() >= 4 => vec![0, 2, 3],
-            Mode::Split => vec![0, 0, 0],
-        }
-    }
-
-    fn client_cpu(&self) -> Option<usize> {
-        if self.unpinned {
-            return None;
-        }
-        self.client_cpu.or((cpu_count() >= 2).then_some(1))
-    }
-
     /// Makes or finds what is to be measured.
     fn open(&self, publishers: u64, prepared: Size) -> Result<Target, Failure> {
-        self.check()?;
+        let policy = check_policy(self.nodes, NODES_MAX, self.policy)?;
+        let placement = self.placement.of(self.nodes as usize, self.threads())?;
         if self.connect {
             return Ok(Target {
                 server: None,
@@ -184,15 +132,23 @@ impl TargetOptions {
                 running: Some(self.connection.resolve()?),
                 stream_directory: self.stream_dir.clone(),
                 first_publisher: self.first_publisher,
+                policy,
+                placement,
             });
+        }
+        if self.nodes > 1 {
+            return Err(Failure::Usage(format!(
+                "--nodes {} needs a group: not in this version; give --nodes 1",
+                self.nodes
+            )));
         }
         let relayd = find_relayd(self.relayd.as_deref())?;
         let directory = self.directory()?;
         let settings = ServerSettings {
             mode: self.mode,
             idle: self.idle,
-            cpus: self.cpus(),
-            policy: self.policy,
+            cpus: placement.node(0).to_vec(),
+            policy,
             write_method: self.write_method,
             prepared: self.prepared.unwrap_or(prepared),
             publishers,
@@ -205,7 +161,17 @@ impl TargetOptions {
             _directory: Some(directory),
             running: None,
             first_publisher: 1,
+            policy,
+            placement,
         })
+    }
+
+    /// Hot threads of a node.
+    fn threads(&self) -> usize {
+        match self.mode {
+            Mode::Shared => 1,
+            Mode::Split => 3,
+        }
     }
 
     fn directory(&self) -> Result<TempDir, Failure> {
@@ -225,11 +191,10 @@ impl TargetOptions {
         SettingsReport {
             mode: is_own.then(|| word(&self.mode)),
             idle: word(&self.idle),
-            policy: is_own.then(|| word(&self.policy)),
+            policy: is_own.then(|| word(&target.policy)),
             nodes: self.nodes,
             write_method: written,
-            server_cpus: self.cpus(),
-            client_cpu: self.client_cpu(),
+            placement: target.placement.clone(),
         }
     }
 }
@@ -263,8 +228,8 @@ struct SettingsReport {
     nodes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_method: Option<String>,
-    server_cpus: Vec<usize>,
-    client_cpu: Option<usize>,
+    #[serde(flatten)]
+    placement: Placement,
 }
 
 /// What a report says about where it comes from.
@@ -303,6 +268,26 @@ impl MachineReport {
 /// CPUs this process may use.
 fn cpu_count() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The policy of so many nodes, of which `most` are possible; what makes no sense is refused.
+fn check_policy(nodes: u64, most: u64, asked: Option<Policy>) -> Result<Policy, Failure> {
+    if !(1..=most).contains(&nodes) {
+        let text = format!("--nodes takes 1 to {most}, not {nodes}");
+        return Err(Failure::Usage(text));
+    }
+    match (nodes, asked) {
+        (1, None | Some(Policy::Local)) => Ok(Policy::Local),
+        (1, Some(policy)) => Err(Failure::Usage(format!(
+            "policy {} is one of several nodes; give --nodes 2, or --policy local for one",
+            word(&policy)
+        ))),
+        (_, None) => Ok(Policy::Durable),
+        (_, Some(Policy::Local)) => Err(Failure::Usage(format!(
+            "policy local is one node's; with --nodes {nodes} give --policy durable or mirrored"
+        ))),
+        (_, Some(policy)) => Ok(policy),
+    }
 }
 
 /// Refuses a number of seconds that is none.

@@ -135,7 +135,7 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     let senders = load::senders(&target, options.publishers, window)?;
     let receivers = load::receivers(&target, options.subscribers, &senders)?;
     let mut client = Client::new(options, senders, receivers, shared.clone());
-    let cpu = options.target.client_cpu();
+    let cpu = target.placement.client_cpu;
     let worker = thread::Builder::new().name("bench-client".into());
     let worker = worker
         .spawn(move || {
@@ -244,6 +244,7 @@ impl Report {
             return json_line(self);
         }
         line(&self.machine.text())?;
+        line(&self.settings.placement.text())?;
         line(&format!(
             "{} msg/s, {:.1} MB/s of payload: {} bytes, {} publishers, {} subscribers, {} s",
             thousands(self.msgs_per_s as u64),

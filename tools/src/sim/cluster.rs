@@ -63,6 +63,12 @@ pub(crate) enum Event {
         node: usize,
         op: OpId,
     },
+    /// A start that asks its peers for a block has waited long enough for this one.
+    RepairTimeout {
+        node: usize,
+        process: u32,
+        peer: usize,
+    },
     /// Somebody starts a node, if no process came in between.
     Start {
         node: usize,
@@ -296,9 +302,18 @@ impl Cluster<'_> {
             }
             Event::Housekeeping { node, process } => self.on_housekeeping(node, process),
             Event::Disk { node, op } => self.on_disk(node, op),
+            Event::RepairTimeout {
+                node,
+                process,
+                peer,
+            } => {
+                if self.nodes[node].process_number() == process {
+                    self.with_node(node, |node, around| node.on_repair_timeout(peer, around));
+                }
+            }
             Event::Start { node, process } => {
                 if self.nodes[node].process_number() == process {
-                    self.network.on_power_up(node);
+                    self.network.on_power_up(node, &mut self.queue);
                     self.with_node(node, |node, around| node.start(around));
                     self.end_start(node);
                 }
@@ -444,11 +459,14 @@ impl Cluster<'_> {
             _ if signal == Signal::Incoming => self.on_incoming(end),
             Owner::Nobody => {}
             Owner::Node { node, process } => {
-                if self.nodes[node].process_number() == process
-                    && let Some(process) = self.nodes[node].process()
-                {
+                if self.nodes[node].process_number() != process {
+                    return;
+                }
+                if let Some(process) = self.nodes[node].process() {
                     process.on_signal(end, signal);
                     self.ask_for_turn(node);
+                } else {
+                    self.with_node(node, |node, around| node.on_signal(end, signal, around));
                 }
             }
             Owner::Client {

@@ -562,6 +562,20 @@ impl Disk {
         self.is_doubtful
     }
 
+    /// Where nothing but zeroes follows, from `from` on, as a reader sees it.
+    pub(crate) fn written_end(&self, from: Position) -> Position {
+        let mut end = self.prepared.max(from.get());
+        let mut sector = [0; SECTOR];
+        while end > from.get() {
+            self.log.read(end - SECTOR as u64, &mut sector);
+            if sector.iter().any(|&byte| byte != 0) {
+                break;
+            }
+            end -= SECTOR as u64;
+        }
+        Position(end)
+    }
+
     /// Keeps a copy of the log between two positions in a file of its own.
     pub(crate) fn set_aside(&mut self, from: Position, end: Position) {
         let mut bytes = vec![0; end.since(from) as usize];

@@ -85,6 +85,10 @@ pub(crate) enum Note {
         node: usize,
         position: u64,
     },
+    Mended {
+        node: usize,
+        position: u64,
+    },
     Node {
         node: usize,
         what: relay_core::node::Note,
@@ -199,6 +203,9 @@ impl core::fmt::Display for Note {
             Self::Prepared { node, end } => write!(f, "node {node}: prepared up to {end}"),
             Self::Damaged { node, position } => {
                 write!(f, "node {node} reports damage at {position}")
+            }
+            Self::Mended { node, position } => {
+                write!(f, "node {node} has the block at {position} from a peer")
             }
             Self::Node { node, what } => write!(f, "node {node}: {what:?}"),
             Self::BeginsAgain { node, reason } => {

@@ -10,7 +10,7 @@
 //! | delay | each piece takes a time of its own; a clogged link takes longer still |
 //! | partition | one direction between two hosts carries nothing until it heals. What was sent then goes on; new connections fail; word that the receiver has read (and so room) does not get through either |
 //! | loss of a connection | one end, or both, hear that it is over; what was under way is lost |
-//! | half-open connection | one end is gone and the other does not hear of it: after a power cut, or when the farewell falls into a partition. It hears when it sends to a host that is up again |
+//! | half-open connection | one end is gone and the other does not hear of it: after a power cut, or when the farewell falls into a partition. It hears when it sends to a host that is up again, or when what it sent before is sent once more |
 //! | late delivery | an old connection that its user gave up still delivers what is under way when a partition heals |
 //!
 //! Bytes for an earlier process never reach a later one: a connection ends with the process that had it.
@@ -24,6 +24,8 @@ pub(crate) type Host = usize;
 
 /// A connection attempt that gets no answer is given up after so long.
 const CONNECT_TIMEOUT_NS: u64 = 500 * MILLISECOND;
+/// What was not acknowledged is sent again after so long.
+const SENT_AGAIN_NS: u64 = 200 * MILLISECOND;
 
 /// Names one end of one connection; never used again for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,11 @@ pub(crate) struct EndId {
 }
 
 impl EndId {
+    /// A number for it.
+    pub(crate) const fn number(self) -> u32 {
+        self.connection.rotate_left(16) ^ self.generation << 1 ^ self.end as u32
+    }
+
     const fn other(self) -> Self {
         Self {
             end: 1 - self.end,
@@ -319,6 +326,8 @@ impl Network {
                         // The other side believes it is connected; nothing of what it says is heard any more.
                         self.tell(to, Signal::Refused, CONNECT_TIMEOUT_NS, queue);
                         self.end(to)?.is_open = false;
+                    } else if self.has_unheard(to) {
+                        self.tell(to, signal, SENT_AGAIN_NS, queue);
                     }
                     return None;
                 }
@@ -596,9 +605,35 @@ impl Network {
         }
     }
 
-    /// The host is on again.
-    pub(crate) fn on_power_up(&mut self, host: Host) {
-        self.is_up[host] = true;
+    /// The host is on again, and knows nothing of the connections it had: who waits for its word sends again, and hears so.
+    pub(crate) fn on_power_up(&mut self, host: Host, queue: &mut Queue<Event>) {
+        if std::mem::replace(&mut self.is_up[host], true) {
+            return;
+        }
+        for index in 0..self.connections.len() {
+            for end in 0..2 {
+                let found = &self.connections[index];
+                let (here, there) = (&found.ends[end], &found.ends[1 - end]);
+                let is_half = !found.is_free && there.host == host && !there.is_open;
+                if !is_half || !here.is_open {
+                    continue;
+                }
+                let id = EndId {
+                    connection: index as u32,
+                    generation: found.generation,
+                    end: end as u8,
+                };
+                if self.has_unheard(id) {
+                    self.tell(id, Signal::Broken, SENT_AGAIN_NS, queue);
+                }
+            }
+        }
+    }
+
+    /// Whether the other side has not taken all that was sent from `end`.
+    fn has_unheard(&mut self, end: EndId) -> bool {
+        let connection = self.connection(end);
+        connection.is_some_and(|found| found.pipes[end.end as usize].unread() > 0)
     }
 
     /// Every end that `owner` has.

@@ -12,6 +12,8 @@
 //! cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that machine begins
 //! again, the node starts again within its process, after cutting what the machine says.
 
+mod repair;
+
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::startup;
 use relay_journal::checkpoint;
@@ -22,6 +24,7 @@ use relay_journal::superblock::{
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
 
+use self::repair::Repair;
 use crate::canary::Canary;
 use crate::clock::NodeClock;
 use crate::cluster::Event;
@@ -98,6 +101,7 @@ struct Stopping {
 enum Phase {
     Down,
     Cutting(Cutting),
+    Repairing(Box<Repair>),
     Starting(Box<Starting>),
     Serving(Box<Process>),
     Stopping(Stopping),
@@ -193,6 +197,7 @@ impl Node {
         match &mut self.phase {
             Phase::Down => "is down".to_owned(),
             Phase::Cutting(_) | Phase::Starting(_) => "starts".to_owned(),
+            Phase::Repairing(repair) => repair.describe(),
             Phase::Stopping(_) => "stops".to_owned(),
             Phase::Halted(halt) => format!("halted: {halt}"),
             Phase::Serving(process) => {
@@ -271,7 +276,11 @@ impl Node {
         match std::mem::replace(&mut self.phase, Phase::Down) {
             Phase::Serving(process) => self.memory = process.into_memory(),
             Phase::Halted(halt) => self.phase = Phase::Halted(halt),
-            Phase::Down | Phase::Cutting(_) | Phase::Starting(_) | Phase::Stopping(_) => {}
+            Phase::Down
+            | Phase::Cutting(_)
+            | Phase::Repairing(_)
+            | Phase::Starting(_)
+            | Phase::Stopping(_) => {}
         }
         self.carry = None;
         self.processes += 1;
@@ -311,6 +320,11 @@ impl Node {
                 self.carry = None;
                 let delay = self.random.tailed(around.parameters.restart_ns);
                 self.ask_for_start(delay, around);
+            }
+            Err(Halt::Recovery(RecoveryError::Rotten(finding)))
+                if around.parameters.cast.nodes > 1 =>
+            {
+                self.begin_repair(finding, around);
             }
             Err(halt) => {
                 around.note(Note::Halted { node: self.index });
@@ -432,6 +446,10 @@ impl Node {
             Phase::Serving(process) => {
                 process.on_disk(completion);
                 true
+            }
+            Phase::Repairing(_) => {
+                self.on_repair_step(completion, around);
+                false
             }
             Phase::Cutting(_) => {
                 self.on_cut(completion, around);

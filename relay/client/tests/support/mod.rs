@@ -62,6 +62,7 @@ pub struct Terms {
     pub credit: u64,
     pub payload_limit: u32,
     pub heartbeat_ms: u32,
+    pub epoch: u64,
 }
 
 impl Default for Terms {
@@ -72,6 +73,7 @@ impl Default for Terms {
             credit: 1 << 20,
             payload_limit: 65_536,
             heartbeat_ms: 60_000,
+            epoch: 1,
         }
     }
 }
@@ -91,6 +93,7 @@ impl Relay {
         PublisherConfig {
             incarnation: Some(INCARNATION),
             connect_timeout: PATIENCE,
+            attempt_timeout: PATIENCE,
             window_bytes: 1 << 16,
             ..PublisherConfig::new(vec![self.address()], credential(), PUBLISHER)
         }
@@ -99,6 +102,7 @@ impl Relay {
     pub fn subscriber_config(&self, pattern: &str, start: Start) -> SubscriberConfig {
         SubscriberConfig {
             connect_timeout: PATIENCE,
+            attempt_timeout: PATIENCE,
             ..SubscriberConfig::new(
                 vec![self.address()],
                 credential(),
@@ -110,23 +114,31 @@ impl Relay {
 
     /// The next connection.
     pub fn accept(&self, mut drive: impl FnMut()) -> Session {
-        let mut socket = None;
+        let mut session = None;
         until("a connection", || {
-            match self.listener.accept() {
-                Ok((accepted, _)) => socket = Some(accepted),
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
-            }
+            session = self.try_accept();
             drive();
-            socket.is_some()
+            session.is_some()
         });
-        let socket = socket.unwrap();
+        session.unwrap()
+    }
+
+    /// The next connection, if it is there.
+    pub fn try_accept(&self) -> Option<Session> {
+        let socket = match self.listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+                return None;
+            }
+        };
         socket.set_nonblocking(true).unwrap();
         socket.set_nodelay(true).unwrap();
-        Session {
+        Some(Session {
             socket,
             received: Vec::new(),
             is_closed: false,
-        }
+        })
     }
 
     /// A publisher logged on under `terms`, with topic `a.b` as id 1.
@@ -296,6 +308,23 @@ impl Session {
         logon.nonce
     }
 
+    /// As [`Session::log_on`], and holds the connection; ends when the client gives it up, or it `is_over`.
+    pub fn try_log_on(&mut self, role: Role, terms: &Terms, is_over: impl Fn() -> bool) {
+        self.challenge();
+        while !self.is_closed && !is_over() {
+            let Some(item) = self.try_item() else {
+                std::thread::yield_now();
+                continue;
+            };
+            if let Ok(Message::Logon(logon)) = Message::decode(&item) {
+                assert_eq!(logon.role, role);
+                let answer = accept(terms, &logon.nonce, SECRET);
+                // Fails where the client has just given up.
+                let _ = self.socket.write(&answer.to_vec().unwrap());
+            }
+        }
+    }
+
     pub fn log_on(&mut self, role: Role, terms: &Terms, mut drive: impl FnMut()) {
         self.challenge();
         let nonce = self.logon(role, &mut drive);
@@ -403,7 +432,7 @@ pub fn challenge() -> Message<'static> {
 pub fn accept(terms: &Terms, nonce: &[u8; 32], secret: &[u8]) -> Message<'static> {
     let answer = LogonAck {
         proof: [0; 32],
-        epoch: Epoch(1),
+        epoch: Epoch(terms.epoch),
         trading_session: 1,
         next_expected: PublisherSeq(terms.next_expected),
         released_through: PublisherSeq(terms.released_through),

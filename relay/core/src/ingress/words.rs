@@ -19,7 +19,7 @@ pub(super) const AUTHENTICATION_TEXT: &str = "name, secret, role or publisher do
 
 pub(super) const LOGON_TIME_TEXT: &str = "no logon came in time";
 
-pub(super) const SILENT_TEXT: &str = "nothing was heard for five heartbeat intervals";
+pub(super) const SILENT_TEXT: &str = "nothing was heard for five intervals";
 
 pub(super) fn item_error(error: ItemError) -> (TerminateCode, u64, &'static str) {
     match error {

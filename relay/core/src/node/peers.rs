@@ -226,7 +226,8 @@ impl Node {
                 let mirror = &mut group.mirrors[peer as usize];
                 mirror.on_progress(progress, &primary.sequence, now.mono_ns);
             }
-            // Before it is known where the logs part, what is released over there says nothing about the tail here.
+            // Only once this log is known to go on as the primary's does: before, what is released there says nothing of what
+            // lies at these positions here.
             Role::Follower(_) if is_present && group.source == Some(peer) => {
                 group.note_released(progress.released);
             }
@@ -244,6 +245,10 @@ impl Node {
         let Some(peer) = views.iter().position(|view| view.member.node == primary) else {
             return;
         };
+        if group.source == Some(peer as u32) {
+            // It asked twice, and has been answered.
+            return;
+        }
         let tables = standby.tables();
         let entries = tables.epochs.iter().map(|entry| HistoryEntry {
             epoch: entry.epoch,
@@ -281,7 +286,9 @@ impl Node {
         let Role::Primary(primary) = &mut self.role else {
             return;
         };
-        if epoch != group.failover.epoch() {
+        // Who is streamed to has been answered: this is the answer to an OPEN that was said twice. Answered again, it would send
+        // the follower back to where its log ended when it said this, behind what it has acknowledged since.
+        if epoch != group.failover.epoch() || group.mirrors[peer as usize].is_streaming() {
             return;
         }
         let sealed = primary.sequence.sealed_end();

@@ -14,6 +14,7 @@ use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::peer::Standing;
 
+use crate::admin::{AdminLink, Answer, Word};
 use crate::arbiter::ArbiterHandle;
 use crate::counters::{Counter, CounterFile};
 use crate::keeper::KeeperLink;
@@ -29,6 +30,7 @@ pub(crate) struct GroupParts {
     pub(crate) credentials: Arc<CredentialBook>,
     pub(crate) to_egress: rtrb::Producer<ToEgress>,
     pub(crate) keeper: KeeperLink,
+    pub(crate) admin: AdminLink,
     pub(crate) arbiter: ArbiterHandle,
     /// Raised when the arbiter has answered.
     pub(crate) arbiter_answered: Answered,
@@ -122,6 +124,11 @@ impl GroupEnds {
             stored?;
             node.on_vote_stored();
         }
+        while let Ok(word) = self.parts.admin.words.pop() {
+            let answer = carry_out(node, word, now);
+            // An operator who has gone meanwhile misses the answer.
+            let _ = self.parts.admin.answers.push(answer);
+        }
         Ok(())
     }
 
@@ -160,7 +167,9 @@ impl GroupEnds {
 
     /// Whether nothing waits for this agent.
     pub(super) fn is_idle(&self) -> bool {
-        !self.parts.arbiter_answered.is_raised() && self.parts.keeper.is_idle()
+        !self.parts.arbiter_answered.is_raised()
+            && self.parts.keeper.is_idle()
+            && self.parts.admin.words.is_empty()
     }
 
     /// Exports how the group stands, now and then, and lets housekeeping know how far a follower's log is released.
@@ -209,5 +218,14 @@ impl GroupEnds {
             exported.lag.set(lag);
             exported.mismatches.set(peer.mismatches);
         }
+    }
+}
+
+fn carry_out(node: &mut Node, word: Word, now: Now) -> Answer {
+    match word {
+        Word::HandOver(to) => node.hand_over(to, now),
+        Word::Detach(which) => node.detach(which, true),
+        Word::Attach(which) => node.detach(which, false),
+        Word::Promote { accepts_loss } => node.promote(accepts_loss, now),
     }
 }

@@ -164,7 +164,7 @@ fn a_power_cut_leaves_half_of_the_connection() {
     pair.say(b"into the void");
     pair.run();
     assert_eq!(pair.take(), []);
-    pair.network.on_power_up(B);
+    pair.network.on_power_up(B, &mut pair.queue);
     pair.say(b"hello?");
     pair.run();
     assert_eq!(pair.take(), [(CLIENT, Signal::Broken)]);

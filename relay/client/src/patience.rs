@@ -1,0 +1,134 @@
+//! How long a client waits for one node before it tries another.
+//!
+//! A node that was killed says so: its connections are reset. One that hangs, or whose network is gone, says nothing at all, and
+//! neither does an attempt to connect to it. Where there are other addresses, waiting for such a node costs exactly what a
+//! failover was to save; so silence is short there, and so is an attempt, growing with the time the client has been down:
+//! whatever the distance, and however slow a node that is just taking over, an attempt in the end gets the time it needs.
+
+use std::time::Duration;
+
+use crate::error::ClientError;
+
+/// Longer settings mean this, so that a deadline can be reckoned with: ten years.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// An attempt gets so long before any logon has shown how long one takes.
+const ATTEMPT_UNKNOWN: Duration = Duration::from_millis(250);
+/// And so many times what the last logon took.
+const LOGONS: u32 = 4;
+/// And this part of the time that the client has been down.
+const PART_OF_DOWN: u32 = 4;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    connect_timeout: Duration,
+    attempt_timeout: Duration,
+    silent_intervals: u32,
+    has_others: bool,
+    logon_took: Option<Duration>,
+}
+
+impl Patience {
+    /// As configured. Until it is told otherwise there is but one address.
+    ///
+    /// # Errors
+    /// A setting that can't work.
+    pub(crate) fn new(
+        connect_timeout: Duration,
+        attempt_timeout: Duration,
+        silent_intervals: u32,
+    ) -> Result<Self, ClientError> {
+        if silent_intervals < 2 {
+            return Err(ClientError::Configuration(format!(
+                "silent_intervals is 2 or more, not {silent_intervals}: a heartbeat may be late"
+            )));
+        }
+        Ok(Self {
+            connect_timeout: connect_timeout.min(LONGEST),
+            attempt_timeout,
+            silent_intervals,
+            has_others: false,
+            logon_took: None,
+        })
+    }
+
+    /// There are so many addresses.
+    pub(crate) fn choose_among(&mut self, addresses: usize) {
+        self.has_others = addresses > 1;
+    }
+
+    /// A logon succeeded after so long.
+    pub(crate) fn learn(&mut self, logon_took: Duration) {
+        self.logon_took = Some(logon_took);
+    }
+
+    /// Most time for the attempt that begins when the client has been down for so long.
+    pub(crate) fn attempt(&self, down: Duration) -> Duration {
+        if !self.has_others {
+            return self.connect_timeout;
+        }
+        let usual = match self.logon_took {
+            None => ATTEMPT_UNKNOWN,
+            Some(took) => took.saturating_mul(LOGONS),
+        };
+        usual
+            .max(self.attempt_timeout)
+            .max(down / PART_OF_DOWN)
+            .min(self.connect_timeout)
+    }
+
+    /// Most silence on a connection whose relay speaks every `heartbeat`; before it does (`is_flowing`), the time for one
+    /// attempt counts.
+    pub(crate) fn silence(&self, heartbeat: Duration, is_flowing: bool) -> Duration {
+        let silence = heartbeat.saturating_mul(self.silent_intervals);
+        let silence = silence.min(LONGEST);
+        if is_flowing {
+            silence
+        } else {
+            silence.max(self.connect_timeout)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn patience(addresses: usize) -> Patience {
+        let mut patience = Patience::new(2_000 * MS, 20 * MS, 4).expect("it can work");
+        patience.choose_among(addresses);
+        patience
+    }
+
+    #[test]
+    fn an_attempt_beside_others_is_short_and_grows_with_the_outage() {
+        let mut patience = patience(2);
+        assert_eq!(patience.attempt(Duration::ZERO), 250 * MS);
+        patience.learn(MS);
+        for (down_ms, attempt_ms) in [(0, 20), (80, 20), (100, 25), (4_000, 1_000), (9_000, 2_000)]
+        {
+            assert_eq!(patience.attempt(down_ms * MS), attempt_ms * MS, "{down_ms}");
+        }
+        patience.learn(90 * MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 360 * MS);
+        patience.learn(3_000 * MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
+    }
+
+    #[test]
+    fn the_only_address_gets_all_the_time() {
+        let mut patience = patience(1);
+        patience.learn(MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
+    }
+
+    #[test]
+    fn silence_is_counted_in_heartbeats_once_they_come() {
+        let patience = patience(2);
+        assert_eq!(patience.silence(50 * MS, true), 200 * MS);
+        assert_eq!(patience.silence(50 * MS, false), 2_000 * MS);
+        assert_eq!(patience.silence(1_000 * MS, false), 4_000 * MS);
+    }
+}
