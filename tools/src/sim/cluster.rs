@@ -23,7 +23,6 @@ use crate::client::subscriber::Subscriber;
 use crate::client::{Client, Scene};
 use crate::clock::{MILLISECOND, Queue, SECOND};
 use crate::disk::{Disk, Image, OpId};
-use crate::faults::Damage;
 use crate::history::{History, Note};
 use crate::ledger::Ledger;
 use crate::network::{EndId, Network, NetworkEvent, Owner, Signal};
@@ -153,7 +152,7 @@ impl<'a> Cluster<'a> {
             let random = Random::of(seed, 200 + index as u64);
             let mut disk = Disk::new(parameters.latencies, random);
             node.format(&mut disk, parameters);
-            if parameters.damage != Damage::None {
+            if parameters.is_beyond {
                 disk.keep_recent();
             }
             disk

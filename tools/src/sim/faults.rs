@@ -7,8 +7,7 @@
 //!
 //! What the promise of a node standing alone covers: crashes and cuts of power at any moment, torn writes, errors, stalls,
 //! anything on the network, any behaviour of clients. Such a run must end with everything acknowledged and
-//! delivered. In a group that releases nothing with fewer than two copies a run may damage one node's copy in any way, and
-//! must end the same ([`Damage::OneCopy`]). A run of one node that is *beyond* may also damage the only copy; there the one right answer is a halt that says so
+//! delivered. A run that is *beyond* may also damage the only copy; there the one right answer is a halt that says so
 //! (or an alarm of the client that knows more), and nothing altered may reach anyone.
 
 use crate::clock::{MILLISECOND, SECOND};
@@ -398,49 +397,13 @@ impl Cast {
     }
 }
 
-/// How much the disks of a run may damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Damage {
-    /// Nothing.
-    None,
-    /// One node's copy, in a group that releases nothing with fewer than two.
-    OneCopy,
-    /// The only one.
-    OnlyCopy,
-}
-
-impl Fault {
-    /// The node that is hit, or cut off.
-    const fn node(&self, cast: Cast) -> Option<usize> {
-        match *self {
-            Self::Kill { node }
-            | Self::KillAtEffect { node, .. }
-            | Self::CutPower { node }
-            | Self::CrashStarting { node, .. }
-            | Self::Stop { node }
-            | Self::Freeze { node, .. }
-            | Self::Stall { node, .. }
-            | Self::FailWrite { node }
-            | Self::FailSync { node }
-            | Self::FailRead { node }
-            | Self::NoSpace { node, .. } => Some(node),
-            Self::Isolate { host, .. } if host < cast.nodes => Some(host),
-            Self::Partition { from, to, .. } if from < cast.nodes && to < cast.nodes => {
-                // Whichever of the two is meant.
-                Some(usize::MAX)
-            }
-            _ => None,
-        }
-    }
-}
-
 /// Makes the list of a run of `duration_ns`; `pause_ns` is the mean time between two faults.
 pub(crate) fn draw(
     random: &mut Random,
     cast: Cast,
     duration_ns: u64,
     pause_ns: u64,
-    damage: Damage,
+    is_beyond: bool,
 ) -> Vec<Scheduled> {
     let mut weights = Vec::new();
     for (kind, most) in COVERED {
@@ -470,8 +433,8 @@ pub(crate) fn draw(
         });
         at_ns += random.tailed(pause_ns);
     }
-    if damage != Damage::None {
-        add_damage(random, cast, duration_ns, damage, &mut schedule);
+    if is_beyond {
+        add_beyond(random, cast, duration_ns, &mut schedule);
     }
     schedule.sort_by_key(|scheduled| scheduled.at_ns);
     schedule
@@ -585,23 +548,11 @@ fn pick_peer(random: &mut Random, cast: Cast, node: usize, client: usize) -> usi
     }
 }
 
-/// One kind of damage to one copy, once or a few times, each followed by a crash that may bring it to light.
-///
-/// In a group a disk that forgets without a trace (all kinds but rot and a blank disk) is one fault; another node that is
-/// away at the same time would be a second. So there nobody else is hit.
-fn add_damage(
-    random: &mut Random,
-    cast: Cast,
-    duration_ns: u64,
-    damage: Damage,
-    schedule: &mut Vec<Scheduled>,
-) {
+/// One kind of damage to the only copy, once or a few times, each followed by a crash that may bring it to light.
+fn add_beyond(random: &mut Random, cast: Cast, duration_ns: u64, schedule: &mut Vec<Scheduled>) {
     let node = random.below(cast.nodes as u64) as usize;
     let kind = random.below(7);
     let times = random.within(1, 3);
-    if damage == Damage::OneCopy && kind != 0 && kind != 5 {
-        schedule.retain(|scheduled| scheduled.fault.node(cast).is_none_or(|hit| hit == node));
-    }
     let mut add = |random: &mut Random, at_ns: u64, fault| {
         let seed = random.next();
         schedule.push(Scheduled { at_ns, fault, seed });

@@ -16,7 +16,7 @@ use relay_wire::membership::{Member, Members, Membership};
 use crate::clock::{MILLISECOND, SECOND};
 use crate::content::Contents;
 use crate::disk::Latencies;
-use crate::faults::{self, Cast, Damage, Scheduled};
+use crate::faults::{self, Cast, Scheduled};
 use crate::network::Conduct;
 use crate::random::{Random, mix};
 
@@ -65,7 +65,6 @@ pub(crate) struct Parameters {
     pub(crate) seed: u64,
     pub(crate) cast: Cast,
     pub(crate) is_beyond: bool,
-    pub(crate) damage: Damage,
     /// Simulated time in which faults strike.
     pub(crate) duration_ns: u64,
     /// Simulated time after that in which everything must come to rest.
@@ -112,8 +111,7 @@ impl Parameters {
         };
         // One run in eight goes beyond the promise.
         let draws_beyond = random.chance(125_000);
-        // A group's runs stay within the promise: one copy of two may be damaged there.
-        let is_beyond = cast.nodes == 1 && wish.is_beyond.unwrap_or(draws_beyond);
+        let is_beyond = wish.is_beyond.unwrap_or(draws_beyond);
         let seconds = random.within(2, 8);
         let duration_ns = wish.seconds.unwrap_or(seconds) * SECOND;
         let pause_ms = random.pick(&[50, 150, 400, 1_000]);
@@ -127,17 +125,8 @@ impl Parameters {
         let burst_mean = burst_max.div_ceil(2);
         let segment = settings.segment_size;
         let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
-        let group = draw_group(&mut random, cast);
-        let damages_copy = group.min_copies > 1 && random.chance(400_000);
-        let damage = if is_beyond {
-            Damage::OnlyCopy
-        } else if damages_copy {
-            Damage::OneCopy
-        } else {
-            Damage::None
-        };
         let mut fault_random = Random::of(seed, 1);
-        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, damage);
+        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, is_beyond);
         Self {
             seed,
             cast,
@@ -145,8 +134,7 @@ impl Parameters {
             duration_ns,
             patience_ns: if is_beyond { 20 } else { 40 } * SECOND,
             contents: Contents::new(seed, topics, settings.payload_limit),
-            group,
-            damage,
+            group: draw_group(&mut random, cast),
             write_method: random.pick(WriteMethod::ALL),
             prepared_ahead: ahead_min + random.below(4),
             checkpoint_every: random.within(1, 8) * segment,
