@@ -11,8 +11,10 @@
 use std::fmt;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use relay_core::group::Vote;
+use relay_core::links::LinkFault;
 use relay_core::node::Note;
 
 use crate::counters::Counter;
@@ -50,8 +52,10 @@ pub(crate) fn start(
     let answered = Answered::new(hot);
     let answer = answered.clone();
     let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let mut refusals = Refusals::default();
         while let Ok(word) = said.recv() {
             match word {
+                Word::Note(Note::PeerRefused(fault)) => refusals.tell(&fault),
                 Word::Note(note) => tell(&note),
                 Word::Store(vote) => {
                     let outcome = keep(&mut storage, &vote);
@@ -130,12 +134,32 @@ impl fmt::Debug for KeeperLink {
     }
 }
 
+/// Refused connections, which anybody on the network can bring about: told once a second at most.
+#[derive(Default)]
+struct Refusals {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Refusals {
+    fn tell(&mut self, fault: &LinkFault) {
+        let is_early = |told: Instant| told.elapsed() < Duration::from_secs(1);
+        if self.told.is_some_and(is_early) {
+            self.untold += 1;
+            return;
+        }
+        let untold = std::mem::take(&mut self.untold);
+        tracing::warn!(untold, "a mirror connection was refused: {fault}");
+        self.told = Some(Instant::now());
+    }
+}
+
 /// What happened, for whoever reads the log, and what there is to do.
 fn tell(note: &Note) {
     match note {
         Note::PeerJoined(node) => tracing::info!(%node, "connected to a peer"),
         Note::PeerLost(node) => tracing::warn!(%node, "the connection to a peer ended"),
-        Note::PeerRefused(fault) => tracing::warn!("a mirror connection was refused: {fault}"),
+        Note::PeerRefused(fault) => Refusals::default().tell(fault),
         Note::Follows(record) => tracing::info!(
             epoch = %record.epoch,
             primary = %record.primary,

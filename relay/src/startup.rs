@@ -131,7 +131,8 @@ pub(crate) fn start(config: StreamConfig) -> Result<RunningStream, StartError> {
     };
     let mut ground = Ground {
         admin,
-        listener,
+        listener: Some(listener),
+        address,
         mirror_listener,
         credentials: Arc::new(CredentialBook::new(config.credentials.clone())),
         ring: Arc::new(LogRing::new(settings.ring_size as usize)?),
@@ -177,6 +178,9 @@ fn attend(mut ground: Ground, first: Life, stop: &Stop) -> Result<(), StartError
                 log_end,
             }) => {
                 let again = begin_again(&reason, carry, log_end);
+                // A client that comes now is refused at once and tries another node; in the queue of a socket that is kept
+                // open it would wait until this one is back.
+                drop(ground.listener.take());
                 life = Life::begin(&mut ground, storage, Some(again))?;
             }
             Some(End::Halt(reason)) => {

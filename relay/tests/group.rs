@@ -64,7 +64,10 @@ fn each_primary_in_turn_is_killed() {
 /// in the middle of the flow, SIGCONT when the other leads.
 #[test]
 fn a_frozen_primary_is_taken_over_from() {
-    let mut wanted = GroupShape::default();
+    let mut wanted = GroupShape {
+        more: String::new(),
+        ..GroupShape::default()
+    };
     wanted.shape.limits = wanted.shape.limits.replace("= 500", "= 100");
     let mut group = Group::started(&wanted);
     let flow = Flow::on(&group, 500);
@@ -85,7 +88,10 @@ fn a_frozen_primary_is_taken_over_from() {
 /// Goal: a frozen standby holds the flow up for a moment only, and comes back.
 #[test]
 fn a_frozen_standby_is_left_behind_and_taken_in_again() {
-    let mut group = Group::started(&GroupShape::default());
+    let mut group = Group::started(&GroupShape {
+        more: String::new(),
+        ..GroupShape::default()
+    });
     let flow = Flow::on(&group, 500);
     flow.await_more(100);
     let leader = group.await_leader(None);
@@ -368,10 +374,7 @@ fn the_hot_paths_of_a_group_allocate_nothing() {
         "mode = \"shared\"\nidle = \"park\"",
         "mode = \"split\"\nidle = \"park\"",
     ] {
-        let mut wanted = GroupShape {
-            more: "suspect_ms = 20000\nack_deadline_ms = 20000\ndisk_stall_ms = 20000".to_owned(),
-            ..GroupShape::default()
-        };
+        let mut wanted = GroupShape::default();
         wanted.shape.threads = threads.to_owned();
         wanted.shape.limits = "ring = \"8MiB\"\nheartbeat_ms = 20000".to_owned();
         let mut group = Group::started(&wanted);
@@ -391,4 +394,36 @@ fn the_hot_paths_of_a_group_allocate_nothing() {
         flow.finish();
         assert!(group.stop_and_compare() > 0);
     }
+}
+
+/// Goal: an observer has everything that is released, is never counted on, and never leads by itself. Method: it is frozen, which holds
+/// nobody up; then both nodes are killed and it is left alone.
+#[test]
+fn an_observer_follows_and_is_not_counted_on() {
+    let wanted = GroupShape {
+        nodes: 3,
+        observers: 1,
+        ..GroupShape::default()
+    };
+    let mut group = Group::started(&wanted);
+    let flow = Flow::on(&group, 500);
+    flow.await_more(100);
+    let leader = group.await_in_sync();
+    assert_eq!(group.counter(leader, "group.members"), 2);
+    signal(group.nodes[2].pid(), libc::SIGSTOP);
+    flow.take_gap();
+    flow.await_more(300);
+    signal(group.nodes[2].pid(), libc::SIGCONT);
+    for place in 0..2 {
+        group.nodes[place].kill();
+    }
+    group.eventually("it is alone", || {
+        (1..=2).all(|node| group.counter(2, &format!("peer.{node}.is_connected")) == 0)
+    });
+    assert_ne!(group.counter(2, "group.standing"), LEADING);
+    group.nodes[0].start();
+    group.nodes[1].start();
+    flow.await_more(100);
+    flow.finish();
+    assert!(group.stop_and_compare() > 0);
 }

@@ -448,6 +448,10 @@ impl Failover {
         if !is_again {
             self.joined = None;
         }
+        // Who asks to be followed leads, also before it says so.
+        let view = &mut self.peers[peer as usize];
+        view.epoch = membership.epoch;
+        view.progress.standing = Standing::Leading;
         self.joining = Some(*membership);
         self.wanted.promised = self.wanted.promised.max(membership.epoch);
         self.wanted.committed = membership.epoch;
@@ -826,17 +830,22 @@ impl Failover {
         }
     }
 
+    /// Whether this very copy is in the record's set. The first record of all names disks and no processes: whoever made it knew
+    /// none, and nothing was released under it, so under the policy `mirrored` too its members are those whose disks it names.
+    fn is_in(&self, record: &Membership) -> bool {
+        let me = self.settings.identity;
+        let first = Member { process: 0, ..me };
+        record.members.contains(&me)
+            || (record.epoch == Epoch(1) && record.members.contains(&first))
+    }
+
     /// What may be lost if this node leads, as far as is known.
     fn loss(&self, facts: &Facts) -> Option<Loss> {
         let Some(registers) = &self.registers else {
             return Some(Loss::NoRecord);
         };
         let floor = registers.floor.unwrap_or_default().position;
-        if !registers
-            .membership
-            .members
-            .contains(&self.settings.identity)
-        {
+        if !self.is_in(&registers.membership) {
             Some(Loss::NotInSet)
         } else if facts.durable.point.position < floor {
             Some(Loss::BelowFloor)

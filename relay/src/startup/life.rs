@@ -3,6 +3,7 @@
 //! A node without a group has one; a node of a group lives again, in the same process, each time it has to begin from its disk.
 //! What outlives a life (the listening sockets, the memory ring, the clock, the counters) is kept by [`Ground`].
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +46,10 @@ const LINK_PLACES: usize = 1 << 14;
 /// What all lives of a stream stand on.
 pub(super) struct Ground {
     pub(super) config: StreamConfig,
-    pub(super) listener: OwnedFd,
+    /// `None` between two lives.
+    pub(super) listener: Option<OwnedFd>,
+    /// Where it is bound.
+    pub(super) address: SocketAddr,
     /// On a node of a group.
     pub(super) mirror_listener: Option<OwnedFd>,
     pub(super) credentials: Arc<CredentialBook>,
@@ -406,6 +410,11 @@ fn agents(
     parts: Parts,
 ) -> Result<Vec<(&'static str, Agents)>, StartError> {
     let settings = ground.config.settings.clone();
+    let listener = match ground.listener.take() {
+        Some(listener) => listener,
+        None => super::listen(ground.address, "listen")?.0,
+    };
+    let listener = ground.listener.insert(listener);
     let counters = &mut ground.counters;
     let parkings = &links.parkings;
     let (commands_in, commands_out) = rtrb::RingBuffer::new(LINK_PLACES);
@@ -435,7 +444,7 @@ fn agents(
     let ingress = IngressAgent::new(
         IngressParts {
             machine: parts.ingress,
-            listener: ground.listener.as_fd().try_clone_to_owned()?,
+            listener: listener.as_fd().try_clone_to_owned()?,
             received: Arc::clone(&links.received),
             receive_buffer_size: links.buffer_size,
             receive_buffers: links.buffers,

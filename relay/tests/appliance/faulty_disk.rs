@@ -285,7 +285,12 @@ impl Filesystem for Served {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let _ = config.set_max_write(1 << 20);
         let _ = config.set_max_background(64);
-        let _ = config.add_capabilities(InitFlags::FUSE_BIG_WRITES | InitFlags::FUSE_MAX_PAGES);
+        // With them a write through a ring comes back to the program at once, as on a real disk, and not when it is done.
+        let asynchronous = InitFlags::FUSE_ASYNC_DIO | InitFlags::FUSE_ASYNC_READ;
+        let large = InitFlags::FUSE_BIG_WRITES | InitFlags::FUSE_MAX_PAGES;
+        config
+            .add_capabilities(asynchronous | large)
+            .expect("every kernel with io_uring has these");
         Ok(())
     }
 

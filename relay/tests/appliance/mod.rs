@@ -36,6 +36,8 @@ pub struct Shape {
     pub journal: String,
     pub limits: String,
     pub rate_limit: u32,
+    /// When a message is released, where it is not the default.
+    pub policy: Option<&'static str>,
     /// The group's section, where there is one.
     pub group: String,
     /// Where it runs.
@@ -55,6 +57,7 @@ impl Default for Shape {
                 .to_owned(),
             limits: "ring = \"8MiB\"\npublishers = 16\nheartbeat_ms = 500".to_owned(),
             rate_limit: 0,
+            policy: None,
             group: String::new(),
             host: hosts::Host::default(),
             disk: None,
@@ -175,12 +178,14 @@ impl Appliance {
             journal,
             limits,
             rate_limit,
+            policy,
             group,
             ..
         } = &self.shape;
+        let policy = policy.map_or_else(String::new, |policy| format!("policy = \"{policy}\"\n"));
         let mut config = format!(
             "node = {node}\n[[stream]]\nid = {stream}\nname = \"test\"\n\
-             listen = \"{}\"\ndirectory = \"{}\"\n[stream.threads]\n{threads}\n\
+             listen = \"{}\"\ndirectory = \"{}\"\n{policy}[stream.threads]\n{threads}\n\
              [stream.journal]\n{journal}\n[stream.limits]\n{limits}\n{group}",
             self.address(),
             self.directory().display(),

@@ -20,6 +20,10 @@ fn with_clock(file: &Path) -> Command {
     command
 }
 
+fn utc_ns() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64
+}
+
 /// Goal: a clock that is set by an hour, forwards or back, under the primary or the standby, changes nothing but the times of
 /// receipt, and these never go backwards, over a takeover neither. Method: the clock of one program, not the machine's.
 #[test]
@@ -55,6 +59,11 @@ fn a_clock_is_set_by_an_hour() {
         for place in [leader, 1 - leader] {
             std::fs::write(&files[place], offset).unwrap();
             scene.await_flow(300);
+        }
+        if offset.starts_with("+3600") {
+            let newest = scene.load.history.newest_delivered().unwrap();
+            let ahead_s = (newest.received_ns - utc_ns()) / 1_000_000_000;
+            assert!((3_500..3_700).contains(&ahead_s), "{ahead_s} s ahead");
         }
         assert_eq!(takeovers(&scene), before, "{}", scene.group.logs());
         // The other's clock is not this one's for a while.

@@ -72,6 +72,18 @@ fn any_of_them_and_any_two_are_killed() {
     scene.finish();
 }
 
+/// Stops a process, all of its threads.
+fn freeze(pid: i32) {
+    appliance::signal(pid, libc::SIGSTOP);
+    appliance::eventually("every thread has stopped", || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads.flatten().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status")).unwrap();
+            status.contains("State:\tT")
+        })
+    });
+}
+
 /// Goal: a primary that was frozen while another took over releases nothing when it wakes: neither to a publisher whose messages
 /// lay in its socket, nor to a subscriber of its own. Method: SIGSTOP, a takeover, SIGCONT; two clients that know only the
 /// frozen node.
@@ -89,7 +101,7 @@ fn a_frozen_primary_releases_nothing_late() {
         let config = SubscriberConfig::new(only, credential("p1"), patterns, Start::Live);
         let mut subscriber = Subscriber::connect(config).unwrap();
         scene.await_flow(20);
-        appliance::signal(frozen.pid(), libc::SIGSTOP);
+        freeze(frozen.pid());
         // What is released stands in a file that the frozen process maps.
         let released = frozen.counters()["sequence.next_seq"];
         for number in 0..20_u64 {

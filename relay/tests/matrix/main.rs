@@ -14,6 +14,7 @@ mod appliance;
 
 mod clocks;
 mod disks;
+mod intruders;
 mod kills;
 mod links;
 mod records;

@@ -102,8 +102,8 @@ pub(crate) enum Output {
     Said(u8, Message),
     /// It closed the connection to a peer.
     Closed(u8),
-    Leads(Epoch),
-    Serves(Epoch),
+    Leads,
+    Serves,
     /// It let everything up to here be read, in this epoch, which asks for so many copies.
     Released {
         end: Position,

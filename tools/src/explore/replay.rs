@@ -4,7 +4,7 @@ use crate::action::Action;
 use crate::heal::{heal, settled};
 use crate::store::Store;
 use crate::tell::{describe, describe_world};
-use crate::world::{Violation, World};
+use crate::world::Violation;
 
 /// What came of a way.
 #[derive(Debug)]
@@ -76,21 +76,4 @@ pub(crate) fn replay(store: &Store, actions: &[Action]) -> Replayed {
         text += &describe_world(store, &world);
     }
     Replayed { text, violation }
-}
-
-/// Whether the actions are all possible, and something is violated at their end or afterwards.
-pub(crate) fn is_violating(store: &Store, first: &World, actions: &[Action]) -> bool {
-    let mut world = first.clone();
-    let mut possible = Vec::new();
-    for &action in actions {
-        world.choices(store, &mut possible);
-        if !possible.contains(&action) {
-            return false;
-        }
-        match world.apply(store, action) {
-            Ok(after) => world = after,
-            Err(_) => return true,
-        }
-    }
-    heal(store, &mut world, true).is_err()
 }

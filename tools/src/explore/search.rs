@@ -54,8 +54,6 @@ pub(crate) struct Outcome {
 pub(crate) struct Found {
     pub(crate) actions: Vec<Action>,
     pub(crate) violation: Violation,
-    /// It is not the last action that is wrong, but that the group does not come together afterwards.
-    pub(crate) is_probe: bool,
 }
 
 /// States one behind the other.
@@ -152,7 +150,6 @@ pub(crate) fn search(
         found: found.map(|(state, action, violation)| Found {
             actions: way_to(&ways, state, action),
             violation,
-            is_probe: action.is_none(),
         }),
     }
 }

@@ -272,7 +272,7 @@ impl World {
                 }
             }
             Output::Closed(place) => self.drop_end(at, Bounds::node_at(at, usize::from(*place))),
-            Output::Leads(_) | Output::Serves(_) => return Ok(true),
+            Output::Leads | Output::Serves => return Ok(true),
             Output::Released { end, epoch, copies } => {
                 self.on_released(store, at, *end, epoch.get(), *copies)
                     .map_err(violation)?;

@@ -62,7 +62,6 @@ pub(crate) struct Arbiter {
     doubts: u32,
     /// The record it is known to hold; for checkers.
     record: Option<Membership>,
-    backup: Option<Register>,
 }
 
 impl Arbiter {
@@ -77,7 +76,6 @@ impl Arbiter {
             slow_until_ns: 0,
             doubts: 0,
             record: None,
-            backup: None,
         }
     }
 
@@ -233,19 +231,6 @@ impl Arbiter {
     /// Nobody hears what came of the next change.
     pub(crate) const fn doubt(&mut self) {
         self.doubts += 1;
-    }
-
-    /// Somebody keeps a copy of what it holds.
-    pub(crate) const fn back_up(&mut self) {
-        self.backup = Some(self.register);
-    }
-
-    /// It holds what it held when it was copied.
-    pub(crate) fn restore(&mut self) {
-        if let Some(backup) = self.backup {
-            self.register = backup.skipping(1_000);
-            self.record = None;
-        }
     }
 
     /// It works.

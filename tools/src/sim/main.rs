@@ -74,6 +74,9 @@ struct Arguments {
     /// Prints the result as one line of JSON, the last of the output.
     #[arg(long)]
     json: bool,
+    /// Goes on after a failure, and lists them all at the end.
+    #[arg(long, conflicts_with = "seed")]
+    keep_going: bool,
     /// Nodes of the group, instead of what the seed draws.
     #[arg(long, hide = true)]
     nodes: Option<usize>,
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         (None, runs) => Extent::Runs(runs.unwrap_or(100)),
     };
     let threads = arguments.threads.unwrap_or_else(search::threads);
-    let found = search::search(&recipe, extent, threads);
-    report::searched(&recipe, &found, arguments.json)
+    let goes_on = arguments.keep_going;
+    let found = search::search(&recipe, extent, threads, goes_on);
+    report::searched(&recipe, &found, goes_on, arguments.json)
 }

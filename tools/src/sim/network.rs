@@ -102,6 +102,10 @@ pub(crate) enum NetworkEvent {
         to: EndId,
         signal: Signal,
     },
+    /// A connection attempt has waited long enough.
+    Expire {
+        to: EndId,
+    },
     /// The connection is no more; its owner hears that it broke.
     Orphaned {
         end: EndId,
@@ -158,6 +162,7 @@ struct End {
 struct Connection {
     generation: u32,
     is_free: bool,
+    is_made: bool,
     port: Port,
     ends: [End; 2],
     /// `pipes[0]` leads from end 0 to end 1.
@@ -248,6 +253,7 @@ impl Network {
             Some(before) => {
                 before.generation = before.generation.wrapping_add(1);
                 before.is_free = false;
+                before.is_made = false;
                 before.port = port;
                 before.ends = ends;
                 before.pipes = pipes;
@@ -257,6 +263,7 @@ impl Network {
                 self.connections.push(Connection {
                     generation: 0,
                     is_free: false,
+                    is_made: false,
                     port,
                     ends,
                     pipes,
@@ -270,9 +277,9 @@ impl Network {
             end: 0,
         };
         let delay = self.delay(from, to);
-        if self.is_blocked(from, to) || self.is_blocked(to, from) || !self.is_up[to] {
-            self.tell(id, Signal::Refused, CONNECT_TIMEOUT_NS, queue);
-        } else {
+        let expiry = NetworkEvent::Expire { to: id };
+        queue.after(CONNECT_TIMEOUT_NS, Event::Network(expiry));
+        if !self.is_blocked(from, to) && !self.is_blocked(to, from) && self.is_up[to] {
             self.tell(id.other(), Signal::Incoming, delay, queue);
         }
         id
@@ -318,15 +325,19 @@ impl Network {
             NetworkEvent::Arrive { to, length } => self.on_arrival(to, length as usize, queue),
             NetworkEvent::Finish { to } => self.on_finish(to),
             NetworkEvent::Orphaned { end, owner } => Some((end, owner, Signal::Broken)),
+            NetworkEvent::Expire { to } => {
+                let is_made = self.connection(to)?.is_made;
+                let end = self.end(to).filter(|end| end.is_open && !is_made)?;
+                let owner = end.owner;
+                self.drop_end(to);
+                Some((to, owner, Signal::Refused))
+            }
             NetworkEvent::Tell { to, signal } => {
                 let (here, there) = self.hosts_of(to)?;
                 let needs_way = matches!(signal, Signal::Broken | Signal::Connected);
                 if needs_way && self.is_blocked(there, here) {
-                    if signal == Signal::Connected {
-                        // The other side believes it is connected; nothing of what it says is heard any more.
-                        self.tell(to, Signal::Refused, CONNECT_TIMEOUT_NS, queue);
-                        self.end(to)?.is_open = false;
-                    } else if self.has_unheard(to) {
+                    // A handshake that fails so expires; the other side believes that it is connected.
+                    if signal == Signal::Broken && self.has_unheard(to) {
                         self.tell(to, signal, SENT_AGAIN_NS, queue);
                     }
                     return None;
@@ -336,6 +347,9 @@ impl Network {
                     return None;
                 }
                 let owner = end.owner;
+                if signal == Signal::Connected {
+                    self.connection(to)?.is_made = true;
+                }
                 if matches!(signal, Signal::Broken | Signal::Refused) {
                     self.drop_end(to);
                 }

@@ -115,8 +115,8 @@ fn show_end(outcome: &Outcome) {
         .for_each(|line| println!("  {line}"));
 }
 
-/// Says what a search found; a failure is shrunk and told.
-pub(crate) fn searched(recipe: &Recipe, found: &Found, is_json: bool) -> ExitCode {
+/// Says what a search found; the first failure is shrunk and told, unless the search went on and told all.
+pub(crate) fn searched(recipe: &Recipe, found: &Found, goes_on: bool, is_json: bool) -> ExitCode {
     let simulated = found.simulated_ns as f64 / 1e9;
     println!(
         "{} runs from seed {}: {:.0} simulated seconds in {:.1} s, {} faults, {} messages released, \
@@ -132,7 +132,7 @@ pub(crate) fn searched(recipe: &Recipe, found: &Found, is_json: bool) -> ExitCod
         found.reported,
         found.alarmed,
     );
-    if let Some(&seed) = found.failures.first() {
+    if let Some(&seed) = found.failures.first().filter(|_| !goes_on) {
         tell_failure(&Recipe {
             seed,
             ..recipe.clone()

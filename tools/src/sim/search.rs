@@ -60,8 +60,9 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs seeds from `recipe.seed` on; the first failure ends the search.
-pub(crate) fn search(recipe: &Recipe, extent: Extent, threads: usize) -> Found {
+/// Runs seeds from `recipe.seed` on; the first failure ends the search, unless it `goes_on` and tells
+/// each as it comes.
+pub(crate) fn search(recipe: &Recipe, extent: Extent, threads: usize, goes_on: bool) -> Found {
     let begun = Instant::now();
     let is_over = AtomicBool::new(false);
     let mut found = Found::default();
@@ -69,7 +70,17 @@ pub(crate) fn search(recipe: &Recipe, extent: Extent, threads: usize) -> Found {
         let workers: Vec<_> = (0..threads as u64)
             .map(|thread| {
                 let (recipe, is_over) = (recipe.clone(), &is_over);
-                scope.spawn(move || stripe(&recipe, thread, threads as u64, extent, begun, is_over))
+                scope.spawn(move || {
+                    stripe(
+                        &recipe,
+                        thread,
+                        threads as u64,
+                        extent,
+                        begun,
+                        is_over,
+                        goes_on,
+                    )
+                })
             })
             .collect();
         for worker in workers {
@@ -88,6 +99,7 @@ fn stripe(
     extent: Extent,
     begun: Instant,
     is_over: &AtomicBool,
+    goes_on: bool,
 ) -> Found {
     let mut found = Found::default();
     let mut number = thread;
@@ -104,9 +116,12 @@ fn stripe(
         found.runs += 1;
         match run::run(&this, false).result {
             Ok(summary) => found.add(&summary),
-            Err(_) => {
+            Err(failure) => {
                 found.failures.push(this.seed);
-                is_over.store(true, Ordering::Relaxed);
+                if goes_on {
+                    println!("seed {}: {}", this.seed, failure.what);
+                }
+                is_over.store(!goes_on, Ordering::Relaxed);
             }
         }
         number += threads;

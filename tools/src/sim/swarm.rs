@@ -132,7 +132,7 @@ impl Parameters {
             cast,
             is_beyond,
             duration_ns,
-            patience_ns: if is_beyond { 20 } else { 120 } * SECOND,
+            patience_ns: if is_beyond { 20 } else { 40 } * SECOND,
             contents: Contents::new(seed, topics, settings.payload_limit),
             group: draw_group(&mut random, cast),
             write_method: random.pick(WriteMethod::ALL),

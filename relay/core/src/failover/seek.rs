@@ -40,13 +40,12 @@ impl Failover {
             return;
         }
         let record = registers.membership;
-        let is_candidate = record.members.contains(&self.settings.identity)
-            && !self.settings.is_observer
-            && !self.settings.is_manual;
+        let is_candidate =
+            self.is_in(&record) && !self.settings.is_observer && !self.settings.is_manual;
         // Where an operator decides, only the primary itself goes on, after its own restart.
         let goes_on = self.settings.is_manual
             && record.primary == self.settings.identity.node
-            && record.members.contains(&self.settings.identity);
+            && self.is_in(&record);
         if !is_candidate && !goes_on {
             return;
         }
@@ -148,7 +147,7 @@ impl Failover {
         if set.len() >= self.settings.min_copies.into() {
             set
         } else {
-            record.members
+            record.members.with(me)
         }
     }
 
@@ -180,7 +179,7 @@ impl Failover {
             .members
             .as_slice()
             .iter()
-            .filter(|member| **member != settings.identity);
+            .filter(|member| member.node != settings.identity.node);
         let (mut better, mut missing) = (0, 0);
         for member in others {
             match self.view_of(member).filter(|view| view.is_connected) {

@@ -222,9 +222,14 @@ impl Node {
         group.failover.on_progress(peer, epoch, progress);
         let is_present = epoch == group.failover.epoch() && epoch.get() > 0;
         match &mut self.role {
-            Role::Primary(primary) if is_present => {
+            Role::Primary(primary) => {
                 let mirror = &mut group.mirrors[peer as usize];
-                mirror.on_progress(progress, &primary.sequence, now.mono_ns);
+                if is_present {
+                    mirror.on_progress(progress, &primary.sequence, now.mono_ns);
+                } else if mirror.is_streaming() {
+                    // It left the epoch after it had told its log: it has to be asked again.
+                    mirror.reset();
+                }
             }
             // Only once this log is known to go on as the primary's does: before, what is released there says nothing of what
             // lies at these positions here.

@@ -6,8 +6,9 @@ mod cluster;
 
 use cluster::{Cluster, MS, Machine};
 use relay_core::group::{Loss, WordRefused};
-use relay_wire::code::RecordKind;
+use relay_wire::code::{Policy, RecordKind};
 use relay_wire::id::{NodeId, Position};
+use relay_wire::membership::{Member, Members};
 use relay_wire::peer::Standing;
 
 #[test]
@@ -61,6 +62,32 @@ fn with_two_copies_wanted_a_lone_node_holds_release() {
     cluster.start(0);
     cluster.publish(10);
     cluster.verify();
+}
+
+/// Goal: a group whose policy counts on memory starts from a record that names no process, and a process that comes back is another
+/// copy, which catches up first.
+#[test]
+fn a_mirrored_pair_starts_and_takes_a_restarted_member_in_again() {
+    for min_copies in [1, 2] {
+        let mut cluster = Cluster::with_policy(2, min_copies, Policy::Mirrored);
+        let registers = cluster.registers.as_mut().unwrap();
+        let disks = registers.membership.members;
+        let first = disks.as_slice().iter().map(|m| Member { process: 0, ..*m });
+        registers.membership.members = Members::of(&first.collect::<Vec<_>>());
+        cluster.start(0);
+        cluster.start(1);
+        cluster.publish(20);
+        cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+        let before = cluster.registers.unwrap().membership.members;
+        cluster.kill(1, 0);
+        cluster.start(1);
+        cluster.until("the new process is in sync", |cluster| {
+            let members = cluster.registers.unwrap().membership.members;
+            members.len() == 2 && members != before
+        });
+        cluster.publish(20);
+        cluster.verify();
+    }
 }
 
 #[test]
@@ -127,6 +154,36 @@ fn a_tail_of_its_own_is_not_taken_for_released() {
         cluster.verify();
         assert_eq!(cluster.machines[0].set_aside.len(), 1);
     }
+}
+
+/// Goal: what a new primary released is not taken for a release of the old tail. Method: the returning node hears the primary's
+/// progress after it joined, and before it hears where the logs part.
+#[test]
+fn a_tail_nobody_released_is_set_aside_whatever_was_released_since() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.machines[1].holds_writes = true;
+    cluster.publisher.wanted += 1;
+    cluster.step();
+    cluster.step();
+    cluster.kill(0, 4);
+    cluster.machines[1].holds_writes = false;
+    cluster.publish(10);
+    cluster.start(0);
+    let is_connected = |cluster: &Cluster, at: usize| {
+        let node = cluster.machines[at].node.as_ref().unwrap();
+        node.peers().all(|peer| peer.is_connected)
+    };
+    cluster.until("both are connected", |cluster| {
+        is_connected(cluster, 0) && is_connected(cluster, 1)
+    });
+    cluster.cut.insert((0, 1));
+    cluster.pass(50, |_| false);
+    assert_eq!(cluster.standing(0), Standing::Following);
+    cluster.cut.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(10);
+    cluster.verify();
 }
 
 #[test]

@@ -261,9 +261,9 @@ impl Run<'_> {
                 self.node()
                     .on_log_read(peer, purpose, position, &bytes, now);
             }
-            NodeEffect::Lead(tables, epoch) => {
+            NodeEffect::Lead(tables, _) => {
                 self.machine.floor = tables.position;
-                self.outputs.push(Output::Leads(epoch));
+                self.outputs.push(Output::Leads);
             }
             NodeEffect::Restart(reason, carry) => self.machine.restart = Some((reason, carry)),
             NodeEffect::Halt(reason) => {
@@ -331,9 +331,9 @@ impl Run<'_> {
     fn on_reply(&mut self, reply: ToIngress) {
         let own = self.conn();
         match reply {
-            ToIngress::Serve { epoch, .. } => {
+            ToIngress::Serve { .. } => {
                 self.machine.is_serving = true;
-                self.outputs.push(Output::Serves(epoch));
+                self.outputs.push(Output::Serves);
                 self.log_on();
             }
             ToIngress::Withdraw => {
