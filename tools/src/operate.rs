@@ -134,7 +134,7 @@ fn tell(text: &str) -> Result<(), Failure> {
 }
 
 /// Asks the node of a stream's directory.
-pub(crate) fn ask(directory: &Path, request: &str) -> Result<(), Failure> {
+fn ask(directory: &Path, request: &str) -> Result<(), Failure> {
     let path = directory.join("admin.sock");
     let asked = || -> std::io::Result<String> {
         let mut socket = UnixStream::connect(&path)?;

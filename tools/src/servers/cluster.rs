@@ -13,12 +13,11 @@ use super::gates::Gates;
 use super::node::{
     GroupPart, Node, NodePart, NodeSettings, STREAM, SUBSCRIBER_NAME, publisher_name,
 };
-use super::{Policy, free_address, secret};
+use super::{free_address, secret};
 use crate::connect::Connection;
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
 use crate::inspect::journals::{Judgement, judge};
-use crate::operate::ask;
 use crate::output::hex;
 
 /// Bound on a group's finding itself together, catch-up included.
@@ -181,19 +180,7 @@ impl Cluster {
         for place in 0..self.nodes.len() {
             self.start_node(place)?;
         }
-        if self.nodes[0].policy() == Policy::Mirrored {
-            self.say_who_leads(interrupt)?;
-        }
         self.await_in_sync(interrupt)
-    }
-
-    /// Of a mirrored group whose processes are all new nobody leads unless an operator says so: what the processes before them
-    /// had in memory would be lost. There were none before these.
-    fn say_who_leads(&self, interrupt: &Interrupt) -> Result<(), Failure> {
-        let directory = self.nodes[0].stream_directory();
-        self.eventually("node 1 takes an operator's word", interrupt, || {
-            ask(&directory, "promote accept-loss 1").is_ok()
-        })
     }
 
     /// Starts one node and waits until it accepts clients.

@@ -102,11 +102,6 @@ impl Node {
         Ok(())
     }
 
-    /// What a message waits for.
-    pub(super) fn policy(&self) -> Policy {
-        self.settings.policy
-    }
-
     /// Where it listens.
     pub(super) fn address(&self) -> &str {
         &self.part.address
