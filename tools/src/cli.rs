@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Attach(DetachOptions),
     /// Make a node lead: where an operator decides, or after a disaster
     Promote(PromoteOptions),
-    /// Show it all: publish, kill the relay, resume, compare, verify
+    /// Show it all: publish, kill one primary after the other, go on, compare, verify
     Demo(DemoOptions),
 }
 
@@ -89,7 +89,7 @@ mod tests {
             seen += 1;
         }
         let bench = command.find_subcommand_mut("bench").expect("it exists");
-        for name in ["latency", "throughput", "floor"] {
+        for name in ["latency", "throughput", "floor", "failover"] {
             let sub = bench.find_subcommand_mut(name).expect("it exists");
             assert!(
                 sub.render_long_help().to_string().contains("Example"),
@@ -97,6 +97,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 13);
+        assert_eq!(seen, 14);
     }
 }

@@ -16,12 +16,14 @@ use serde::Serialize;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, escape, hex, json_line, line, thousands};
 
+pub(crate) mod journals;
 pub(crate) mod verify;
 
 const EXAMPLES: &str = "\
 Examples:
   relay inspect /var/lib/relay/orders
   relay inspect /var/lib/relay/orders --verify
+  relay inspect node1/orders --verify --against node2/orders
   relay inspect /var/lib/relay/orders --records --from-seq 1000 --limit 10
   relay inspect /var/lib/relay/orders --blocks --from-position 1048576 --json";
 
@@ -47,6 +49,9 @@ pub(crate) struct InspectOptions {
     /// Read everything and check every checksum and rule
     #[arg(long, group = "what")]
     verify: bool,
+    /// Verify this journal too, which is another node's, and compare the two over what both hold
+    #[arg(long, value_name = "DIR", requires = "verify")]
+    against: Vec<PathBuf>,
     /// Start at this position, which must be a block's
     #[arg(long, value_name = "POSITION", conflicts_with_all = ["from_seq", "records"])]
     from_position: Option<u64>,
@@ -63,6 +68,11 @@ pub(crate) struct InspectOptions {
 
 /// Runs the command.
 pub(crate) fn run(options: &InspectOptions) -> Result<(), Failure> {
+    if !options.against.is_empty() {
+        let mut directories = vec![options.path.clone()];
+        directories.extend(options.against.iter().cloned());
+        return journals::run(&directories, options.json);
+    }
     let journal = open(&options.path)?;
     if options.verify {
         return verify::run(&options.path, &journal, options.json);

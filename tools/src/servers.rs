@@ -3,7 +3,7 @@
 //! ```text
 //! cluster.rs   one node, or a group with its witness: prepare, start, await in sync, fail, stop
 //!   node.rs      a node: configuration and addresses      gates.rs     proxies that cut a node off
-//!   daemon.rs    a process: start, signal, stop            journals.rs  verified, and compared with each other
+//!   daemon.rs    a process: start, signal, stop
 //! ```
 //!
 //! The program is run as an operator would run it; nothing of it is linked in. Whatever is dropped is killed, so that no
@@ -18,7 +18,6 @@ use crate::exit::Failure;
 pub(crate) mod cluster;
 mod daemon;
 mod gates;
-pub(crate) mod journals;
 mod node;
 
 pub(crate) use cluster::{Cluster, ClusterSettings};

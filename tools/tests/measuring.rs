@@ -109,6 +109,86 @@ fn throughput_is_counted_at_the_subscriber_and_the_journal_compared() {
     assert_eq!(report["sent"], report["received"]);
 }
 
+/// The short form of what is measured with groups: what starts, finds itself together, and holds the same log afterwards.
+#[test]
+fn groups_are_measured_and_their_journals_compared() {
+    for (nodes, policy) in [("2", "durable"), ("2", "mirrored"), ("3", "durable")] {
+        let report = bench(&[
+            "latency",
+            "--nodes",
+            nodes,
+            "--policy",
+            policy,
+            "--rate",
+            "500",
+            "--seconds",
+            "1",
+            "--warmup",
+            "0.2",
+            "--idle",
+            "park",
+            "--unpinned",
+            "--prepared",
+            "64MiB",
+            "--verify",
+        ]);
+        assert_keys(&report, &LATENCY_KEYS);
+        assert_eq!(report["received"], 500, "{report}");
+        assert_eq!(
+            (&report["lost"], &report["verified"]),
+            (&0.into(), &true.into())
+        );
+        assert!(report["identical_bytes"].as_u64() > Some(0), "{report}");
+        assert_eq!(report["settings"]["policy"], policy);
+    }
+    let report = bench(&[
+        "throughput",
+        "--nodes",
+        "2",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--rate",
+        "5000",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "64MiB",
+        "--verify",
+    ]);
+    assert_eq!(report["verified"], true, "{report}");
+    assert_eq!(report["sent"], report["received"]);
+}
+
+/// Every way of losing a primary, twice each, so that either node was struck; what the times are the machine decides.
+#[test]
+fn lost_primaries_cost_time_and_no_message() {
+    for how in ["kill", "freeze", "cut"] {
+        let report = bench(&["failover", "--runs", "2", "--how", how, "--rate", "500"]);
+        assert_keys(
+            &report,
+            &[
+                "runs",
+                "outage_ms_p50",
+                "outage_ms_p99",
+                "outage_ms_max",
+                "lost",
+                "duplicated",
+            ],
+        );
+        assert_eq!((&report["how"], &report["runs"]), (&how.into(), &2.into()));
+        assert_eq!(
+            (&report["lost"], &report["duplicated"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(report["sent"], report["received"]);
+        assert_eq!(report["verified"], true, "{report}");
+        assert!(report["outage_ms_p50"].as_f64() > Some(0.0), "{report}");
+    }
+}
+
 #[test]
 fn the_floor_has_the_same_keys() {
     let floor = [
@@ -150,6 +230,8 @@ fn combinations_that_make_no_sense_are_refused() {
             "one node's",
         ),
         (&["latency", "--server-cpus", "0,1"], "take 1 CPUs"),
+        (&["failover", "--nodes", "1"], "nobody to take over"),
+        (&["failover", "--rate", "1"], "10 to 100,000"),
     ] {
         let mut command = Command::new(relay());
         let (status, said) = refusal(command.arg("bench").args(arguments));
@@ -161,22 +243,29 @@ fn combinations_that_make_no_sense_are_refused() {
 #[test]
 fn the_demonstration_holds_its_promise() {
     relayd();
-    let output = Command::new(relay())
-        .args(["demo", "--json", "--messages", "3000"])
-        .output();
-    let report = last_object(&text_of(output.expect("relay runs")));
-    let text = report.to_string();
-    for key in ["published", "acknowledged", "received"] {
-        assert_eq!(report[key], 3000, "{key} in {text}");
+    for nodes in ["1", "2"] {
+        let output = Command::new(relay())
+            .args(["demo", "--json", "--messages", "3000", "--nodes", nodes])
+            .output();
+        let report = last_object(&text_of(output.expect("relay runs")));
+        let text = report.to_string();
+        for key in ["published", "acknowledged", "received"] {
+            assert_eq!(report[key], 3000, "{key} in {text}");
+        }
+        for key in ["lost", "duplicated", "altered"] {
+            assert_eq!(report[key], 0, "{key} in {text}");
+        }
+        assert_eq!(report["verified"], true);
+        assert!(
+            report["outage_ms"].as_f64().is_some_and(|ms| ms > 0.0),
+            "{text}"
+        );
+        let outages = report["outages_ms"].as_array().map(Vec::len);
+        assert_eq!(
+            outages.map(|kills| kills.to_string()).as_deref(),
+            Some(nodes)
+        );
     }
-    for key in ["lost", "duplicated", "altered"] {
-        assert_eq!(report[key], 0, "{key} in {text}");
-    }
-    assert_eq!(report["verified"], true);
-    assert!(
-        report["outage_ms"].as_f64().is_some_and(|ms| ms > 0.0),
-        "{text}"
-    );
 }
 
 /// The canary: a comparison that finds a loss must make the demonstration fail.
@@ -193,7 +282,15 @@ fn the_demonstration_fails_when_the_script_finds_a_loss() {
     fs::write(&script, text).expect("written");
     let mut command = Command::new(relay());
     command
-        .args(["demo", "--json", "--messages", "500", "--compare"])
+        .args([
+            "demo",
+            "--json",
+            "--nodes",
+            "1",
+            "--messages",
+            "500",
+            "--compare",
+        ])
         .arg(&script);
     let (status, said) = refusal(&mut command);
     assert_eq!(status, 3, "{said}");

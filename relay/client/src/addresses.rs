@@ -98,13 +98,9 @@ mod tests {
         assert_eq!(addresses.present().port(), 1);
         assert_eq!(addresses.advance(MS, 9), Duration::ZERO);
         assert_eq!(addresses.present().port(), 2);
-        for (round, (trouble_ms, whole_ms)) in (0..).zip([
-            (1, 10),
-            (80, 10),
-            (400, 50),
-            (8_000, 1_000),
-            (99_000, 1_000),
-        ]) {
+        for (round, (trouble_ms, whole_ms)) in
+            (0..).zip([(1, 5), (40, 5), (400, 50), (8_000, 1_000), (99_000, 1_000)])
+        {
             let pause = addresses.advance(trouble_ms * MS, round * 7_777_777);
             assert_eq!(addresses.present().port(), 1);
             assert!(pause >= whole_ms * MS / 2, "{pause:?}");

@@ -21,9 +21,9 @@ use serde::Serialize;
 use super::flow::{Counts, Flow};
 use super::{MachineReport, check_journals, check_load, check_policy, journals_text, scratch};
 use crate::exit::{Failure, Interrupt};
+use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{new_histogram, record, write_hgrm};
-use crate::servers::journals::Judgement;
 use crate::servers::{
     Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
     word,

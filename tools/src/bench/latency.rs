@@ -23,9 +23,9 @@ use super::{
 };
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
+use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record, write_hgrm};
-use crate::servers::journals::Judgement;
 use crate::servers::{Idle, Size};
 
 /// Acknowledgements are looked for whenever messages came, and every so many turns besides.

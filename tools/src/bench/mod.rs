@@ -19,8 +19,8 @@ use tempfile::TempDir;
 
 use crate::connect::{ConnectOptions, Connection};
 use crate::exit::{Failure, Interrupt};
+use crate::inspect::journals::Judgement;
 use crate::output::thousands;
-use crate::servers::journals::Judgement;
 use crate::servers::{
     Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
     word,

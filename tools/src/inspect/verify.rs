@@ -44,7 +44,22 @@ pub(super) fn run(path: &Path, journal: &JournalDir, is_json: bool) -> Result<()
     if is_json {
         json_line(&found)?;
     } else {
-        line(&format!(
+        line(&found.text())?;
+    }
+    match found.damage {
+        None => Ok(()),
+        Some(damage) => Err(Failure::Damaged(format!(
+            "{}: {damage}; keep the directory as it is and look for another copy",
+            path.display()
+        ))),
+    }
+}
+
+impl Verification {
+    /// One line for people.
+    pub(super) fn text(&self) -> String {
+        let found = self;
+        format!(
             "{}: {} messages, {} records, {} blocks, {} bytes up to position {}{}{}",
             if found.verified {
                 "verified"
@@ -65,14 +80,7 @@ pub(super) fn run(path: &Path, journal: &JournalDir, is_json: bool) -> Result<()
                 0 => String::new(),
                 count => format!("; {count} checkpoints can't be used (a start takes longer)"),
             }
-        ))?;
-    }
-    match found.damage {
-        None => Ok(()),
-        Some(damage) => Err(Failure::Damaged(format!(
-            "{}: {damage}; keep the directory as it is and look for another copy",
-            path.display()
-        ))),
+        )
     }
 }
 

@@ -10,7 +10,6 @@ use relay_client::Credential;
 
 use super::daemon::Daemon;
 use super::gates::Gates;
-use super::journals::{Judgement, judge};
 use super::node::{
     GroupPart, Node, NodePart, NodeSettings, STREAM, SUBSCRIBER_NAME, publisher_name,
 };
@@ -18,6 +17,7 @@ use super::{free_address, secret};
 use crate::connect::Connection;
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
+use crate::inspect::journals::{Judgement, judge};
 use crate::output::hex;
 
 /// Bound on a group's finding itself together, catch-up included.

@@ -1,7 +1,7 @@
-//! The journals of a cluster that has stopped: each verified, and all compared with each other.
+//! Several journals of one stream, whose nodes don't run: each verified, and all compared with each other.
 //!
-//! Two nodes hold the same bytes at the same positions, as far as both reach. What lies behind a filler's first unit is not part of the
-//! log: nobody ever writes it.
+//! Two nodes hold the same bytes at the same positions, as far as that was released; beyond it a copy that was cut off may hold
+//! what nobody ever acknowledged. What lies behind a filler's first unit is not part of the log: nobody writes it.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,18 @@ use relay_journal::reader::{JournalDir, ReaderError};
 use relay_journal::scan::LogSource;
 use serde::{Deserialize, Serialize};
 
+use super::verify::{Verification, verify};
+use super::{failed, open};
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::verify::{Verification, verify};
-use crate::inspect::{failed, open};
-use crate::output::progress;
+use crate::output::{json_line, line, progress, thousands};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Judgement {
     /// Each journal by itself, in the order of the nodes.
     pub(crate) journals: Vec<Verification>,
-    /// Bytes of log that all of them hold alike, up to the shortest one's end; 0 for one journal.
+    /// Bytes of log that all of them hold alike: what was released, or as much of it as the shortest one has; 0 for one
+    /// journal.
     pub(crate) identical_bytes: u64,
     /// Where they part, and whether one is shorter than what was released.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,10 +42,32 @@ impl Judgement {
     }
 }
 
-/// Verifies the journals in these directories and compares them; each must reach `released` at least.
+/// Runs the command.
+pub(super) fn run(directories: &[PathBuf], is_json: bool) -> Result<(), Failure> {
+    let judgement = judge(directories, 0, &Interrupt::install()?)?;
+    if is_json {
+        json_line(&judgement)?;
+    } else {
+        for (directory, journal) in directories.iter().zip(&judgement.journals) {
+            line(&format!("{}: {}", directory.display(), journal.text()))?;
+        }
+        if judgement.difference.is_none() {
+            let bytes = thousands(judgement.identical_bytes);
+            line(&format!("identical over {bytes} bytes of log"))?;
+        }
+    }
+    match judgement.fault() {
+        None => Ok(()),
+        Some(fault) => Err(Failure::Damaged(format!(
+            "{fault}; keep all of them as they are"
+        ))),
+    }
+}
+
+/// Verifies the journals in these directories and compares them over what was released. Each must reach `least` at least.
 pub(crate) fn judge(
     directories: &[PathBuf],
-    released: u64,
+    least: u64,
     interrupt: &Interrupt,
 ) -> Result<Judgement, Failure> {
     let journals: Vec<_> = directories
@@ -57,22 +80,25 @@ pub(crate) fn judge(
         .collect::<Result<_, _>>()?;
     let shortest = verified.iter().map(|journal| journal.tail).min();
     let shortest = shortest.unwrap_or_default();
+    let released = verified.iter().map(|journal| journal.released).max();
+    let released = released.unwrap_or_default().max(least);
     let mut judgement = Judgement {
         journals: verified,
         identical_bytes: 0,
         difference: None,
     };
-    if shortest < released {
+    if shortest < least {
         judgement.difference = Some(format!(
-            "up to position {released} was released, and one journal ends at {shortest}"
+            "up to position {least} was released, and one journal ends at {shortest}"
         ));
         return Ok(judgement);
     }
     let [first, others @ ..] = &journals[..] else {
         return Ok(judgement);
     };
+    let end = shortest.min(released);
     for (journal, directory) in others.iter().zip(&directories[1..]) {
-        let found = compare(first, journal, Position(shortest), interrupt);
+        let found = compare(first, journal, Position(end), interrupt);
         if let Some(position) = found.map_err(|error| failed(directory, error))? {
             let (one, other) = (directories[0].display(), directory.display());
             judgement.difference = Some(format!(
@@ -83,7 +109,7 @@ pub(crate) fn judge(
     }
     interrupt.check()?;
     if !others.is_empty() {
-        judgement.identical_bytes = shortest;
+        judgement.identical_bytes = end;
     }
     Ok(judgement)
 }
@@ -96,6 +122,9 @@ fn compare(
     interrupt: &Interrupt,
 ) -> Result<Option<Position>, ReaderError> {
     let alignment = one.superblock().block_alignment;
+    if one.superblock().geometry() != other.superblock().geometry() {
+        return Ok(Some(Position(0)));
+    }
     let start = one.start().max(other.start());
     let mut blocks = one.blocks(start)?;
     let (mut from_one, mut from_other) = (one.source()?, other.source()?);
