@@ -101,10 +101,7 @@ fn recorded() -> (Scene, Recorder) {
     let mut group = Group::formed(&GroupShape::default());
     let target = group.mirror_ports[0];
     let recorder = Recorder::before(target);
-    let (direct, through) = (
-        format!(":{target}\" }}"),
-        format!(":{}\" }}", recorder.port),
-    );
+    let (direct, through) = (format!(":{target}\""), format!(":{}\"", recorder.port));
     let section = &mut group.nodes[1].shape.group;
     assert!(section.contains(&direct), "{section}");
     *section = section.replace(&direct, &through);
