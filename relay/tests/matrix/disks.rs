@@ -59,7 +59,12 @@ fn a_disk_stalls() {
     if !has(&DISKS) {
         return;
     }
-    let mut scene = Scene::on_faulty_disks(&GroupShape::default(), &LoadShape::default());
+    // With the times a node has by default: they are what this is about.
+    let shape = GroupShape {
+        more: String::new(),
+        ..GroupShape::default()
+    };
+    let mut scene = Scene::on_faulty_disks(&shape, &LoadShape::default());
     for (stall_ms, is_primary) in [(500, true), (500, false), (10_000, true), (10_000, false)] {
         let leader = scene.group.await_in_sync();
         let victim = if is_primary { leader } else { 1 - leader };

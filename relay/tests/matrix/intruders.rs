@@ -155,16 +155,13 @@ fn strangers_read_and_change_nothing() {
     }
     for (place, before) in before.into_iter().enumerate() {
         let log = scene.group.nodes[place].log();
-        for part in [
-            "could not prove the group's secret",
-            "is not a peer of this one",
-        ] {
-            assert!(
-                log.contains(part),
-                "node {}: {part:?} is not said in\n{log}",
-                place + 1
-            );
-        }
+        // Of many refusals in a row the log names the first and counts the others.
+        let part = "a mirror connection was refused";
+        assert!(
+            log.contains(part),
+            "node {}: {part:?} is not said in\n{log}",
+            place + 1
+        );
         assert_eq!(takeovers(&scene, place), before, "{log}");
     }
     scene.await_recovery();
