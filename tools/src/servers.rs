@@ -3,13 +3,12 @@
 //! ```text
 //! cluster.rs   one node, or a group with its witness: prepare, start, await in sync, fail, stop
 //!   node.rs      a node: configuration and addresses      gates.rs     proxies that cut a node off
-//!   daemon.rs    a process: start, signal, stop
+//!   daemon.rs    a process: start, signal, stop           port.rs      an address kept for one that will listen there
 //! ```
 //!
 //! The program is run as an operator would run it; nothing of it is linked in. Whatever is dropped is killed, so that no
 //! command leaves a process behind.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,6 +18,7 @@ pub(crate) mod cluster;
 mod daemon;
 mod gates;
 mod node;
+mod port;
 
 pub(crate) use cluster::{Cluster, ClusterSettings};
 pub(crate) use daemon::terminate;
@@ -132,13 +132,6 @@ fn secret() -> Result<Vec<u8>, Failure> {
     getrandom::fill(&mut secret)
         .map_err(|error| Failure::Failed(format!("drawing random bytes: {error}")))?;
     Ok(secret)
-}
-
-/// An address on loopback that nobody listens on: it has to be known before the one that will listen there is started.
-fn free_address() -> Result<SocketAddr, Failure> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| Failure::Failed(format!("finding a free port: {error}")))
 }
 
 #[cfg(test)]

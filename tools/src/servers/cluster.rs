@@ -13,7 +13,8 @@ use super::gates::Gates;
 use super::node::{
     GroupPart, Node, NodePart, NodeSettings, STREAM, SUBSCRIBER_NAME, publisher_name,
 };
-use super::{free_address, secret};
+use super::port::KeptPort;
+use super::secret;
 use crate::connect::Connection;
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
@@ -86,15 +87,9 @@ impl Cluster {
     fn parts(&self, settings: &ClusterSettings) -> Result<Vec<NodePart>, Failure> {
         (0..settings.nodes)
             .map(|place| {
-                // A gate has to know the address beforehand; otherwise relayd finds one.
-                let address = if settings.nodes > 1 {
-                    free_address()?.to_string()
-                } else {
-                    "127.0.0.1:0".into()
-                };
                 Ok(NodePart {
                     number: place as u64 + 1,
-                    address,
+                    port: KeptPort::any()?,
                     cpus: settings.cpus.get(place).cloned().unwrap_or_default(),
                     group: None,
                     secret: self.secret.clone(),
@@ -113,10 +108,11 @@ impl Cluster {
     ) -> Result<(), Failure> {
         let secret = secret()?;
         let witness = self.start_witness(relayd, directory, &secret)?;
-        let mirrors: Vec<_> = (0..settings.nodes)
-            .map(|_| free_address())
+        let ports: Vec<_> = (0..settings.nodes)
+            .map(|_| KeptPort::any())
             .collect::<Result<_, _>>()?;
-        for (place, part) in parts.iter_mut().enumerate() {
+        let mirrors: Vec<_> = ports.iter().map(KeptPort::address).collect();
+        for ((place, part), mirror_port) in parts.iter_mut().enumerate().zip(ports) {
             let mut gated = |ends: [Option<usize>; 2], upstream: SocketAddr| {
                 if settings.is_separable {
                     self.gates.add(ends, upstream)
@@ -124,8 +120,7 @@ impl Cluster {
                     Ok(upstream)
                 }
             };
-            let own: SocketAddr = part.address.parse().expect("it was an address");
-            self.addresses[place] = Some(gated([None, Some(place)], own)?);
+            self.addresses[place] = Some(gated([None, Some(place)], part.port.address())?);
             let mut peers = Vec::new();
             for (other, &mirror) in mirrors.iter().enumerate() {
                 if other != place {
@@ -134,7 +129,7 @@ impl Cluster {
                 }
             }
             part.group = Some(GroupPart {
-                mirror_listen: mirrors[place].to_string(),
+                mirror_port,
                 peers,
                 witness: gated([Some(place), None], witness)?.to_string(),
                 secret: secret.clone(),
@@ -227,7 +222,7 @@ impl Cluster {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let gated = self.addresses.iter().zip(&self.nodes);
         gated
-            .map(|(gate, node)| gate.map_or_else(|| node.address().to_owned(), |a| a.to_string()))
+            .map(|(gate, node)| gate.unwrap_or_else(|| node.address()).to_string())
             .collect()
     }
 

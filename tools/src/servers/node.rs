@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::daemon::Daemon;
+use super::port::KeptPort;
 use super::{Idle, Mode, Policy, Size, WriteMethod, word};
 use crate::exit::Failure;
 use crate::output::{hex, spinner};
@@ -27,9 +29,9 @@ pub(crate) struct NodeSettings {
 }
 
 /// A node's part in its group, as the configuration writes it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct GroupPart {
-    pub(super) mirror_listen: String,
+    pub(super) mirror_port: KeptPort,
     /// Number and address of each other node.
     pub(super) peers: Vec<(u64, String)>,
     pub(super) witness: String,
@@ -37,12 +39,12 @@ pub(super) struct GroupPart {
 }
 
 /// A node that is not the same for all.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct NodePart {
     /// Its number, from 1.
     pub(super) number: u64,
-    /// Where it listens; port 0 until it has been started once.
-    pub(super) address: String,
+    /// Where it listens for clients.
+    pub(super) port: KeptPort,
     /// Empty for no pinning.
     pub(super) cpus: Vec<usize>,
     pub(super) group: Option<GroupPart>,
@@ -91,20 +93,15 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts it and waits until it accepts clients. After the first time it listens where it did before.
+    /// Starts it and waits until it accepts clients.
     pub(super) fn start(&mut self) -> Result<(), Failure> {
         let ready = format!("ready stream={STREAM} listen=");
-        let address = self.daemon.start("run", &ready)?;
-        if self.part.address != address {
-            self.part.address = address;
-            self.write_config()?;
-        }
-        Ok(())
+        self.daemon.start("run", &ready).map(|_| ())
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> &str {
-        &self.part.address
+    pub(super) fn address(&self) -> SocketAddr {
+        self.part.port.address()
     }
 
     /// The stream's directory: journal and counters.
@@ -124,7 +121,7 @@ impl Node {
             "node = {}\n\n[[stream]]\nid = {STREAM}\nname = \"main\"\nlisten = \"{}\"\n\
              directory = {directory}\npolicy = \"{}\"\n\n[stream.threads]\nmode = \"{}\"\nidle = \"{}\"\n",
             part.number,
-            part.address,
+            part.port.address(),
             word(&settings.policy),
             word(&settings.mode),
             word(&settings.idle)
@@ -169,7 +166,7 @@ impl GroupPart {
         format!(
             "\n[stream.group]\nmirror_listen = \"{}\"\nsecret = \"{}\"\npeers = [{}]\n\n\
              [stream.group.arbiter]\nkind = \"witness\"\naddress = \"{}\"\n",
-            self.mirror_listen,
+            self.mirror_port.address(),
             hex(&self.secret),
             peers.join(", "),
             self.witness
@@ -194,7 +191,7 @@ mod tests {
             },
             part: NodePart {
                 number: 2,
-                address: "127.0.0.1:0".into(),
+                port: KeptPort::any().expect("a port"),
                 cpus: vec![0, 2, 3],
                 group,
                 secret: vec![1, 2],
@@ -220,7 +217,7 @@ mod tests {
     #[test]
     fn a_group_has_its_peers_and_its_witness() {
         let group = GroupPart {
-            mirror_listen: "127.0.0.1:2".into(),
+            mirror_port: KeptPort::any().expect("a port"),
             peers: vec![(1, "127.0.0.1:1".into()), (3, "127.0.0.1:3".into())],
             witness: "127.0.0.1:9".into(),
             secret: vec![255],
