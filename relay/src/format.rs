@@ -13,6 +13,7 @@ use crate::config::StreamConfig;
 use crate::init_group::incarnation_text;
 use crate::ring::{Op, Ring};
 use crate::startup::StartError;
+use crate::pace::STEP_MAX;
 use crate::storage::{self, Preparing, Segments, Storage};
 
 /// How long each way of writing is tried.
@@ -64,7 +65,7 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result
     let segments = storage.open_segments()?;
     for number in 0..count {
         let mut preparing = Preparing::start(directory, &segments)?;
-        while !preparing.step(directory, &segments)? {}
+        while !preparing.step(directory, &segments, STEP_MAX)? {}
         say(Told::Progress(format!(
             "{}: prepared {} of {count} segments",
             directory.display(),

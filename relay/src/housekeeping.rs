@@ -1,9 +1,9 @@
 //! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints.
 //!
-//! It runs at low priority and in small steps. Space is topped up at a limited rate and long before it is needed; where the
-//! disk is full it tries again every second, so that flow goes on by itself once there is room. Checkpoints are the
-//! fold of the released log, read back from disk: nothing is copied on the hot path, and one that is late costs a
-//! restart time, not data.
+//! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
+//! needed; where the disk is full it tries again every second, so that flow goes on by itself once there is room.
+//! Checkpoints are the fold of the released log, read back from disk a little behind the flow: nothing is copied on the
+//! hot path, and one that is late costs a restart time, not data.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,15 +18,10 @@ use relay_wire::id::Position;
 use crate::arena::Pages;
 use crate::counters::{Counter, CounterFile};
 use crate::link::PositionCell;
+use crate::pace::{self, STEP_MAX, STEP_PAUSE};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
-use crate::storage::{
-    Preparing, Segments, StorageError, ZERO_STEP, available_bytes, sync_directory,
-};
+use crate::storage::{Preparing, Segments, StorageError, available_bytes, sync_directory};
 
-/// Bytes of log folded in one step.
-const FOLD_STEP: usize = 4 << 20;
-/// Pause between two steps that had work.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// Pause when there was nothing to do.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a failed preparation is tried again.
@@ -81,7 +76,7 @@ impl Housekeeping {
             preparing: None,
             retry_at: None,
             next_step_at: Instant::now(),
-            pages: Pages::new(FOLD_STEP)?,
+            pages: Pages::new(STEP_MAX)?,
             checkpoint_at: parts.tables.position,
             checkpoint_time: Instant::now(),
             fold_failed: false,
@@ -109,7 +104,7 @@ impl Housekeeping {
         while !self.parts.stop.load(Ordering::Acquire) {
             let was_busy = self.prepare() | self.fold();
             self.watch_space();
-            std::thread::sleep(if was_busy { BUSY_PAUSE } else { IDLE_PAUSE });
+            std::thread::sleep(if was_busy { STEP_PAUSE } else { IDLE_PAUSE });
         }
     }
 
@@ -119,13 +114,15 @@ impl Housekeeping {
         if now < self.next_step_at || self.retry_at.is_some_and(|at| now < at) {
             return false;
         }
-        if self.preparing.is_none() {
-            let ahead = self.parts.segments.end().since(self.parts.released.read());
-            if ahead >= self.parts.prepared_ahead {
-                return false;
-            }
+        let written = self.preparing.as_ref().map_or(0, Preparing::written);
+        let wanted = self.parts.prepared_ahead;
+        let ahead = self.parts.segments.end().since(self.parts.released.read());
+        if self.preparing.is_none() && ahead >= wanted {
+            return false;
         }
-        match self.prepare_step() {
+        let missing = wanted.saturating_sub(ahead + written);
+        let (step, pause) = pace::preparing(missing, wanted, self.parts.prepare_rate);
+        match self.prepare_step(step) {
             Ok(()) => self.retry_at = None,
             Err(error) => {
                 self.preparing = None;
@@ -140,18 +137,17 @@ impl Housekeeping {
                 self.retry_at = Some(now + RETRY_PAUSE);
             }
         }
-        let pace = ZERO_STEP as f64 / self.parts.prepare_rate as f64;
-        self.next_step_at = now + Duration::from_secs_f64(pace);
+        self.next_step_at = now + pause;
         true
     }
 
-    fn prepare_step(&mut self) -> Result<(), StorageError> {
+    fn prepare_step(&mut self, length: usize) -> Result<(), StorageError> {
         let (directory, segments) = (&self.parts.directory, &self.parts.segments);
         let mut preparing = match self.preparing.take() {
             Some(preparing) => preparing,
             None => Preparing::start(directory, segments)?,
         };
-        if !preparing.step(directory, segments)? {
+        if !preparing.step(directory, segments, length)? {
             self.preparing = Some(preparing);
         }
         Ok(())
@@ -205,32 +201,36 @@ impl Housekeeping {
         if self.fold_failed {
             return false;
         }
-        let at = self.parts.tables.position;
-        let behind = self.parts.released.read().since(self.checkpoint_at);
+        let released = self.parts.released.read();
+        let behind = released.since(self.checkpoint_at);
         let is_due = behind >= self.parts.checkpoint_every
             || (behind > 0 && self.checkpoint_time.elapsed() >= CHECKPOINT_INTERVAL);
-        if !is_due {
-            return false;
-        }
-        let target = self.parts.released.read();
-        if at < target
-            && let Err(what) = self.fold_step(target)
+        let backlog = released.since(self.parts.tables.position);
+        // What is left of the log when a checkpoint is due is folded too, however little.
+        let last = (is_due && backlog > 0).then_some(backlog.min(pace::STEP_MIN as u64) as usize);
+        let step = pace::folding(backlog).or(last);
+        if let Some(step) = step
+            && let Err(what) = self.fold_step(released, step)
         {
             self.fold_failed = true;
             let position = self.parts.tables.position;
             tracing::error!(%position, what, "the journal can't be read back; no checkpoints");
+            return false;
         }
-        if self.parts.tables.position >= target
-            || self.parts.tables.position.since(self.checkpoint_at) >= self.parts.checkpoint_every
+        let folded = self.parts.tables.position;
+        if is_due
+            && (folded >= released
+                || folded.since(self.checkpoint_at) >= self.parts.checkpoint_every)
         {
             self.write_checkpoint();
         }
-        true
+        is_due || step.is_some()
     }
 
-    fn fold_step(&mut self, target: Position) -> Result<(), String> {
+    /// Reads and folds about `length` bytes of what lies before `target`, and at least one block.
+    fn fold_step(&mut self, target: Position, length: usize) -> Result<(), String> {
         let start = self.parts.tables.position;
-        let wanted = (target.since(start) as usize).min(FOLD_STEP);
+        let wanted = (target.since(start) as usize).min(length);
         let length = self
             .parts
             .segments
@@ -246,9 +246,12 @@ impl Housekeeping {
             let rest = &bytes[offset..];
             let header = block::decode_header(rest).map_err(|error| error.to_string())?;
             if rest.len() < header.body_end() {
-                // It goes on beyond what was read; the next step starts with it.
+                // It goes on beyond what was read. The next step starts with it, or reads all of it now.
+                let span = header.body_end().next_multiple_of(4096);
                 return if offset > 0 {
                     Ok(())
+                } else if length < span && span <= STEP_MAX {
+                    self.fold_step(target, span)
                 } else {
                     Err("a block ends too early".to_owned())
                 };

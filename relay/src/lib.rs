@@ -23,6 +23,7 @@ mod idle;
 mod init_group;
 mod keeper;
 mod link;
+mod pace;
 mod parking_flag;
 mod pipeline;
 mod repair;

@@ -19,11 +19,10 @@ use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockE
 use relay_wire::id::{Epoch, Position};
 
 use crate::arena::Pages;
+use crate::pace::STEP_MAX;
 
 /// Most segments of a stream.
 const SEGMENTS_MAX: usize = 1 << 16;
-/// Bytes zeroed in one write.
-pub(crate) const ZERO_STEP: usize = 4 << 20;
 
 /// What went wrong with the disk, where, and what to do.
 #[derive(Debug)]
@@ -612,7 +611,7 @@ impl Preparing {
                 return Err(at("reserving a segment", &path)(error));
             }
         }
-        let zeroes = Pages::new(ZERO_STEP).map_err(at("getting memory for", &path))?;
+        let zeroes = Pages::new(STEP_MAX).map_err(at("getting memory for", &path))?;
         Ok(Self {
             file,
             path,
@@ -621,14 +620,21 @@ impl Preparing {
         })
     }
 
-    /// Writes the next zeroes; true when the segment is finished and part of `segments`.
+    /// Bytes of the segment that are zeroed already.
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes the next `length` zeroes, [`STEP_MAX`] at most and a multiple of 4 KiB; true when the segment is finished and
+    /// part of `segments`.
     pub(crate) fn step(
         &mut self,
         directory: &Path,
         segments: &Segments,
+        length: usize,
     ) -> Result<bool, StorageError> {
         let size = segments.geometry.segment_size();
-        let left = (size - self.written).min(ZERO_STEP as u64) as usize;
+        let left = (size - self.written).min(length as u64) as usize;
         if left > 0 {
             // SAFETY: nobody ever writes to these pages.
             let zeroes = unsafe { self.zeroes.slice(0, left) };

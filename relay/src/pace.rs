@@ -1,0 +1,94 @@
+//! How fast housekeeping works: in steps small enough that a durable write beside them hardly waits, and no faster than
+//! the flow needs.
+//!
+//! A write or read of 4 MiB keeps an ordinary NVMe or virtio disk busy for milliseconds, and every message released
+//! meanwhile waits for it. So what is done in the background is spread: little at a time while little is wanted, more as
+//! it falls behind. The rate settles where it equals the flow.
+
+use std::time::Duration;
+
+/// Least bytes of one write or read: below it a disk's cost is that of the operation, not of the bytes.
+pub(crate) const STEP_MIN: usize = 128 << 10;
+/// Most bytes of one.
+pub(crate) const STEP_MAX: usize = 4 << 20;
+/// Steps follow each other no faster.
+pub(crate) const STEP_PAUSE: Duration = Duration::from_millis(2);
+/// A backlog of log to fold is worked off in about so many steps, if nothing is added to it.
+const FOLD_STEPS: u64 = 64;
+/// The full rate of preparing is reached when so much of what is wanted is missing: one part in this many.
+const FULL_RATE_AT: u64 = 4;
+
+/// Bytes of the next write of zeroes, and the pause from its start to the next one's, where `missing` of `wanted` bytes
+/// are to be prepared at no more than `rate_max` bytes a second.
+pub(crate) fn preparing(missing: u64, wanted: u64, rate_max: u64) -> (usize, Duration) {
+    let share = (FULL_RATE_AT * missing) as f64 / wanted.max(1) as f64;
+    // Never slower than one step a second: what was begun is finished.
+    let rate = (rate_max as f64 * share.min(1.0)).max(STEP_MIN as f64);
+    let step = (rate * STEP_PAUSE.as_secs_f64()) as usize;
+    let step = step.clamp(STEP_MIN, STEP_MAX).next_multiple_of(4096);
+    (step, Duration::from_secs_f64(step as f64 / rate))
+}
+
+/// Bytes of log to read and fold next where `backlog` bytes are released and not folded; `None` to wait for more.
+pub(crate) fn folding(backlog: u64) -> Option<usize> {
+    let step = backlog / FOLD_STEPS;
+    let step = step.clamp(STEP_MIN as u64, STEP_MAX as u64) / 4096 * 4096;
+    (backlog >= step).then_some(step as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: u64 = 1 << 30;
+    const RATE: u64 = 256 << 20;
+
+    fn rate_of((step, pause): (usize, Duration)) -> f64 {
+        step as f64 / pause.as_secs_f64()
+    }
+
+    #[test]
+    fn preparing_speeds_up_with_what_is_missing() {
+        let rates: Vec<f64> = [1 << 20, 16 << 20, 64 << 20, WANTED / 4, WANTED]
+            .map(|missing| rate_of(preparing(missing, WANTED, RATE)))
+            .to_vec();
+        assert!(rates.is_sorted(), "{rates:?}");
+        assert!((rates[3] - RATE as f64).abs() < 1.0, "{rates:?}");
+        assert!(rates[4] <= RATE as f64 + 1.0, "{rates:?}");
+    }
+
+    #[test]
+    fn preparing_settles_at_the_rate_of_the_flow() {
+        // A lone message of 4 KiB, 10,000 times a second.
+        let flow = 40e6;
+        let mut missing = 0.0;
+        let mut seconds = 0.0;
+        while seconds < 60.0 {
+            let (step, pause) = preparing(missing as u64, WANTED, RATE);
+            assert!(step <= 256 << 10, "steps stay small: {step}");
+            missing = f64::max(0.0, missing + flow * pause.as_secs_f64() - step as f64);
+            seconds += pause.as_secs_f64();
+        }
+        assert!(missing < WANTED as f64 / 16.0, "{missing}");
+    }
+
+    #[test]
+    fn steps_of_preparing_stay_within_their_bounds() {
+        for rate_max in [1 << 20, RATE, 64 << 30] {
+            for missing in [0, 1, STEP_MIN as u64, WANTED, u64::MAX / FULL_RATE_AT] {
+                let (step, pause) = preparing(missing, WANTED, rate_max);
+                assert!((STEP_MIN..=STEP_MAX).contains(&step));
+                assert!(pause <= Duration::from_secs(1));
+            }
+        }
+    }
+
+    #[test]
+    fn folding_waits_for_enough_and_catches_up_with_more() {
+        assert_eq!(folding(0), None);
+        assert_eq!(folding(STEP_MIN as u64 - 1), None);
+        assert_eq!(folding(STEP_MIN as u64), Some(STEP_MIN));
+        assert_eq!(folding(64 << 20), Some(1 << 20));
+        assert_eq!(folding(u64::MAX), Some(STEP_MAX));
+    }
+}
