@@ -11,9 +11,9 @@ use crate::arena::Pages;
 use crate::clock::Clock;
 use crate::config::StreamConfig;
 use crate::init_group::incarnation_text;
+use crate::pace::STEP_MAX;
 use crate::ring::{Op, Ring};
 use crate::startup::StartError;
-use crate::pace::STEP_MAX;
 use crate::storage::{self, Preparing, Segments, Storage};
 
 /// How long each way of writing is tried.

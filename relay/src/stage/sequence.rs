@@ -354,6 +354,11 @@ impl SequenceAgent {
                     position,
                     length,
                 } => {
+                    if let Some(group) = &mut self.group
+                        && self.node.sequence().is_some()
+                    {
+                        group.on_sealed(position.plus(length.into()), now);
+                    }
                     self.to_disk.push_back(ToDisk::Write {
                         number,
                         position,
@@ -420,6 +425,9 @@ impl SequenceAgent {
 
     fn on_released(&mut self, point: ReleasePoint, now: Now) {
         self.released.publish(point.position);
+        if let Some(group) = &mut self.group {
+            group.on_released(point.position, now);
+        }
         self.pending_release = Some(Release {
             point,
             released_ns: now.mono_ns,

@@ -132,3 +132,54 @@ fn a_frozen_primary_releases_nothing_late() {
     }
     scene.finish();
 }
+
+/// Goal: where a copy in memory is enough, the death of any one node loses nothing all the same, though its memory goes with it.
+/// Method: primary and standby are killed by turns.
+#[test]
+fn memory_that_counts_as_a_copy_goes_with_its_process() {
+    let mut shape = GroupShape::default();
+    shape.shape.policy = Some("mirrored");
+    let mut scene = Scene::on_loopback(&shape, &LoadShape::default());
+    for round in 0..rounds(4) {
+        let leader = scene.group.await_in_sync();
+        scene.await_flow(100);
+        let victim = (leader + round as usize) % 2;
+        scene.group.nodes[victim].kill();
+        scene.await_flow(50);
+        scene.group.nodes[victim].start();
+        scene.await_recovery();
+    }
+    scene.finish();
+}
+
+/// Goal: a standby that acknowledges nothing, though its host takes every byte, is left behind where one copy is enough; where two
+/// are asked for nothing is released, and all of it goes on when it acknowledges again. Method: it is frozen.
+#[test]
+fn a_standby_acknowledges_nothing() {
+    for min_copies in [1, 2] {
+        let shape = GroupShape {
+            min_copies,
+            ..GroupShape::default()
+        };
+        let scene = Scene::on_loopback(&shape, &LoadShape::default());
+        let leader = scene.group.await_in_sync();
+        let standby = scene.group.nodes[1 - leader].pid();
+        freeze(standby);
+        if min_copies == 1 {
+            scene.group.eventually("it is left behind", || {
+                scene.group.counter(leader, "group.members") == 1
+            });
+            scene.await_flow(100);
+        } else {
+            let released = scene.group.counter(leader, "position.released");
+            scene.group.eventually("the primary writes on", || {
+                scene.group.counter(leader, "position.durable") > released + 50 * 4096
+            });
+            let now_released = scene.group.counter(leader, "position.released");
+            assert_eq!(now_released, released, "{}", scene.group.logs());
+        }
+        appliance::signal(standby, libc::SIGCONT);
+        scene.await_recovery();
+        scene.finish();
+    }
+}

@@ -1,6 +1,7 @@
 //! What the sequence agent of a group's node has besides: the ways to the keeper of the vote, to the arbiter and to the fan-out
 //! of a new reign, and the counters that say how the group stands.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use relay_core::arbiter::ArbiterRequest;
@@ -16,11 +17,13 @@ use relay_wire::peer::Standing;
 
 use crate::admin::{AdminLink, Answer, Word};
 use crate::arbiter::ArbiterHandle;
-use crate::counters::{Counter, CounterFile};
+use crate::counters::{Counter, CounterFile, Hop};
 use crate::keeper::KeeperLink;
 use crate::link::{Answered, PositionCell};
 use crate::stage::ToEgress;
 
+/// Most blocks whose way to their release is timed at once; of more than these some are left out.
+const TIMED_MAX: usize = 4096;
 /// How the group stands is exported so often.
 const EXPORT_NS: u64 = 5_000_000;
 
@@ -45,6 +48,8 @@ pub(crate) struct GroupEnds {
     exported_ns: u64,
     /// What housekeeping was told to be released.
     released_told: Position,
+    /// Ends of blocks that this node sealed as the primary and that are not released, and when they were sealed.
+    unreleased: VecDeque<(Position, u64)>,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,7 @@ struct GroupExported {
     appended: Counter,
     durable: Counter,
     released: Counter,
+    sequenced_to_released: Hop,
     peers: Vec<PeerExported>,
 }
 
@@ -105,11 +111,31 @@ impl GroupEnds {
                 appended: file.counter("position.appended"),
                 durable: file.counter("position.durable"),
                 released: file.counter("position.released"),
+                sequenced_to_released: file.hop("sequenced_to_released"),
                 peers: parts.peers.iter().map(|node| peer(node, file)).collect(),
             },
             parts,
             exported_ns: 0,
             released_told: tail,
+            unreleased: VecDeque::with_capacity(TIMED_MAX),
+        }
+    }
+
+    /// The primary sealed a block that ends at `end`.
+    pub(super) fn on_sealed(&mut self, end: Position, now: Now) {
+        if self.unreleased.len() < TIMED_MAX {
+            self.unreleased.push_back((end, now.mono_ns));
+        }
+    }
+
+    /// The primary has released the log up to `position`: every copy that was waited for is there.
+    pub(super) fn on_released(&mut self, position: Position, now: Now) {
+        while let Some(&(end, sealed_ns)) = self.unreleased.front()
+            && end <= position
+        {
+            self.unreleased.pop_front();
+            let took = now.mono_ns.saturating_sub(sealed_ns);
+            self.exported.sequenced_to_released.record(took, 1);
         }
     }
 
@@ -156,6 +182,7 @@ impl GroupEnds {
 
     /// Subscribers are to look for another node.
     pub(super) fn withdraw(&mut self) {
+        self.unreleased.clear();
         self.say(ToEgress::Withdraw);
     }
 
