@@ -18,6 +18,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::scan::{Front, Link, SourceError, Window};
 use crate::segment;
+use crate::set_aside;
 use crate::source::{DirSource, SegmentFile, list_segments};
 use crate::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
 use crate::tables::Tables;
@@ -207,6 +208,23 @@ impl JournalDir {
         }
         positions.sort_unstable_by(|a, b| b.cmp(a));
         Ok(positions)
+    }
+
+    /// Names of the set-aside files, by epoch and position.
+    ///
+    /// # Errors
+    /// [`ReaderError::Io`].
+    pub fn set_aside(&self) -> Result<Vec<String>, ReaderError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(at_path(&self.path))? {
+            let name = entry.map_err(at_path(&self.path))?.file_name();
+            let name = name
+                .to_str()
+                .filter(|name| set_aside::parse_name(name).is_some());
+            names.extend(name.map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The tables of one checkpoint.

@@ -17,6 +17,7 @@ use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, escape, hex, json_line, line, thousands};
 
 pub(crate) mod journals;
+mod set_aside;
 pub(crate) mod verify;
 
 const EXAMPLES: &str = "\
@@ -25,7 +26,8 @@ Examples:
   relay inspect /var/lib/relay/orders --verify
   relay inspect node1/orders --verify --against node2/orders
   relay inspect /var/lib/relay/orders --records --from-seq 1000 --limit 10
-  relay inspect /var/lib/relay/orders --blocks --from-position 1048576 --json";
+  relay inspect /var/lib/relay/orders --blocks --from-position 1048576 --json
+  relay inspect /var/lib/relay/orders/set-aside-0000000000000007-0000000000412000 --records";
 
 /// Bytes of a payload that a record's line shows.
 const PAYLOAD_SHOWN: usize = 64;
@@ -34,7 +36,7 @@ const PAYLOAD_SHOWN: usize = 64;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectOptions {
-    /// The stream's directory, which holds `superblock` and `segments`
+    /// The stream's directory, which holds `superblock` and `segments`; or a set-aside file in it
     #[arg(value_name = "DIR")]
     path: PathBuf,
     /// List the segments
@@ -72,6 +74,9 @@ pub(crate) fn run(options: &InspectOptions) -> Result<(), Failure> {
         let mut directories = vec![options.path.clone()];
         directories.extend(options.against.iter().cloned());
         return journals::run(&directories, options.json);
+    }
+    if set_aside::is_one(&options.path) {
+        return set_aside::run(options);
     }
     let journal = open(&options.path)?;
     if options.verify {
@@ -126,6 +131,8 @@ struct Summary<'a> {
     segments: usize,
     missing_segments: u64,
     checkpoints: usize,
+    /// Names of files that hold tails the group went on without.
+    set_aside: Vec<String>,
     start: u64,
     tail: u64,
     released: u64,
@@ -220,6 +227,9 @@ impl InspectOptions {
                 .checkpoints()
                 .map_err(|error| failed(&self.path, error))?
                 .len(),
+            set_aside: journal
+                .set_aside()
+                .map_err(|error| failed(&self.path, error))?,
             start: journal.start().get(),
             tail: extent.tail.get(),
             released: extent.released.get(),
@@ -507,6 +517,11 @@ fn print_fields(value: &impl Serialize) -> Result<(), Failure> {
                 _ => number.to_string(),
             },
             serde_json::Value::Null => "-".to_owned(),
+            serde_json::Value::Array(values) if values.is_empty() => "-".to_owned(),
+            serde_json::Value::Array(values) => {
+                let names = values.iter().filter_map(serde_json::Value::as_str);
+                names.collect::<Vec<_>>().join(" ")
+            }
             other => other.to_string(),
         };
         line(&format!("{:<18} {text}", name.replace('_', " ")))?;

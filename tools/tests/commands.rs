@@ -321,7 +321,8 @@ fn a_journal_is_looked_at_and_damage_is_named_by_position() {
 fn journals_are_compared_over_the_log() {
     let mut one = Relayd::start();
     let large = "x".repeat(60_000);
-    let lines: String = (0..75)
+    // Two segments and more: one may happen to end with a block, two hardly do.
+    let lines: String = (0..160)
         .map(|number| format!("{number} {large}\n"))
         .collect();
     one.publish("a.b", &lines);
@@ -351,11 +352,13 @@ fn journals_are_compared_over_the_log() {
     let blocks = blocks.lines().map(last_object);
     let filler = blocks.into_iter().find(|block| block["kind"] == "filler");
     let position = filler.expect("a segment was filled")["position"].as_u64();
+    let position = position.expect("a number");
+    let segment = format!("segments/{:016x}", position / (4 << 20));
     let mut file = OpenOptions::new()
         .write(true)
-        .open(copy.join("segments/0000000000000000"))
+        .open(copy.join(segment))
         .expect("it is there");
-    let behind = position.expect("a number") + 4096;
+    let behind = position % (4 << 20) + 4096;
     file.seek(SeekFrom::Start(behind)).expect("within");
     file.write_all(b"nobody reads this").expect("written");
     assert_eq!(compared(&copied), same);
@@ -369,6 +372,56 @@ fn journals_are_compared_over_the_log() {
     let (status, said) = refusal(&mut one.command("inspect", &arguments));
     assert_eq!(status, 3, "{said}");
     assert!(said.contains("position 0"), "{said}");
+}
+
+/// Goal: a tail that was set aside can be read. Method: the blocks of a journal from a position on, one of them torn, under the
+/// name that relayd gives such a file.
+#[test]
+fn a_set_aside_tail_is_looked_at() {
+    let mut relayd = Relayd::start();
+    for part in 0..5 {
+        relayd.publish("a.b", &format!("message {part}\n"));
+    }
+    relayd.stop();
+    let stream = relayd.stream();
+    let stream = stream.to_str().expect("text");
+    let blocks = relayd.run_ok("inspect", &[stream, "--blocks", "--json"]);
+    let with_messages: Vec<_> = blocks
+        .lines()
+        .map(last_object)
+        .filter(|block| block["messages"] == 1)
+        .map(|block| block["position"].as_u64().expect("a number") as usize)
+        .collect();
+    let [_, second, third, fourth, _] = with_messages[..] else {
+        panic!("a block for each message: {with_messages:?}");
+    };
+    let segment = Path::new(stream).join("segments/0000000000000000");
+    let mut bytes = std::fs::read(segment).expect("it is there");
+    bytes[third + 200] ^= 1;
+    let name = format!("set-aside-{:016x}-{second:016x}", 9);
+    let path = Path::new(stream).join(&name);
+    std::fs::write(&path, &bytes[second..fourth + 4096]).expect("written");
+    let path = path.to_str().expect("text");
+
+    let summary = last_object(&relayd.run_ok("inspect", &[path, "--json"]));
+    let found = ["joined_epoch", "start", "messages", "first_seq", "last_seq"];
+    let found = found.map(|field| summary[field].as_u64().expect("a number"));
+    assert_eq!(found, [9, second as u64, 2, 2, 4], "{summary}");
+    let broken = 4096_u64;
+    assert_eq!(summary["broken_bytes"].as_u64(), Some(broken), "{summary}");
+    let records = relayd.run_ok("inspect", &[path, "--records"]);
+    assert!(
+        records.contains("message 1") && records.contains("message 3"),
+        "{records}"
+    );
+    assert!(
+        records.contains(&format!("{broken} bytes that are no intact block")),
+        "{records}"
+    );
+    let listed = last_object(&relayd.run_ok("inspect", &[stream, "--json"]));
+    assert_eq!(listed["set_aside"][0], *name);
+    let (status, said) = refusal(&mut relayd.command("inspect", &[path, "--verify"]));
+    assert_eq!(status, 2, "{said}");
 }
 
 #[test]
