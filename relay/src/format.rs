@@ -11,9 +11,9 @@ use crate::arena::Pages;
 use crate::clock::Clock;
 use crate::config::StreamConfig;
 use crate::init_group::incarnation_text;
+use crate::pace::STEP_MAX;
 use crate::ring::{Op, Ring};
 use crate::startup::StartError;
-use crate::pace::STEP_MAX;
 use crate::storage::{self, Preparing, Segments, Storage};
 
 /// How long each way of writing is tried.
@@ -60,6 +60,7 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result
         committed_nonce: 0,
         unknown_tail: None,
         ring_length: config.settings.ring_size,
+        learning_from: None,
     };
     let mut storage = Storage::create(directory, &first)?;
     let segments = storage.open_segments()?;

@@ -31,7 +31,7 @@ use crate::arbiter::{ArbiterReply, ArbiterRequest};
 use crate::command::{LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::failover::{Facts, Failover, Order};
-use crate::group::{Carry, GroupSettings, HaltReason, RestartReason, Vote};
+use crate::group::{Carry, GroupSettings, HaltReason, Loss, Obstacle, RestartReason, Vote};
 use crate::links::{LinkEffect, LinkFault, Links};
 use crate::log::{LogView, LogWindow};
 use crate::mirror::Mirror;
@@ -66,8 +66,9 @@ pub enum NodeEffect {
     Link(LinkEffect),
     /// Ask the arbiter and report with [`Node::on_arbiter`].
     Ask(ArbiterRequest),
-    /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`].
-    StoreVote(Vote),
+    /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`]. A record that comes with it is put
+    /// into this node's own register first: where an operator is the arbiter, that is where it is read again.
+    StoreVote(Vote, Option<Membership>),
     /// Send every subscriber to another node.
     Withdraw,
     /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
@@ -121,6 +122,12 @@ pub enum Note {
     Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
+    /// No primary is heard, the one that led last is this node, and an operator decides who leads.
+    AwaitsOperator(NodeId),
+    /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
+    EndsBelowFloor(Position, Position),
+    /// A promotion was not carried out: the record read since shows what could be lost.
+    PromotionRefused(Loss),
 }
 
 /// How a node stands, for status and counters.
@@ -144,6 +151,8 @@ pub struct NodeStatus {
     pub arbiter_heard_ns: Option<u64>,
     /// A swap is not settled.
     pub is_changing: bool,
+    /// Why it does not lead although no primary is heard.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// A peer, for status and counters.
@@ -522,7 +531,10 @@ impl Node {
     fn carry_out(&mut self, group: &mut Group, order: Order, now: Now) {
         match order {
             Order::Ask(request) => self.effects.push_back(NodeEffect::Ask(request)),
-            Order::Store(vote) => self.effects.push_back(NodeEffect::StoreVote(vote)),
+            Order::Store(vote, record) => {
+                self.effects.push_back(NodeEffect::StoreVote(vote, record));
+            }
+            Order::Say(note) => self.effects.push_back(NodeEffect::Note(note)),
             Order::Tell => group.is_telling = true,
             Order::Join(membership) => self.join(group, &membership),
             Order::Lead(membership) => {
@@ -661,6 +673,7 @@ impl Node {
                 vote: Vote::default(),
                 arbiter_heard_ns: None,
                 is_changing: false,
+                obstacle: None,
             };
         };
         let (appended, durable, released) = self.positions(group);
@@ -674,6 +687,7 @@ impl Node {
             vote: *group.failover.vote(),
             arbiter_heard_ns: group.failover.arbiter_heard_ns(),
             is_changing: group.failover.is_changing(),
+            obstacle: group.failover.obstacle(),
         }
     }
 

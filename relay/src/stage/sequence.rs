@@ -387,7 +387,7 @@ impl SequenceAgent {
                     self.egress.wake();
                 }
                 NodeEffect::Ask(request) => self.group().ask(request),
-                NodeEffect::StoreVote(vote) => self.group().store(vote),
+                NodeEffect::StoreVote(vote, record) => self.group().store(vote, record),
                 NodeEffect::Note(note) => self.group().note(note),
                 NodeEffect::Restart(reason, carry) => {
                     let log_end = self.written_end;

@@ -191,15 +191,16 @@ impl Life {
         let hot = links.parkings[1].clone();
         let name = format!("keeper-{}", settings.stream);
         let unsaid = ground.counters.counter("group.notes_unsaid");
-        let (keeper, thread) = keeper::start(storage, name, hot.clone(), unsaid)?;
+        let arbiter_answered = Answered::new(hot.clone());
+        let answer = arbiter_answered.clone();
+        let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
+        let own = arbiter.own_register();
+        let (keeper, thread) = keeper::start(storage, own, name, hot.clone(), unsaid)?;
         let admin = ground
             .admin
             .as_ref()
             .expect("a node of a group is spoken to");
-        let admin = admin.link(hot.clone());
-        let arbiter_answered = Answered::new(hot);
-        let answer = arbiter_answered.clone();
-        let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
+        let admin = admin.link(hot);
         let (to_egress_in, to_egress) = rtrb::RingBuffer::new(16);
         let listener = ground
             .mirror_listener
@@ -342,6 +343,7 @@ fn group_node(
             committed: superblock.committed,
             nonce: superblock.committed_nonce,
             unknown_tail: superblock.unknown_tail,
+            learning_from: superblock.learning_from,
         },
         carry,
         write_method: write_method(&ground.config, storage),

@@ -64,9 +64,7 @@ mod tests {
 
     #[test]
     fn nobody_else_is_given_it() {
-        let kept: Vec<_> = (0..64)
-            .map(|_| KeptPort::any().expect("a port"))
-            .collect();
+        let kept: Vec<_> = (0..64).map(|_| KeptPort::any().expect("a port")).collect();
         let mut addresses: Vec<_> = kept.iter().map(KeptPort::address).collect();
         addresses.sort_unstable();
         addresses.dedup();

@@ -134,6 +134,7 @@ impl Node {
         if let Role::Primary(primary) = &mut self.role {
             primary.opening = Some(*membership);
             primary.opened = Position(u64::MAX);
+            primary.unclean = group.failover.take_unclean().or(primary.unclean);
         }
         for mirror in &mut group.mirrors {
             mirror.reset();

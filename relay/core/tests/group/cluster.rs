@@ -54,10 +54,13 @@ pub struct Machine {
     floor: Position,
     writes: VecDeque<(u64, Position, Vec<u8>)>,
     reads: VecDeque<(u32, ReadPurpose, Position, u32)>,
-    votes: VecDeque<Vote>,
+    votes: VecDeque<(Vote, Option<Membership>)>,
     asks: VecDeque<ArbiterRequest>,
     restart: Option<(RestartReason, Carry)>,
     replies: Vec<ToIngress>,
+    /// Its own register, where an operator is the arbiter.
+    pub register: Option<Registers>,
+    pub notes: Vec<Note>,
     pub halted: Option<HaltReason>,
     pub set_aside: Vec<(Position, Vec<u8>)>,
     pub is_frozen: bool,
@@ -80,10 +83,14 @@ pub struct Cluster {
     pub machines: Vec<Machine>,
     wires: Vec<Wire>,
     pub registers: Option<Registers>,
+    /// An operator is the arbiter: each machine has a register of its own.
+    pub is_manual: bool,
     pub now: Now,
     /// Pairs whose bytes don't arrive, from the first to the second.
     pub cut: BTreeSet<(usize, usize)>,
     pub no_arbiter: BTreeSet<usize>,
+    /// The arbiter does not answer these machines.
+    pub mute_arbiter: BTreeSet<usize>,
     /// Swaps of these machines are carried out but answered as unknown.
     pub unknown_swaps: BTreeSet<usize>,
     /// Swaps of these machines are kept back, to land when told.
@@ -142,6 +149,7 @@ fn group(
     settings: &Settings,
     nodes: u64,
     min_copies: u8,
+    is_manual: bool,
     member: Member,
     process: u64,
 ) -> GroupSettings {
@@ -160,7 +168,7 @@ fn group(
         secret: SECRET.to_vec(),
         policy: settings.policy,
         min_copies,
-        is_manual: false,
+        is_manual,
         heartbeat_ns: 10 * MS,
         suspect_ns: 200 * MS,
         suspect_closed_ns: 40 * MS,
@@ -219,12 +227,14 @@ impl Cluster {
                 floor: None,
                 floor_revision: Revision(0),
             }),
+            is_manual: false,
             now: Now {
                 utc_ns: 1_000_000_000_000,
                 mono_ns: 1_000 * MS,
             },
             cut: BTreeSet::new(),
             no_arbiter: BTreeSet::new(),
+            mute_arbiter: BTreeSet::new(),
             unknown_swaps: BTreeSet::new(),
             late_swaps: BTreeSet::new(),
             swaps_kept: VecDeque::new(),
@@ -238,13 +248,27 @@ impl Cluster {
     /// A group that runs, with everything in sync.
     pub fn running(nodes: u64, min_copies: u8) -> Self {
         let mut cluster = Self::new(nodes, min_copies);
-        for at in 0..cluster.machines.len() {
-            cluster.start(at);
-        }
-        cluster.until("somebody serves and all are in sync", |cluster| {
-            cluster.serving().is_some() && cluster.in_sync() == nodes as usize
-        });
+        cluster.run();
         cluster
+    }
+
+    /// A group that runs without an arbiter. Its record was made on the first machine; the others are told by it.
+    pub fn running_by_hand(nodes: u64) -> Self {
+        let mut cluster = Self::new(nodes, 1);
+        cluster.is_manual = true;
+        cluster.machines[0].register = cluster.registers.take();
+        cluster.run();
+        cluster
+    }
+
+    fn run(&mut self) {
+        let nodes = self.machines.len();
+        for at in 0..nodes {
+            self.start(at);
+        }
+        self.until("somebody serves and all are in sync", |cluster| {
+            cluster.serving().is_some() && cluster.in_sync() == nodes
+        });
     }
 
     pub fn start(&mut self, at: usize) {
@@ -253,6 +277,7 @@ impl Cluster {
 
     pub fn start_with(&mut self, at: usize, carry: Option<Carry>) -> Result<(), RecoveryError> {
         let (nodes, min_copies, now) = (self.machines.len() as u64, self.min_copies, self.now);
+        let is_manual = self.is_manual;
         let settings = Settings {
             node: NodeId(at as u64 + 1),
             ..self.settings.clone()
@@ -270,7 +295,8 @@ impl Cluster {
             machine.process += 1;
         }
         let member = machine.member(settings.policy);
-        let group = group(&settings, nodes, min_copies, member, machine.process);
+        let process = machine.process;
+        let group = group(&settings, nodes, min_copies, is_manual, member, process);
         let superblock = &machine.disk.superblock;
         let start = Start {
             vote: Vote {
@@ -278,6 +304,7 @@ impl Cluster {
                 committed: superblock.committed,
                 nonce: superblock.committed_nonce,
                 unknown_tail: superblock.unknown_tail,
+                learning_from: superblock.learning_from,
             },
             carry,
             write_method: WriteMethod::Dsync,
@@ -300,6 +327,17 @@ impl Cluster {
             machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
         }
         self.forget(at);
+    }
+
+    /// How many writes this machine's disk has not completed.
+    pub fn writes_under_way(&self, at: usize) -> usize {
+        self.machines[at].writes.len()
+    }
+
+    /// The process dies, and of its writes under way all but the first are on disk.
+    pub fn kill_torn(&mut self, at: usize) {
+        self.machines[at].writes.pop_front();
+        self.kill(at, usize::MAX);
     }
 
     fn forget(&mut self, at: usize) {
@@ -331,9 +369,21 @@ impl Cluster {
         self.machines.iter().position(is_on)
     }
 
+    /// The newest record there is.
+    pub fn record(&self) -> Option<Membership> {
+        let registers = self.machines.iter().map(|machine| &machine.register);
+        let registers = registers.chain([&self.registers]).flatten();
+        let records = registers.map(|registers| registers.membership);
+        records.max_by_key(|record| record.epoch)
+    }
+
     pub fn in_sync(&self) -> usize {
-        self.registers
-            .map_or(0, |registers| registers.membership.members.len())
+        self.record().map_or(0, |record| record.members.len())
+    }
+
+    /// Whether this machine ever told its log that.
+    pub fn has_noted(&self, at: usize, note: Note) -> bool {
+        self.machines[at].notes.contains(&note)
     }
 
     pub fn standing(&self, at: usize) -> Standing {
@@ -464,13 +514,14 @@ impl Cluster {
             let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
             node.on_log_read(peer, purpose, position, &bytes, now);
         }
-        for vote in machine.votes.drain(..) {
-            let superblock = &mut machine.disk.superblock;
-            superblock.promised = vote.promised;
-            superblock.committed = vote.committed;
-            superblock.committed_nonce = vote.nonce;
-            superblock.unknown_tail = vote.unknown_tail;
-            node.on_vote_stored();
+        for (vote, record) in std::mem::take(&mut machine.votes) {
+            machine.store(&vote, record);
+            if let Some(node) = &mut machine.node {
+                node.on_vote_stored();
+            }
+        }
+        if self.mute_arbiter.contains(&at) {
+            return;
         }
         while let Some(request) = self.machines[at].asks.pop_front() {
             let is_swap = matches!(request.ask, Ask::Swap { .. });
@@ -483,7 +534,11 @@ impl Cluster {
                 self.reply(at, request.id, ArbiterAnswer::Unavailable);
                 continue;
             }
-            let answer = self.arbitrate(&request.ask);
+            let answer = if self.is_manual {
+                arbitrate_in(&mut self.machines[at].register, &request.ask)
+            } else {
+                self.arbitrate(&request.ask)
+            };
             let is_hidden = is_swap && self.unknown_swaps.contains(&at);
             let answer = if is_hidden {
                 ArbiterAnswer::Unknown
@@ -503,34 +558,7 @@ impl Cluster {
 
     /// The register itself.
     pub fn arbitrate(&mut self, ask: &Ask) -> ArbiterAnswer {
-        let Some(registers) = &mut self.registers else {
-            return ArbiterAnswer::Read(None);
-        };
-        match ask {
-            Ask::Read => ArbiterAnswer::Read(Some(*registers)),
-            Ask::Swap {
-                base,
-                floor_base,
-                next,
-            } => {
-                let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
-                if *base != registers.revision || !floor_fits {
-                    return ArbiterAnswer::Refused(Some(*registers));
-                }
-                assert!(next.epoch > registers.membership.epoch, "epochs rise");
-                registers.membership = *next;
-                registers.revision.0 += 1;
-                ArbiterAnswer::Done(registers.revision)
-            }
-            Ask::Floor { base, floor } => {
-                if *base != registers.revision {
-                    return ArbiterAnswer::Refused(Some(*registers));
-                }
-                registers.floor = Some(*floor);
-                registers.floor_revision.0 += 1;
-                ArbiterAnswer::Done(registers.floor_revision)
-            }
-        }
+        arbitrate_in(&mut self.registers, ask)
     }
 
     fn turn(&mut self, at: usize) {
@@ -570,7 +598,7 @@ impl Cluster {
                 NodeEffect::Released(point) => self.on_released(at, point.position),
                 NodeEffect::Link(effect) => self.on_link(at, effect),
                 NodeEffect::Ask(request) => machine.asks.push_back(request),
-                NodeEffect::StoreVote(vote) => machine.votes.push_back(vote),
+                NodeEffect::StoreVote(vote, record) => machine.votes.push_back((vote, record)),
                 NodeEffect::ReadLog {
                     peer,
                     purpose,
@@ -584,7 +612,7 @@ impl Cluster {
                 NodeEffect::Restart(reason, carry) => machine.restart = Some((reason, carry)),
                 NodeEffect::Halt(reason) => machine.halted = Some(reason),
                 NodeEffect::Note(Note::PeerRefused(fault)) => panic!("{fault}"),
-                NodeEffect::Note(_) => {}
+                NodeEffect::Note(note) => machine.notes.push(note),
             }
         }
     }
@@ -711,11 +739,8 @@ impl Cluster {
             let from = position.get() as usize;
             machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
         }
-        for vote in machine.votes.drain(..) {
-            machine.disk.superblock.promised = vote.promised;
-            machine.disk.superblock.committed = vote.committed;
-            machine.disk.superblock.committed_nonce = vote.nonce;
-            machine.disk.superblock.unknown_tail = vote.unknown_tail;
+        for (vote, record) in std::mem::take(&mut machine.votes) {
+            machine.store(&vote, record);
         }
         if let RestartReason::Cut(position) = reason {
             let behind = &mut machine.disk.bytes[position.get() as usize..];
@@ -836,7 +861,15 @@ impl Cluster {
     pub fn accept_loss(&mut self, at: usize) {
         let node = self.machines[at].node.as_ref().unwrap();
         let tail = node.status().durable.point.position.get() as usize;
-        self.ledger.truncate(tail);
+        let log = &self.machines[at].disk.bytes[..tail];
+        let mut parting = 0;
+        while let Ok(ours) = relay_journal::block::decode_header(&log[parting..])
+            && let Some(theirs) = self.ledger.get(parting..)
+            && relay_journal::block::decode_header(theirs) == Ok(ours)
+        {
+            parting += ours.span as usize;
+        }
+        self.ledger.truncate(parting);
         self.publisher.acked = 0;
         self.publisher.sent = 0;
     }
@@ -886,6 +919,38 @@ impl Publisher {
     }
 }
 
+/// A register's answer, and what becomes of it.
+fn arbitrate_in(register: &mut Option<Registers>, ask: &Ask) -> ArbiterAnswer {
+    let Some(registers) = register else {
+        return ArbiterAnswer::Read(None);
+    };
+    match ask {
+        Ask::Read => ArbiterAnswer::Read(Some(*registers)),
+        Ask::Swap {
+            base,
+            floor_base,
+            next,
+        } => {
+            let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
+            if *base != registers.revision || !floor_fits {
+                return ArbiterAnswer::Refused(Some(*registers));
+            }
+            assert!(next.epoch > registers.membership.epoch, "epochs rise");
+            registers.membership = *next;
+            registers.revision.0 += 1;
+            ArbiterAnswer::Done(registers.revision)
+        }
+        Ask::Floor { base, floor } => {
+            if *base != registers.revision {
+                return ArbiterAnswer::Refused(Some(*registers));
+            }
+            registers.floor = Some(*floor);
+            registers.floor_revision.0 += 1;
+            ArbiterAnswer::Done(registers.floor_revision)
+        }
+    }
+}
+
 /// Whether two logs hold the same blocks; what lies behind a filler's first unit is not part of a log.
 fn is_same_log(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -930,6 +995,7 @@ impl Machine {
                     committed_nonce: 0,
                     unknown_tail: None,
                     ring_length: settings.ring_size,
+                    learning_from: None,
                 },
             },
             memory: vec![0; MEMORY],
@@ -941,6 +1007,8 @@ impl Machine {
             asks: VecDeque::new(),
             restart: None,
             replies: Vec::new(),
+            register: None,
+            notes: Vec::new(),
             halted: None,
             set_aside: Vec::new(),
             is_frozen: false,
@@ -949,6 +1017,25 @@ impl Machine {
             has_stopped: false,
             reigns: Vec::new(),
         }
+    }
+
+    /// The vote is durable, and before it the record that came with it.
+    fn store(&mut self, vote: &Vote, record: Option<Membership>) {
+        if let Some(membership) = record {
+            let revision = self.register.map_or(0, |held| held.revision.0);
+            self.register = Some(Registers {
+                membership,
+                revision: Revision(revision + 1),
+                floor: None,
+                floor_revision: Revision(0),
+            });
+        }
+        let superblock = &mut self.disk.superblock;
+        superblock.promised = vote.promised;
+        superblock.committed = vote.committed;
+        superblock.committed_nonce = vote.nonce;
+        superblock.unknown_tail = vote.unknown_tail;
+        superblock.learning_from = vote.learning_from;
     }
 
     fn member(&self, policy: Policy) -> Member {

@@ -3,9 +3,11 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod cluster;
+mod manual;
 
 use cluster::{Cluster, MS, Machine};
-use relay_core::group::{Loss, WordRefused};
+use relay_core::group::{Loss, Obstacle, WordRefused};
+use relay_core::node::Note;
 use relay_wire::code::{Policy, RecordKind};
 use relay_wire::id::{NodeId, Position};
 use relay_wire::membership::{Member, Members};
@@ -400,6 +402,11 @@ fn an_old_copy_of_a_disk_is_below_the_floor() {
     cluster.machines[1].disk = old;
     cluster.start(1);
     cluster.pass(5_000, |cluster| cluster.standing(1) == Standing::Leading);
+    let status = cluster.machines[1].node.as_ref().unwrap().status();
+    assert_eq!(status.obstacle, Some(Obstacle::BelowFloor));
+    let notes = cluster.machines[1].notes.iter();
+    let told = notes.filter(|note| matches!(note, Note::EndsBelowFloor(end, floor) if end < floor));
+    assert_eq!(told.count(), 1, "it says so once");
     cluster.start(0);
     cluster.publish(10);
     cluster.verify();
@@ -472,16 +479,82 @@ fn a_learner_catches_up_from_disk_while_the_flow_goes_on() {
     assert!(status.durable.point.position >= Position(tail));
 }
 
-/// Goal: a primary that reaches nobody sends its clients away, and serves again when it reaches somebody (R13).
+/// Goal: a learner that is killed while it catches up, so that its log lacks a block in the middle, starts again without help. Found by the
+/// simulator (seed 54).
+#[test]
+fn a_learner_torn_in_the_middle_starts_again() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(5);
+    cluster.kill(1, 0);
+    cluster.publish(600);
+    cluster.start(1);
+    let far = |cluster: &Cluster| {
+        let status = cluster.machines[1].node.as_ref().unwrap().status();
+        status.durable.point.position.get()
+    };
+    let begun = far(&cluster);
+    cluster.until("it catches up", |cluster| far(cluster) > begun);
+    cluster.machines[1].holds_writes = true;
+    cluster.until("more than one write is under way", |cluster| {
+        cluster.writes_under_way(1) > 2
+    });
+    cluster.kill_torn(1);
+    cluster.machines[1].holds_writes = false;
+    cluster.start(1);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(10);
+    let mark = cluster.machines[1].disk.superblock.learning_from;
+    assert_eq!(mark, None, "a member is no learner");
+    cluster.verify();
+}
+
+/// Goal: a primary that reaches nobody sends its clients away by the time another one may lead, and serves again when it reaches
+/// somebody (R13). Method: an arbiter that can't be reached, and one that does not answer at all.
 #[test]
 fn a_primary_cut_off_from_everybody_withdraws() {
-    let mut cluster = Cluster::running(2, 1);
+    for is_mute in [false, true] {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        if is_mute {
+            cluster.mute_arbiter.extend([0, 1]);
+        } else {
+            cluster.no_arbiter.extend([0, 1]);
+        }
+        cluster.cut.extend([(0, 1), (1, 0)]);
+        let begun = cluster.now.mono_ns;
+        cluster.until("it withdraws", |cluster| !cluster.machines[0].is_serving);
+        let took_ns = cluster.now.mono_ns - begun;
+        assert!(
+            (190 * MS..=250 * MS).contains(&took_ns),
+            "when the standby would suspect it, not later: {took_ns} ns"
+        );
+        // It changes its mind only when somebody is heard again.
+        cluster.pass(2_000, |cluster| cluster.machines[0].is_serving);
+        cluster.no_arbiter.clear();
+        cluster.mute_arbiter.clear();
+        cluster.cut.clear();
+        cluster.publish(10);
+        cluster.verify();
+    }
+}
+
+/// Goal: a primary that misses its standby and may not drop it, since too few copies would be left, learns all the same that it was
+/// superseded while it is cut off from whoever leads now. Method: two copies asked for; the nodes can't reach each other, but the arbiter.
+#[test]
+fn a_primary_that_can_drop_nobody_learns_that_it_was_superseded() {
+    let mut cluster = Cluster::running(2, 2);
     cluster.publish(10);
-    cluster.no_arbiter.extend([0, 1]);
     cluster.cut.extend([(0, 1), (1, 0)]);
-    cluster.until("it withdraws", |cluster| !cluster.machines[0].is_serving);
-    cluster.no_arbiter.clear();
+    cluster.until("the standby leads", |cluster| {
+        cluster.standing(1) == Standing::Leading
+    });
+    let begun = cluster.now.mono_ns;
+    cluster.until("the first leads no more", |cluster| {
+        cluster.standing(0) != Standing::Leading
+    });
+    assert!(cluster.now.mono_ns - begun < 600 * MS);
     cluster.cut.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
     cluster.publish(10);
     cluster.verify();
 }

@@ -218,6 +218,7 @@ impl World {
             committed_nonce: 0,
             unknown_tail: None,
             ring_length: settings.ring_size,
+            learning_from: None,
         };
         Self::start(settings, disk, superblock, 2 * SEGMENT).0
     }

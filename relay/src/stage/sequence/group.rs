@@ -12,6 +12,7 @@ use relay_core::node::{Node, Note};
 use relay_core::settings::Settings;
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
+use relay_wire::membership::Membership;
 use relay_wire::peer::Standing;
 
 use crate::admin::{AdminLink, Answer, Word};
@@ -57,6 +58,7 @@ struct GroupExported {
     promised: Counter,
     is_changing: Counter,
     is_tail_unknown: Counter,
+    obstacle: Counter,
     takeovers: Counter,
     arbiter_heard: Counter,
     appended: Counter,
@@ -100,6 +102,7 @@ impl GroupEnds {
                 promised: file.counter("group.promised"),
                 is_changing: file.counter("group.is_changing"),
                 is_tail_unknown: file.counter("group.is_tail_unknown"),
+                obstacle: file.counter("group.obstacle"),
                 takeovers: file.counter("group.takeovers"),
                 arbiter_heard: file.counter("group.arbiter_heard_ns"),
                 appended: file.counter("position.appended"),
@@ -137,8 +140,8 @@ impl GroupEnds {
         assert!(asked.is_ok(), "one request is under way at a time");
     }
 
-    pub(super) fn store(&mut self, vote: Vote) {
-        self.parts.keeper.store(vote);
+    pub(super) fn store(&mut self, vote: Vote, record: Option<Membership>) {
+        self.parts.keeper.store(vote, record);
     }
 
     pub(super) fn note(&mut self, note: Note) {
@@ -194,6 +197,8 @@ impl GroupEnds {
         exported.is_changing.set(status.is_changing.into());
         let is_tail_unknown = status.vote.unknown_tail.is_some();
         exported.is_tail_unknown.set(is_tail_unknown.into());
+        let obstacle = status.obstacle.map_or(0, |obstacle| obstacle as u64);
+        exported.obstacle.set(obstacle);
         exported.appended.set(appended.get());
         exported.durable.set(status.durable.point.position.get());
         exported.released.set(status.released.point.position.get());

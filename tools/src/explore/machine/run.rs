@@ -243,7 +243,7 @@ impl Run<'_> {
                     self.wrong("it asks the arbiter two things at once");
                 }
             }
-            NodeEffect::StoreVote(vote) => {
+            NodeEffect::StoreVote(vote, _) => {
                 if self.machine.vote.replace(vote).is_some() {
                     self.wrong("it stores two votes at once");
                 }

@@ -76,6 +76,7 @@ pub(super) fn of_group(
             committed: superblock.committed,
             nonce: superblock.committed_nonce,
             unknown_tail: superblock.unknown_tail,
+            learning_from: superblock.learning_from,
         },
         carry: life.carry,
         write_method: parameters.write_method,
@@ -141,7 +142,7 @@ impl Process {
                 let (network, queue) = (&mut *around.network, &mut *around.queue);
                 around.arbiter.ask(node, number, request, network, queue);
             }
-            NodeEffect::StoreVote(vote) => self.store_vote(vote, around),
+            NodeEffect::StoreVote(vote, _) => self.store_vote(vote, around),
             NodeEffect::ReadLog {
                 peer,
                 purpose,
@@ -211,6 +212,7 @@ impl Process {
             committed: vote.committed,
             committed_nonce: vote.nonce,
             unknown_tail: vote.unknown_tail,
+            learning_from: vote.learning_from,
             ..group.superblock
         };
         let at = (group.slot * GENERATION_LENGTH) as u64;
