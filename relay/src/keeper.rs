@@ -214,6 +214,12 @@ fn tell(note: &Note) {
             "no primary is heard, and nothing is taken over without an operator's word. Bring the node that led last \
              back; or see that it is off, and say `relay promote --dir DIR` on the node that is to lead"
         ),
+        Note::NotInSet(primary) => tracing::warn!(
+            %primary,
+            "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that were \
+             in sync last. Where none of them comes back, or under the policy \"mirrored\" all were restarted, give up \
+             what is missing: `relay promote --accept-loss` with the number of the node whose log is the longest"
+        ),
         Note::EndsBelowFloor(end, floor) => tracing::error!(
             %end,
             %floor,

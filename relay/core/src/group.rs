@@ -122,6 +122,8 @@ pub enum Obstacle {
     Operator = 1,
     /// The log is shorter than what is known to be released.
     BelowFloor = 2,
+    /// This copy is not in the set the newest known record names.
+    NotInSet = 3,
 }
 
 impl core::fmt::Display for Loss {

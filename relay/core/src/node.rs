@@ -122,8 +122,11 @@ pub enum Note {
     Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
-    /// No primary is heard, the one that led last is this node, and an operator decides who leads.
+    /// No primary is heard, the named node led last, and an operator decides who leads.
     AwaitsOperator(NodeId),
+    /// No primary is heard, the named node led last, and this copy is not in the set: another one of it may have gone on, or under the policy
+    /// `mirrored` its process was restarted.
+    NotInSet(NodeId),
     /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
     EndsBelowFloor(Position, Position),
     /// A promotion was not carried out: the record read since shows what could be lost.

@@ -63,6 +63,10 @@ fn waits_for(number: u64) -> Option<&'static str> {
             "it does not lead: its log ends before what is known to be released; bring a node back that holds \
              everything, or accept the loss with `relay promote --accept-loss`",
         ),
+        3 => Some(
+            "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that \
+             were in sync last, or accept the loss with `relay promote --accept-loss`",
+        ),
         _ => Some("it does not lead; see its log"),
     }
 }

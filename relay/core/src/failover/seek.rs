@@ -91,14 +91,18 @@ impl Failover {
         }
     }
 
-    /// Says that nothing goes on without an operator, once a primary would be suspected.
+    /// Says why this node does not lead, once a primary would be suspected.
     fn await_operator(&mut self, record: &Membership, now_ns: u64) {
         let settings = &self.settings;
         let due_ns = self.leaderless_ns + settings.suspect_ns;
         let is_due = now_ns >= due_ns.max(self.started_ns + settings.start_wait_ns);
-        let has_word = settings.is_manual || settings.is_observer;
-        if is_due && has_word {
+        if !is_due {
+            return;
+        }
+        if settings.is_manual || settings.is_observer {
             self.is_kept_by(Obstacle::Operator, Note::AwaitsOperator(record.primary));
+        } else {
+            self.is_kept_by(Obstacle::NotInSet, Note::NotInSet(record.primary));
         }
     }
 

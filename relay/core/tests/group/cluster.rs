@@ -890,8 +890,8 @@ impl Cluster {
         kinds
     }
 
-    /// Folds the ledger: everything acknowledged is in it, once, in order.
-    pub fn verify(&self) {
+    /// The fold of everything released.
+    pub fn tables(&self) -> Tables {
         let mut disk = Disk {
             bytes: self.ledger.clone(),
             superblock: self.machines[0].disk.superblock,
@@ -899,11 +899,17 @@ impl Cluster {
         disk.superblock.clean = None;
         let superblock = disk.superblock;
         let empty = Tables::empty(self.settings.stream);
-        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {}).unwrap();
-        let publisher = &recovered.tables.publishers[&PublisherId(1)];
+        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {});
+        recovered.unwrap().tables
+    }
+
+    /// Folds the ledger: everything acknowledged is in it, once, in order.
+    pub fn verify(&self) {
+        let tables = self.tables();
+        let publisher = &tables.publishers[&PublisherId(1)];
         assert!(publisher.last.get() >= self.publisher.acked);
         assert_eq!(
-            recovered.tables.next_seq.get() - 1,
+            tables.next_seq.get() - 1,
             publisher.last.get(),
             "each message once"
         );

@@ -8,8 +8,9 @@ mod manual;
 use cluster::{Cluster, MS, Machine};
 use relay_core::group::{Loss, Obstacle, WordRefused};
 use relay_core::node::Note;
+use relay_core::sequence::SEQS_SKIPPED;
 use relay_wire::code::{Policy, RecordKind};
-use relay_wire::id::{NodeId, Position};
+use relay_wire::id::{NodeId, Position, PublisherId};
 use relay_wire::membership::{Member, Members};
 use relay_wire::peer::Standing;
 
@@ -66,18 +67,24 @@ fn with_two_copies_wanted_a_lone_node_holds_release() {
     cluster.verify();
 }
 
+/// A pair whose policy counts on memory, from the first record, which names no process.
+fn mirrored_pair(min_copies: u8) -> Cluster {
+    let mut cluster = Cluster::with_policy(2, min_copies, Policy::Mirrored);
+    let registers = cluster.registers.as_mut().unwrap();
+    let disks = registers.membership.members;
+    let first = disks.as_slice().iter().map(|m| Member { process: 0, ..*m });
+    registers.membership.members = Members::of(&first.collect::<Vec<_>>());
+    cluster.start(0);
+    cluster.start(1);
+    cluster
+}
+
 /// Goal: a group whose policy counts on memory starts from a record that names no process, and a process that comes back is another
 /// copy, which catches up first.
 #[test]
 fn a_mirrored_pair_starts_and_takes_a_restarted_member_in_again() {
     for min_copies in [1, 2] {
-        let mut cluster = Cluster::with_policy(2, min_copies, Policy::Mirrored);
-        let registers = cluster.registers.as_mut().unwrap();
-        let disks = registers.membership.members;
-        let first = disks.as_slice().iter().map(|m| Member { process: 0, ..*m });
-        registers.membership.members = Members::of(&first.collect::<Vec<_>>());
-        cluster.start(0);
-        cluster.start(1);
+        let mut cluster = mirrored_pair(min_copies);
         cluster.publish(20);
         cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
         let before = cluster.registers.unwrap().membership.members;
@@ -601,6 +608,52 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
     // What only the first disk held is lost, as accepted: the new history begins where the standby's log ends.
     cluster.accept_loss(1);
     cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
+    let before = cluster.tables().publishers[&PublisherId(1)].last_seq.get();
     cluster.publish(5);
     assert!(cluster.kinds().contains(&RecordKind::Unclean));
+    let next_seq = cluster.tables().next_seq.get();
+    let sent = cluster.publisher.acked - before;
+    assert_eq!(next_seq, before + 1 + SEQS_SKIPPED + sent, "no seq twice");
+}
+
+/// Goal: where copies in memory counted and every process was restarted, nobody leads before an operator says so, and what may have been
+/// released keeps its seqs for ever (design, release policies). Method: both are killed with writes under way.
+#[test]
+fn a_mirrored_pair_that_restarted_whole_waits_for_an_operator_and_skips() {
+    let mut cluster = mirrored_pair(1);
+    cluster.publish(20);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.pass(100, |_| false);
+    cluster.machines[0].holds_writes = true;
+    cluster.machines[1].holds_writes = true;
+    let acked = cluster.publisher.acked;
+    cluster.publisher.wanted += 1;
+    cluster.until("it is released from memory", |cluster| {
+        cluster.publisher.acked == acked + 1
+    });
+    let seq_lost = cluster.tables().next_seq.get() - 1;
+    for at in 0..2 {
+        cluster.kill(at, 0);
+        cluster.machines[at].holds_writes = false;
+        cluster.start(at);
+    }
+    cluster.pass(5_000, |cluster| cluster.serving().is_some());
+    let now = cluster.now;
+    let node = cluster.machines[1].node.as_mut().unwrap();
+    assert_eq!(node.status().obstacle, Some(Obstacle::NotInSet));
+    assert_eq!(
+        node.promote(false, now),
+        Err(WordRefused::MayLose(Loss::NotInSet))
+    );
+    node.promote(true, now).unwrap();
+    cluster.accept_loss(1);
+    cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
+    cluster.publish(5);
+    let publisher = cluster.tables().publishers[&PublisherId(1)];
+    assert!(publisher.last_seq.get() > seq_lost + SEQS_SKIPPED / 2);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(5);
+    let kinds = cluster.kinds();
+    let unclean = kinds.iter().filter(|kind| **kind == RecordKind::Unclean);
+    assert_eq!(unclean.count(), 1, "once for one loss");
 }
