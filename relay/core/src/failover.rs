@@ -57,6 +57,8 @@ pub(crate) enum Order {
     AskEnd { peer: u32, epoch: Epoch },
     /// Tell the peers at once where this node stands.
     Tell,
+    /// This primary led still after the doubt.
+    Assure,
     /// Tell whoever reads the log.
     Say(Note),
     /// No way on without an operator.
@@ -174,6 +176,8 @@ pub(crate) struct Failover {
     /// When the read that gave the registers was sent.
     read_ns: u64,
     is_read_wanted: bool,
+    /// Since when a client's word makes it doubtful that this node still leads (rule R25).
+    doubt_ns: Option<u64>,
     asked: Option<Asked>,
     next_id: RequestNumber,
     ask_after_ns: u64,
@@ -255,6 +259,7 @@ impl Failover {
             registers: None,
             read_ns: 0,
             is_read_wanted: false,
+            doubt_ns: None,
             asked: None,
             next_id: RequestNumber(1),
             ask_after_ns: 0,
@@ -668,11 +673,22 @@ impl Failover {
         self.note_committed(shown);
         self.registers = Some(registers);
         self.read_ns = asked.sent_ns;
-        self.is_read_wanted = false;
+        self.is_read_wanted = self.doubt_ns.is_some_and(|since| asked.sent_ns < since);
         if let Some(reign) = self.reign
             && (shown.epoch, shown.nonce) != (reign.epoch, reign.nonce)
         {
             self.step_down(shown.epoch);
+        } else if self.doubt_ns.is_some() && !self.is_read_wanted {
+            self.doubt_ns = None;
+            self.orders.push_back(Order::Assure);
+        }
+    }
+
+    /// A client says what can't be, unless another node leads by now: the record is read.
+    pub(crate) fn doubt(&mut self, now_ns: u64) {
+        if self.reign.is_some() && self.doubt_ns.is_none() {
+            self.doubt_ns = Some(now_ns);
+            self.is_read_wanted = true;
         }
     }
 

@@ -42,6 +42,9 @@ use crate::standby::Standby;
 pub use self::peers::Heard;
 use self::primary::Primary;
 
+/// Where the arbiter does not answer, a publisher is told of its gap after so long, ns: it sends again what it has.
+const GAP_NS: u64 = 1_000_000_000;
+
 /// What the caller is to do.
 #[derive(Debug, Clone, Hash)]
 pub enum NodeEffect {
@@ -71,6 +74,8 @@ pub enum NodeEffect {
     StoreVote(Vote, Option<Membership>),
     /// Send every subscriber to another node.
     Withdraw,
+    /// This node led still when it was asked after [`Node::on_doubt`].
+    Assured,
     /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
     ReadLog {
         /// The peer's place.
@@ -396,6 +401,13 @@ impl Node {
         }
     }
 
+    /// A subscriber saw what this node's log does not hold: whether it still leads is asked, and [`NodeEffect::Assured`] says so.
+    pub fn on_doubt(&mut self, now: Now) {
+        if let Some(group) = &mut self.group {
+            group.failover.doubt(now.mono_ns);
+        }
+    }
+
     /// The arbiter's answer.
     pub fn on_arbiter(&mut self, reply: &ArbiterReply, now: Now) {
         if let Some(group) = &mut self.group {
@@ -480,6 +492,12 @@ impl Node {
             }
         }
         self.open_epoch(group, now, log);
+        if let Role::Primary(primary) = &mut self.role
+            && primary.sequence.has_gaps()
+        {
+            group.failover.doubt(now.mono_ns);
+            primary.sequence.tell_gaps(false, GAP_NS, now);
+        }
         let facts = self.facts(group, now);
         self.look_at_mirrors(group, now);
         group.failover.step(&facts, now.mono_ns);
@@ -536,6 +554,12 @@ impl Node {
             Order::Ask(request) => self.effects.push_back(NodeEffect::Ask(request)),
             Order::Store(vote, record) => {
                 self.effects.push_back(NodeEffect::StoreVote(vote, record));
+            }
+            Order::Assure => {
+                if let Role::Primary(primary) = &mut self.role {
+                    primary.sequence.tell_gaps(true, 0, now);
+                }
+                self.effects.push_back(NodeEffect::Assured);
             }
             Order::Say(note) => self.effects.push_back(NodeEffect::Note(note)),
             Order::Tell => group.is_telling = true,

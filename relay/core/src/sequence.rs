@@ -20,7 +20,7 @@ use relay_journal::block::BlockHeader;
 use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
-use relay_wire::code::{Held, Policy, RecordKind, RejectCode};
+use relay_wire::code::{Held, Policy, RecordKind};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherSeq, Seq, TopicId};
 use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Membership};
 use relay_wire::record::{self, EpochBody, Fields, Record, UncleanBody};
@@ -152,6 +152,10 @@ pub struct Sequence {
     last_work_ns: u64,
     prepared: Position,
     held: Held,
+    /// Whether this node still leads is asked before a gap is told.
+    asks_first: bool,
+    /// Gaps that wait for that: whose, the record, and since when.
+    gaps: VecDeque<(ConnId, PublisherSeq, u64)>,
     is_failed: bool,
     stop_asked: bool,
     is_stopped: bool,
@@ -229,6 +233,8 @@ impl Sequence {
             last_work_ns: beginning.now.mono_ns,
             prepared: beginning.prepared,
             held: Held::No,
+            asks_first: false,
+            gaps: VecDeque::with_capacity(settings.connections_max as usize),
             is_failed: false,
             stop_asked: false,
             is_stopped: false,
@@ -424,7 +430,7 @@ impl Sequence {
                 continue;
             }
             if record.publisher_seq() > expected {
-                self.reject(conn, record.publisher_seq(), 0, RejectCode::Gap);
+                self.on_gap(conn, record.publisher_seq(), now);
                 taken += stride;
                 continue;
             }

@@ -386,6 +386,7 @@ impl SequenceAgent {
                     self.group().withdraw();
                     self.egress.wake();
                 }
+                NodeEffect::Assured => self.group().assured(),
                 NodeEffect::Ask(request) => self.group().ask(request),
                 NodeEffect::StoreVote(vote, record) => self.group().store(vote, record),
                 NodeEffect::Note(note) => self.group().note(note),

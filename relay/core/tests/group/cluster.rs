@@ -61,6 +61,8 @@ pub struct Machine {
     /// Its own register, where an operator is the arbiter.
     pub register: Option<Registers>,
     pub notes: Vec<Note>,
+    /// How often it was sure to lead still after a doubt.
+    pub assurances: usize,
     pub halted: Option<HaltReason>,
     pub set_aside: Vec<(Position, Vec<u8>)>,
     pub is_frozen: bool,
@@ -113,6 +115,8 @@ pub struct Publisher {
     pub sent: u64,
     pub wanted: u64,
     pub acked: u64,
+    /// It left a record out, and has not been told yet.
+    pub leaves_gap: bool,
     is_established: bool,
 }
 
@@ -590,6 +594,7 @@ impl Cluster {
                     machine.writes.push_back((number, position, bytes));
                 }
                 NodeEffect::Sync | NodeEffect::Withdraw => {}
+                NodeEffect::Assured => machine.assurances += 1,
                 NodeEffect::Stopped(_) => {
                     machine.has_stopped = true;
                     machine.is_serving = false;
@@ -852,7 +857,16 @@ impl Cluster {
                 publisher_seq,
                 ..
             } if conn == own => publisher.acked = publisher.acked.max(publisher_seq.get()),
-            ToIngress::Reject { conn, code, .. } if conn == own => panic!("rejected: {code:?}"),
+            ToIngress::Reject {
+                conn,
+                code,
+                next_expected,
+                ..
+            } if conn == own => {
+                assert!(publisher.leaves_gap, "rejected: {code:?}");
+                publisher.leaves_gap = false;
+                publisher.sent = next_expected.get() - 1;
+            }
             _ => {}
         }
     }
@@ -1015,6 +1029,7 @@ impl Machine {
             replies: Vec::new(),
             register: None,
             notes: Vec::new(),
+            assurances: 0,
             halted: None,
             set_aside: Vec::new(),
             is_frozen: false,

@@ -515,6 +515,63 @@ fn a_learner_torn_in_the_middle_starts_again() {
     cluster.verify();
 }
 
+/// Goal: a primary that is told what can't be, unless another node leads by now, asks; one that was superseded while it was frozen is never
+/// sure, and steps down (rule R25).
+#[test]
+fn a_primary_in_doubt_asks_the_arbiter() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    let doubt = |cluster: &mut Cluster| {
+        let now = cluster.now;
+        let node = cluster.machines[0].node.as_mut().unwrap();
+        node.on_doubt(now);
+    };
+    doubt(&mut cluster);
+    cluster.until("it is sure", |cluster| cluster.machines[0].assurances == 1);
+    cluster.machines[0].is_frozen = true;
+    cluster.until("the standby serves", |cluster| cluster.serving() == Some(1));
+    cluster.publish(10);
+    cluster.cut.extend([(0, 1), (1, 0)]);
+    cluster.machines[0].is_serving = false;
+    cluster.machines[0].is_frozen = false;
+    doubt(&mut cluster);
+    cluster.until("it steps down", |cluster| {
+        cluster.standing(0) != Standing::Leading
+    });
+    assert_eq!(cluster.machines[0].assurances, 1);
+    cluster.cut.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.verify();
+}
+
+/// Goal: before a publisher's gap is told the record is read; where the arbiter does not answer it is told after a second all the same.
+#[test]
+fn a_gap_is_told_when_it_is_sure() {
+    for is_mute in [false, true] {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        if is_mute {
+            cluster.mute_arbiter.insert(0);
+        }
+        cluster.publisher.leaves_gap = true;
+        cluster.publisher.sent += 1;
+        cluster.publisher.wanted += 5;
+        let begun = cluster.now.mono_ns;
+        cluster.until("it is told", |cluster| !cluster.publisher.leaves_gap);
+        let took_ms = (cluster.now.mono_ns - begun) / MS;
+        let assurances = cluster.machines[0].assurances;
+        if is_mute {
+            assert!((1_000..1_050).contains(&took_ms), "{took_ms} ms");
+            assert_eq!(assurances, 0);
+        } else {
+            assert!((1..50).contains(&took_ms), "{took_ms} ms");
+            assert_eq!(assurances, 1);
+        }
+        cluster.publish(5);
+        cluster.verify();
+    }
+}
+
 /// Goal: a primary that reaches nobody sends its clients away by the time another one may lead, and serves again when it reaches
 /// somebody (R13). Method: an arbiter that can't be reached, and one that does not answer at all.
 #[test]

@@ -20,7 +20,7 @@ use crate::arbiter::ArbiterHandle;
 use crate::counters::{Counter, CounterFile};
 use crate::keeper::KeeperLink;
 use crate::link::{Answered, PositionCell};
-use crate::stage::ToEgress;
+use crate::stage::{Doubts, ToEgress};
 
 /// How the group stands is exported so often.
 const EXPORT_NS: u64 = 5_000_000;
@@ -30,6 +30,7 @@ pub(crate) struct GroupParts {
     pub(crate) settings: Settings,
     pub(crate) credentials: Arc<CredentialBook>,
     pub(crate) to_egress: rtrb::Producer<ToEgress>,
+    pub(crate) doubts: Doubts,
     pub(crate) keeper: KeeperLink,
     pub(crate) admin: AdminLink,
     pub(crate) arbiter: ArbiterHandle,
@@ -123,6 +124,9 @@ impl GroupEnds {
                 node.on_arbiter(&reply, now);
             }
         }
+        if self.parts.doubts.raised.take() {
+            node.on_doubt(now);
+        }
         while let Some(stored) = self.parts.keeper.poll() {
             stored?;
             node.on_vote_stored();
@@ -153,8 +157,14 @@ impl GroupEnds {
         self.exported.takeovers.add(1);
         let settings = self.parts.settings.clone();
         let credentials = Arc::clone(&self.parts.credentials);
-        let fanout = Box::new(Fanout::new(settings, credentials, tables, epoch));
+        let mut fanout = Box::new(Fanout::new(settings, credentials, tables, epoch));
+        fanout.ask_before_alarm();
         self.say(ToEgress::Reign(fanout));
+    }
+
+    /// This node led still when egress doubted it.
+    pub(super) fn assured(&self) {
+        self.parts.doubts.settled.raise();
     }
 
     /// Subscribers are to look for another node.
@@ -171,6 +181,7 @@ impl GroupEnds {
     /// Whether nothing waits for this agent.
     pub(super) fn is_idle(&self) -> bool {
         !self.parts.arbiter_answered.is_raised()
+            && !self.parts.doubts.raised.is_raised()
             && self.parts.keeper.is_idle()
             && self.parts.admin.words.is_empty()
     }

@@ -272,7 +272,10 @@ impl Run<'_> {
                 self.outputs.push(Output::Halted(reason));
             }
             NodeEffect::Note(Note::PeerRefused(fault)) => self.wrong(fault.to_string()),
-            NodeEffect::Note(_) | NodeEffect::Stopped(_) | NodeEffect::Withdraw => {}
+            NodeEffect::Note(_)
+            | NodeEffect::Stopped(_)
+            | NodeEffect::Withdraw
+            | NodeEffect::Assured => {}
         }
     }
 

@@ -163,6 +163,11 @@ impl Process {
                     fanout.stop(TerminateCode::NotPrimary, around.now.mono_ns);
                 }
             }
+            NodeEffect::Assured => {
+                if let Some(fanout) = &mut self.fanout {
+                    fanout.on_assured(around.now.mono_ns);
+                }
+            }
             NodeEffect::Restart(reason, carry) => {
                 around.note(Note::BeginsAgain {
                     node: self.node,
@@ -198,7 +203,9 @@ impl Process {
         let book = around.parameters.credentials();
         self.floor = tables.position;
         self.forwarded = tables.position;
-        self.fanout = Some(Fanout::new(settings, book, tables, epoch));
+        let mut fanout = Fanout::new(settings, book, tables, epoch);
+        fanout.ask_before_alarm();
+        self.fanout = Some(fanout);
     }
 
     fn store_vote(&mut self, vote: Vote, around: &mut Surroundings<'_>) {
