@@ -20,6 +20,7 @@
 
 mod lead;
 mod seek;
+mod word;
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -31,7 +32,7 @@ use relay_wire::record::UncleanBody;
 
 use crate::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
 use crate::command::LogEnd;
-use crate::group::{Carry, GroupSettings, HaltReason, Loss, Obstacle, Vote, WordRefused};
+use crate::group::{Carry, GroupSettings, HaltReason, Obstacle, Vote};
 use crate::links::Identity;
 use crate::node::Note;
 
@@ -878,105 +879,6 @@ impl Failover {
             .is_some_and(|asked| now_ns >= asked.sent_ns + suspect_ns / 4);
         let is_arbiter_gone = self.is_arbiter_gone || is_unanswered;
         is_arbiter_gone && others.count() > 0 && !is_anyone_heard
-    }
-
-    /// What an operator accepted with this reign; told once.
-    pub(crate) fn take_unclean(&mut self) -> Option<UncleanBody> {
-        self.unclean.take()
-    }
-
-    /// An operator takes a node out of the set, or lets it in again.
-    ///
-    /// # Errors
-    /// [`WordRefused`] says why not.
-    pub(crate) fn detach(&mut self, node: NodeId, is_detached: bool) -> Result<(), WordRefused> {
-        let reign = self.reign.as_ref().ok_or(WordRefused::NotPrimary)?;
-        let set = reign.members.without(node);
-        let is_member = set.len() < reign.members.len();
-        if is_detached && is_member && set.len() < self.settings.min_copies.into() {
-            return Err(WordRefused::TooFewCopies);
-        }
-        if is_detached && is_member && self.is_doubtful() {
-            return Err(WordRefused::MayLose(Loss::NotFollowed));
-        }
-        let view = self.peers.iter_mut().find(|view| view.member.node == node);
-        view.ok_or(WordRefused::NotAPeer)?.is_detached = is_detached;
-        Ok(())
-    }
-
-    /// An operator wants this node to lead.
-    ///
-    /// # Errors
-    /// [`WordRefused`] says why not, and what could be lost.
-    pub(crate) fn promote(
-        &mut self,
-        accepts_loss: bool,
-        facts: &Facts,
-        now_ns: u64,
-    ) -> Result<(), WordRefused> {
-        if self.reign.is_some() && !self.is_doubtful() {
-            return Err(WordRefused::IsPrimary);
-        }
-        if let Some(primary) = self.primary_heard(now_ns) {
-            return Err(WordRefused::IsLed(primary));
-        }
-        match self.loss(facts) {
-            Some(loss) if !accepts_loss || loss == Loss::NoRecord => {
-                Err(WordRefused::MayLose(loss))
-            }
-            _ => {
-                self.promotion = Some(Promotion {
-                    asked_ns: now_ns,
-                    accepts_loss,
-                });
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether this very copy is in the record's set. The first record of all names disks and no processes: whoever made it knew
-    /// none, and nothing was released under it, so under the policy `mirrored` too its members are those whose disks it names.
-    fn is_in(&self, record: &Membership) -> bool {
-        let me = self.settings.identity;
-        let first = Member { process: 0, ..me };
-        record.members.contains(&me)
-            || (record.epoch == Epoch(1) && record.members.contains(&first))
-    }
-
-    /// What may be lost if this node leads, as far as is known.
-    fn loss(&self, facts: &Facts) -> Option<Loss> {
-        let Some(registers) = &self.registers else {
-            return Some(Loss::NoRecord);
-        };
-        let floor = registers.floor.unwrap_or_default().position;
-        if !self.is_in(&registers.membership) {
-            Some(Loss::NotInSet)
-        } else if facts.durable.point.position < floor {
-            Some(Loss::BelowFloor)
-        } else if self.wanted.unknown_tail.is_some() {
-            Some(Loss::TailUnknown)
-        } else if self.is_doubtful() && !self.has_joined {
-            Some(Loss::NotFollowed)
-        } else {
-            None
-        }
-    }
-
-    /// Whether the record here may be an old one, because no arbiter tells and nobody has followed it in this process.
-    const fn is_doubtful(&self) -> bool {
-        self.settings.is_manual && !self.is_confirmed
-    }
-
-    /// Why this node does not lead although no primary is heard.
-    pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
-        self.obstacle
-    }
-
-    /// Says once what keeps this node from leading.
-    fn is_kept_by(&mut self, obstacle: Obstacle, note: Note) {
-        if self.obstacle.replace(obstacle) != Some(obstacle) {
-            self.orders.push_back(Order::Say(note));
-        }
     }
 
     /// Whether a peer can be counted on now: connected, heard lately, its disk working.

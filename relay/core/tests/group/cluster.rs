@@ -1,11 +1,13 @@
 //! A group in memory: real machines, disks that are vectors, connections that are vectors, an arbiter that is one value, a clock
 //! that moves a millisecond a step. Scenarios cut, freeze, hold and restart; every release is compared with every disk.
 
+mod publisher;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
-use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::command::{Now, ToIngress};
 use relay_core::credential::{Credential, CredentialBook};
 use relay_core::group::{Carry, GroupSettings, HaltReason, PeerSettings, RestartReason, Vote};
 use relay_core::links::{LinkEffect, LinkId};
@@ -17,14 +19,11 @@ use relay_journal::scan::{LogSource, SourceError};
 use relay_journal::superblock::{FORMAT_VERSION, Superblock, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_wire::code::{Policy, RecordKind};
-use relay_wire::id::{
-    Epoch, Incarnation, NodeId, Position, PublisherId, PublisherSeq, StreamId, TopicId,
-};
+use relay_wire::id::{Epoch, NodeId, Position, PublisherId, StreamId};
 use relay_wire::membership::{Member, Members, Membership};
-use relay_wire::message::{Message, TopicRequest};
 use relay_wire::peer::Standing;
-use relay_wire::record::{self, Fields};
-use relay_wire::stride;
+
+pub use self::publisher::Publisher;
 
 pub const MS: u64 = 1_000_000;
 const MEMORY: usize = 8 << 20;
@@ -104,20 +103,6 @@ pub struct Cluster {
     /// Who released in which epoch.
     pub released_by: BTreeMap<Epoch, usize>,
     pub publisher: Publisher,
-}
-
-/// A publisher that keeps what is not acknowledged and goes to whoever serves.
-#[derive(Default)]
-pub struct Publisher {
-    at: Option<(usize, u64)>,
-    conn: u32,
-    topic: Option<TopicId>,
-    pub sent: u64,
-    pub wanted: u64,
-    pub acked: u64,
-    /// It left a record out, and has not been told yet.
-    pub leaves_gap: bool,
-    is_established: bool,
 }
 
 fn settings(node: u64, policy: Policy) -> Settings {
@@ -756,121 +741,6 @@ impl Cluster {
         self.start_with(at, Some(carry)).unwrap();
     }
 
-    fn drive_publisher(&mut self) {
-        for at in 0..self.machines.len() {
-            for reply in std::mem::take(&mut self.machines[at].replies) {
-                self.on_reply(at, reply);
-            }
-        }
-        let Some(at) = self.serving() else {
-            return;
-        };
-        let process = self.machines[at].process;
-        if self.publisher.at != Some((at, process)) {
-            let publisher = &mut self.publisher;
-            publisher.at = Some((at, process));
-            publisher.conn += 1;
-            publisher.topic = None;
-            publisher.is_established = false;
-            let conn = publisher.conn();
-            let logon = ToSequence::Logon {
-                conn,
-                publisher: PublisherId(1),
-                incarnation: Incarnation(1),
-                credential: 0,
-            };
-            self.command(at, logon, &[]);
-            let mut bytes = [0; 64];
-            let request = Message::TopicRequest(TopicRequest {
-                request: 1,
-                name: b"a",
-            });
-            let length = request.encode(&mut bytes).unwrap() as u32;
-            let ask = ToSequence::TopicRequest {
-                conn,
-                offset: 0,
-                length,
-            };
-            self.command(at, ask, &bytes[..length as usize]);
-        }
-        let publisher = &self.publisher;
-        if let (Some(topic), true) = (publisher.topic, publisher.is_established)
-            && publisher.sent < publisher.wanted.min(publisher.acked + 64)
-        {
-            let sequence = publisher.sent + 1;
-            let fields = Fields {
-                topic,
-                publisher: PublisherId(1),
-                incarnation: Incarnation(1),
-                publisher_seq: PublisherSeq(sequence),
-                ..Fields::default()
-            };
-            let payload = sequence.to_le_bytes();
-            let mut bytes = [0; 128];
-            let length = record::encode(&mut bytes, RecordKind::Data, &fields, &[], &payload);
-            let length = length.unwrap();
-            let records = ToSequence::Records {
-                conn: publisher.conn(),
-                offset: 0,
-                length: length as u32,
-                receive_time_ns: self.now.utc_ns,
-            };
-            self.publisher.sent += 1;
-            assert_eq!(length, stride(length));
-            self.command(at, records, &bytes[..length]);
-        }
-    }
-
-    fn command(&mut self, at: usize, command: ToSequence, bytes: &[u8]) {
-        let done = self.with_window(at, |node, log, now| {
-            node.on_command(command, bytes, now, log)
-        });
-        assert!(done.is_some_and(|done| done.is_done), "there is room");
-    }
-
-    fn on_reply(&mut self, at: usize, reply: ToIngress) {
-        if let ToIngress::Serve { .. } | ToIngress::Withdraw = reply {
-            self.machines[at].is_serving = reply != ToIngress::Withdraw;
-            return;
-        }
-        let publisher = &mut self.publisher;
-        let own = publisher.conn();
-        match reply {
-            ToIngress::Established {
-                conn,
-                next_expected,
-                released_through,
-            } if conn == own => {
-                assert!(
-                    released_through.get() >= publisher.acked,
-                    "acknowledged and forgotten: {} of {}",
-                    released_through,
-                    publisher.acked
-                );
-                publisher.is_established = true;
-                publisher.sent = next_expected.get() - 1;
-                publisher.acked = released_through.get();
-            }
-            ToIngress::Topic { conn, topic, .. } if conn == own => publisher.topic = Some(topic),
-            ToIngress::Ack {
-                conn,
-                publisher_seq,
-                ..
-            } if conn == own => publisher.acked = publisher.acked.max(publisher_seq.get()),
-            ToIngress::Reject {
-                conn,
-                code,
-                next_expected,
-                ..
-            } if conn == own => {
-                assert!(publisher.leaves_gap, "rejected: {code:?}");
-                publisher.leaves_gap = false;
-                publisher.sent = next_expected.get() - 1;
-            }
-            _ => {}
-        }
-    }
-
     /// What was released behind the end of this machine's log is given up: its log is the history from here on.
     pub fn accept_loss(&mut self, at: usize) {
         let node = self.machines[at].node.as_ref().unwrap();
@@ -927,15 +797,6 @@ impl Cluster {
             publisher.last.get(),
             "each message once"
         );
-    }
-}
-
-impl Publisher {
-    fn conn(&self) -> ConnId {
-        ConnId {
-            index: self.conn,
-            generation: 0,
-        }
     }
 }
 
