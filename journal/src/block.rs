@@ -161,6 +161,14 @@ impl BlockHeader {
         Seq(self.first_seq.0 + self.data_count as u64)
     }
 
+    /// Whether its first seq may follow a log whose last block is of `epoch` and after which `next`
+    /// is due. Where an epoch opens with an accepted loss it lies further on: what may have been
+    /// released beyond that log's end had the seqs between. That the block says so the fold checks.
+    #[must_use]
+    pub const fn is_seq_due(&self, epoch: Epoch, next: Seq) -> bool {
+        self.first_seq.0 == next.0 || (self.epoch.0 > epoch.0 && self.first_seq.0 > next.0)
+    }
+
     /// Bytes from the block's start to the end of its records, padding to the alignment left out.
     #[must_use]
     pub const fn body_end(&self) -> usize {

@@ -16,6 +16,10 @@
 //! undecidable case**: on a node standing alone, rot of the very last block, no later mark on disk
 //! yet, looks like a torn write, and is cut.
 //!
+//! A copy that catches up gets blocks that tell of releases far ahead of it, and none of these rested
+//! on it: from the superblock's learning mark on ([`Superblock::learning_from`]) a released position
+//! proves nothing about this disk. What was submitted more than W later still does.
+//!
 //! What a cut demands of its caller: whatever lies between the cut and the end of the leftovers is
 //! zeroed (from the far end towards the cut, so that a crash in between leaves a log that is only
 //! shorter) before a block is written there.
@@ -36,8 +40,8 @@ pub enum Beyond {
     Nothing,
     /// An intact block, but none that shows the front was ever durable.
     IntactNotReleasing,
-    /// An intact block that knows of a release past the front's start, or that ends more than W
-    /// behind it.
+    /// An intact block that knows of a release past the front's start (where this copy counted
+    /// there), or that ends more than W behind it.
     IntactReleasingBeyond,
 }
 
@@ -479,7 +483,9 @@ fn is_later(header: &BlockHeader, link: &Link) -> bool {
 fn weigh(header: &BlockHeader, tail: Position, superblock: &Superblock) -> Beyond {
     let written = header.written_length(superblock.block_alignment);
     let end = header.position.plus(u64::from(written));
-    if header.released > tail || end.since(tail) > superblock.in_flight_bytes_max {
+    let counted = superblock.learning_from.is_none_or(|from| tail < from);
+    let is_released = counted && header.released > tail;
+    if is_released || end.since(tail) > superblock.in_flight_bytes_max {
         Beyond::IntactReleasingBeyond
     } else {
         Beyond::IntactNotReleasing

@@ -123,7 +123,7 @@ pub struct Link {
     pub previous_checksum: u32,
     /// The least epoch it may have.
     pub epoch: Epoch,
-    /// The first seq it must have.
+    /// The first seq it must have; see [`BlockHeader::is_seq_due`].
     pub first_seq: Seq,
 }
 
@@ -348,7 +348,7 @@ fn judge(
     }
     let continues = header.number == link.number
         && header.previous_checksum == link.previous_checksum
-        && header.first_seq == link.first_seq;
+        && header.is_seq_due(link.epoch, link.first_seq);
     if continues && is_at_home(header, position, geometry) {
         return Ok(*header);
     }

@@ -23,8 +23,8 @@
 //!       +-------------------------------+-------------------------------+
 //!   112 | unknown tail                  | ring length                   |
 //!       +-------------------------------+-------------------------------+
-//!   128 | zero ...                                                      |
-//!       +                                               +---------------+
+//!   128 | learning from                 | zero ...                      |
+//!       +-------------------------------+               +---------------+
 //!  4080 |                                               | checksum      |
 //!       +-----------------------------------------------+---------------+
 //! ```
@@ -51,6 +51,7 @@ pub const FORMAT_VERSION: u16 = 1;
 const CHECKSUM_AT: usize = GENERATION_LENGTH - 4;
 const FLAG_CLEAN: u8 = 1;
 const FLAG_UNKNOWN_TAIL: u8 = 2;
+const FLAG_LEARNING: u8 = 4;
 
 /// How writes of this journal are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,6 +133,9 @@ pub struct Superblock {
     pub unknown_tail: Option<Position>,
     /// Bytes of the memory ring last used with this journal, 0 for not yet known.
     pub ring_length: u64,
+    /// Present while this copy is outside its group's in-sync set: from here on no release rested on
+    /// what it holds, though its blocks may carry released positions far ahead.
+    pub learning_from: Option<Position>,
 }
 
 /// Largest W, bytes.
@@ -160,9 +164,10 @@ struct RawSuperblock {
     committed_nonce: U64,
     unknown_tail: U64,
     ring_length: U64,
+    learning_from: U64,
 }
 
-const RAW_LENGTH: usize = 128;
+const RAW_LENGTH: usize = 136;
 const _: () = assert!(size_of::<RawSuperblock>() == RAW_LENGTH);
 
 /// Why there is no superblock to work with.
@@ -295,6 +300,9 @@ impl Superblock {
         if self.unknown_tail.is_some() {
             flags |= FLAG_UNKNOWN_TAIL;
         }
+        if self.learning_from.is_some() {
+            flags |= FLAG_LEARNING;
+        }
         let raw = RawSuperblock {
             magic: MAGIC.into(),
             version: self.format_version.into(),
@@ -316,6 +324,7 @@ impl Superblock {
             committed_nonce: self.committed_nonce.into(),
             unknown_tail: self.unknown_tail.unwrap_or_default().get().into(),
             ring_length: self.ring_length.into(),
+            learning_from: self.learning_from.unwrap_or_default().get().into(),
         };
         let mut bytes = [0; GENERATION_LENGTH];
         bytes[..RAW_LENGTH].copy_from_slice(raw.as_bytes());
@@ -372,17 +381,23 @@ impl Superblock {
         {
             return Err(SuperblockError::Inconsistent("unknown tail"));
         }
+        if let Some(position) = self.learning_from
+            && !geometry.is_aligned(position)
+        {
+            return Err(SuperblockError::Inconsistent("learning mark"));
+        }
         Ok(())
     }
 }
 
 impl RawSuperblock {
     fn read(&self) -> Result<Superblock, SuperblockError> {
-        if self.flags & !(FLAG_CLEAN | FLAG_UNKNOWN_TAIL) != 0 {
+        if self.flags & !(FLAG_CLEAN | FLAG_UNKNOWN_TAIL | FLAG_LEARNING) != 0 {
             return Err(SuperblockError::Inconsistent("flags"));
         }
         let is_clean = self.flags & FLAG_CLEAN != 0;
         let is_unknown = self.flags & FLAG_UNKNOWN_TAIL != 0;
+        let is_learning = self.flags & FLAG_LEARNING != 0;
         let clean = CleanStop {
             tail: Position(self.clean_tail.get()),
             checksum: self.clean_checksum.get(),
@@ -393,6 +408,9 @@ impl RawSuperblock {
         }
         if !is_unknown && self.unknown_tail.get() != 0 {
             return Err(SuperblockError::Inconsistent("unknown tail"));
+        }
+        if !is_learning && self.learning_from.get() != 0 {
+            return Err(SuperblockError::Inconsistent("learning mark"));
         }
         Ok(Superblock {
             format_version: self.version.get(),
@@ -412,6 +430,7 @@ impl RawSuperblock {
             committed_nonce: self.committed_nonce.get(),
             unknown_tail: is_unknown.then_some(Position(self.unknown_tail.get())),
             ring_length: self.ring_length.get(),
+            learning_from: is_learning.then_some(Position(self.learning_from.get())),
         })
     }
 }

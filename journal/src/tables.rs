@@ -319,11 +319,23 @@ impl Tables {
             time_before_ns: self.last_time_ns,
             sealed_time_ns: header.sealed_time_ns,
         });
+        let skipped = self.next_seq;
+        self.next_seq = header.first_seq;
         let mut records = 0;
+        let mut is_unclean = false;
         for record in block::records(body) {
             let (_, record) = record.map_err(FoldError::Record)?;
             self.apply_record(header, &record, records == 0)?;
+            is_unclean |= record.kind() == Some(RecordKind::Unclean);
             records += 1;
+        }
+        if header.first_seq != skipped && !is_unclean {
+            // Only an accepted loss skips seqs.
+            return Err(FoldError::Header {
+                field: "first seq",
+                found: header.first_seq.0,
+                expected: skipped.0,
+            });
         }
         let data = (self.next_seq.0 - header.first_seq.0) as u32;
         if records != header.record_count || data != header.data_count {
@@ -356,7 +368,6 @@ impl Tables {
             ("position", header.position.0, self.position.0),
             ("number", header.number, self.next_block_number),
             ("previous checksum", previous, self.previous_checksum.into()),
-            ("first seq", header.first_seq.0, self.next_seq.0),
             ("body length", header.body_length.into(), body.len() as u64),
         ];
         for (field, found, expected) in exact {
@@ -367,6 +378,13 @@ impl Tables {
                     expected,
                 });
             }
+        }
+        if !header.is_seq_due(self.epoch, self.next_seq) {
+            return Err(FoldError::Header {
+                field: "first seq",
+                found: header.first_seq.0,
+                expected: self.next_seq.0,
+            });
         }
         if header.epoch < self.epoch {
             return Err(FoldError::Header {

@@ -229,7 +229,8 @@ fn some_tables(seed: u64, topics: u32, blocks: usize) -> Tables {
 
 fn any_superblock() -> impl Strategy<Value = Superblock> {
     let clean = prop::option::of((0..1_u64 << 40, any::<u32>(), 1_u64..));
-    let marks = (clean, prop::option::of(0..1_u64 << 40), any::<bool>());
+    let mark = || prop::option::of(0..1_u64 << 40);
+    let marks = (clean, mark(), mark(), any::<bool>());
     let ids = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>());
     let group = (
         any::<u64>(),
@@ -241,7 +242,7 @@ fn any_superblock() -> impl Strategy<Value = Superblock> {
     (9..17_u32, 1..60_000_u64, marks, ids, group).prop_map(
         |(alignment, units, marks, ids, group)| {
             let block_alignment = 1_u32 << alignment;
-            let (clean, unknown, is_dsync) = marks;
+            let (clean, unknown, learning, is_dsync) = marks;
             let aligned = |unit: u64| Position(unit * u64::from(block_alignment));
             Superblock {
                 format_version: 1,
@@ -268,6 +269,7 @@ fn any_superblock() -> impl Strategy<Value = Superblock> {
                 committed_nonce: group.3,
                 unknown_tail: unknown.map(aligned),
                 ring_length: group.4,
+                learning_from: learning.map(aligned),
             }
         },
     )

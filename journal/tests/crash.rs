@@ -93,6 +93,53 @@ fn whole(image: &[u8], writes: &[Write]) -> usize {
     writes.iter().take_while(is_whole).count()
 }
 
+/// Goal: a copy that caught up when it was killed may lack a block in the middle of what was in flight, and the blocks behind tell of
+/// releases far ahead: from its learning mark on that proves nothing, and the log is cut; before the mark, and more than W back, the
+/// damage is rotten. Method: blocks that tell of releases behind the missing one, with the mark before, at and behind it.
+#[test]
+fn from_the_learning_mark_on_a_release_proves_nothing() {
+    let log = built(31, 512, 300, 3_000);
+    let end = log.tail() as u64;
+    let (mut near, mut far) = (0, 0);
+    for (number, write) in log.writes.iter().enumerate().skip(2) {
+        let position = write.header.position;
+        let later = &log.writes[number + 1..];
+        if !later.iter().any(|later| later.header.released > position) {
+            continue;
+        }
+        let mut image = vec![0; prepared(&log)];
+        for other in log
+            .writes
+            .iter()
+            .filter(|w| w.position() != write.position())
+        {
+            put(&mut image, other);
+        }
+        let decided = |learning_from: Option<Position>| {
+            let superblock = Superblock {
+                learning_from,
+                ..log.superblock
+            };
+            let recovered = recover_image(&image, &superblock, log.tables_after(0));
+            recovered.map(|recovered| (recovered.decision, recovered.tail))
+        };
+        let is_rotten = |decided| matches!(decided, Err(RecoveryError::Rotten(_)));
+        assert!(is_rotten(decided(None)));
+        assert!(is_rotten(decided(Some(position.plus(512)))));
+        for mark in [Position(0), position] {
+            if end - position.get() <= WINDOW {
+                let cut = (Decision::CutTorn, position);
+                assert_eq!(decided(Some(mark)), Ok(cut));
+                near += 1;
+            } else {
+                assert!(is_rotten(decided(Some(mark))));
+                far += 1;
+            }
+        }
+    }
+    assert!(near > 10 && far > 10, "{near} near, {far} far");
+}
+
 #[test]
 fn any_subset_of_the_writes_in_flight() {
     let log = built(11, 512, 300, 3_000);

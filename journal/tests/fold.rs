@@ -472,3 +472,52 @@ fn the_index_never_leads_too_far() {
         }
     }
 }
+
+/// Goal: seqs are skipped only where an epoch opens with an accepted loss. Method: one opening block after the other, with and without the
+/// UNCLEAN record, in the old epoch and in a new one.
+#[test]
+fn only_an_accepted_loss_skips_seqs() {
+    let tables = begun().tables;
+    let next = tables.next_seq.0;
+    let open = |epoch: u64, first_seq: u64, is_unclean: bool| {
+        let body = EpochBody {
+            epoch: epoch.into(),
+            start_position: tables.position.0.into(),
+            previous_checksum: tables.previous_checksum.into(),
+            copies: 1,
+            policy: 1,
+            reserved: [0; 2],
+            clean: 0,
+            reserved_tail: [0; 15],
+        };
+        let none = Fields::default();
+        let mut records = vec![record(4, &none, body.as_bytes(), first_seq, LATER)];
+        if is_unclean {
+            records.push(record(6, &none, &[0; 40], first_seq, LATER));
+        }
+        records.push(record(1, &GOOD, b"x", first_seq, LATER));
+        let mut tables = tables.clone();
+        let header = BlockHeader {
+            epoch: Epoch(epoch),
+            first_seq: Seq(first_seq),
+            ..header(&tables, &records)
+        };
+        tables.apply_block(&header, &records.concat())?;
+        Ok(tables)
+    };
+    let refused = |first_seq| FoldError::Header {
+        field: "first seq",
+        found: first_seq,
+        expected: next,
+    };
+    let after = open(2, next + 1_000, true).expect("a loss was accepted");
+    assert_eq!(after.next_seq, Seq(next + 1_001));
+    assert_eq!(after.epochs[1].first_seq, Seq(next + 1_000));
+    assert_eq!(
+        open(2, next, true).map(|after| after.next_seq),
+        Ok(Seq(next + 1))
+    );
+    assert_eq!(open(2, next + 1_000, false), Err(refused(next + 1_000)));
+    assert_eq!(open(2, next - 1, true), Err(refused(next - 1)));
+    assert_eq!(open(1, next + 1_000, true), Err(refused(next + 1_000)));
+}

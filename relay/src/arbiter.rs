@@ -14,7 +14,8 @@
 //! happened is never guessed in the cheaper direction; the thread decides nothing about membership.
 //!
 //! * [`config`]: what an operator writes;
-//! * `witness`, `etcd`: one connection each.
+//! * `witness`, `etcd`: one connection each;
+//! * `manual`: no connection, a register of the node's own.
 
 pub mod config;
 #[cfg(feature = "etcd")]
@@ -22,6 +23,7 @@ mod etcd;
 #[cfg(not(feature = "etcd"))]
 #[path = "arbiter/etcd_absent.rs"]
 mod etcd;
+mod manual;
 mod witness;
 
 use std::fmt;
@@ -33,10 +35,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
+use relay_core::register;
 use relay_wire::membership::Membership;
+use relay_wire::witness::Answer;
 
 use self::config::{ArbiterConfig, Kind};
 use self::etcd::EtcdBackend;
+pub(crate) use self::manual::OwnRegister;
 use self::witness::WitnessBackend;
 
 /// Requests that may wait; the machine has one under way at a time.
@@ -90,7 +95,7 @@ impl Backend {
                 Some(Self::Witness(Box::new(witness)))
             }
             Kind::Etcd(etcd) => Some(Self::Etcd(Box::new(EtcdBackend::new(config, etcd)?))),
-            Kind::Manual => None,
+            Kind::Manual { .. } => None,
         })
     }
 
@@ -330,6 +335,8 @@ pub struct ArbiterHandle {
     requests: Option<SyncSender<(ArbiterRequest, Instant)>>,
     replies: Receiver<ArbiterReply>,
     health: Arc<Health>,
+    /// Where an operator is the arbiter.
+    own: Option<Arc<OwnRegister>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -350,45 +357,70 @@ pub fn start(
     wake: impl Fn() + Send + 'static,
 ) -> io::Result<ArbiterHandle> {
     let health = Arc::new(Health::default());
-    let session = Backend::new(config)?
-        .map(|backend| Session::new(backend, config.deadline, Arc::clone(&health)));
+    let own = match config.own_register() {
+        Some(directory) => Some(Arc::new(OwnRegister::open(directory, config.stream)?)),
+        None => None,
+    };
+    let source = match (Backend::new(config)?, &own) {
+        (Some(backend), _) => {
+            let session = Session::new(backend, config.deadline, Arc::clone(&health));
+            Source::Session(Box::new(session))
+        }
+        (None, Some(own)) => {
+            health.is_connected.store(true, Ordering::Release);
+            Source::Own(Arc::clone(own))
+        }
+        (None, None) => unreachable!("every arbiter is reached or is here"),
+    };
     let count = Arc::clone(&health);
     let (requests, asked) = mpsc::sync_channel(REQUESTS_MAX);
     // Room for the reply to every request that can be on its way, so that the thread never waits for the machine.
     let (replies, told) = mpsc::sync_channel(2 * REQUESTS_MAX);
     let thread = std::thread::Builder::new()
         .name(format!("arbiter-{}", config.stream))
-        .spawn(move || run(session, &count, &asked, &replies, &wake))?;
+        .spawn(move || run(source, &count, &asked, &replies, &wake))?;
     Ok(ArbiterHandle {
         requests: Some(requests),
         replies: told,
         health,
+        own,
         thread: Some(thread),
     })
 }
 
+/// Where the record is.
+enum Source {
+    Session(Box<Session>),
+    Own(Arc<OwnRegister>),
+}
+
 fn run(
-    mut session: Option<Session>,
+    mut source: Source,
     health: &Health,
     requests: &Receiver<(ArbiterRequest, Instant)>,
     replies: &SyncSender<ArbiterReply>,
     wake: &dyn Fn(),
 ) {
     loop {
-        let pause = session.as_ref().map_or(PING_INTERVAL, Session::idle);
+        let pause = match &source {
+            Source::Session(session) => session.idle(),
+            Source::Own(_) => PING_INTERVAL,
+        };
         let (request, asked_at) = match requests.recv_timeout(pause) {
             Ok(asked) => asked,
             Err(RecvTimeoutError::Timeout) => {
-                if let Some(session) = &mut session {
+                if let Source::Session(session) = &mut source {
                     session.keep();
                 }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let answer = match &mut session {
-            Some(session) => session.carry_out(&request.ask, asked_at + session.deadline),
-            None => ArbiterAnswer::Unavailable,
+        let answer = match &mut source {
+            Source::Session(session) => {
+                session.carry_out(&request.ask, asked_at + session.deadline)
+            }
+            Source::Own(own) => own.ask(&request.ask),
         };
         match answer {
             ArbiterAnswer::Unavailable => health.unavailable.fetch_add(1, Ordering::Relaxed),
@@ -428,6 +460,11 @@ impl ArbiterHandle {
         self.replies.try_recv().ok()
     }
 
+    /// The node's own register, where an operator is the arbiter.
+    pub(crate) fn own_register(&self) -> Option<Arc<OwnRegister>> {
+        self.own.clone()
+    }
+
     /// How the way to the arbiter is.
     #[must_use]
     pub fn health(&self) -> ArbiterHealth {
@@ -456,8 +493,6 @@ impl Drop for ArbiterHandle {
 /// Why a group's first record was not made.
 #[derive(Debug)]
 pub enum InitError {
-    /// The configuration names no arbiter that keeps a record.
-    Manual,
     /// There is one already.
     Exists(Box<Registers>),
     /// There is something already that is no record of this stream.
@@ -475,10 +510,6 @@ pub enum InitError {
 impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Manual => write!(
-                f,
-                "the arbiter is \"manual\": it keeps no record, an operator decides with `relay promote`"
-            ),
             Self::Exists(registers) => write!(
                 f,
                 "the group has a record already: epoch {}, primary node {}, {} members; it is never \
@@ -523,9 +554,9 @@ pub fn init(
     membership: &Membership,
     patience: Duration,
 ) -> Result<Revision, InitError> {
-    let backend = Backend::new(config)
-        .map_err(InitError::Io)?
-        .ok_or(InitError::Manual)?;
+    let Some(backend) = Backend::new(config).map_err(InitError::Io)? else {
+        return init_own(config, membership);
+    };
     let mut session = Session::new(backend, config.deadline, Arc::default());
     let deadline = Instant::now() + patience;
     let mut may_be_there = false;
@@ -552,4 +583,19 @@ pub fn init(
     } else {
         InitError::Unreachable(why)
     })
+}
+
+/// The first record in the node's own register.
+fn init_own(config: &ArbiterConfig, membership: &Membership) -> Result<Revision, InitError> {
+    let directory = config.own_register().expect("nothing is to be reached");
+    let register = OwnRegister::open(directory, config.stream).map_err(InitError::Io)?;
+    let answer = register.create(membership);
+    match answer.map_err(|error| InitError::Io(io::Error::other(error)))? {
+        Answer::Done(revision) => Ok(Revision(revision)),
+        Answer::Refused(Some(held)) => match register::registers(config.stream, &held) {
+            Some(found) => Err(InitError::Exists(Box::new(found))),
+            None => Err(InitError::Garbled),
+        },
+        _ => Err(InitError::Garbled),
+    }
 }

@@ -409,7 +409,10 @@ impl Check<'_> {
             ..self.settings(at, node, section)?
         };
         let group = match &section.group {
-            Some(group) => Some(self.group(at, &section.name, &settings, group)?),
+            Some(group) => {
+                let around = (section.name.as_str(), section.directory.as_path());
+                Some(self.group(at, around, &settings, group)?)
+            }
             None => None,
         };
         let segment_size = settings.segment_size;

@@ -60,6 +60,7 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result
         committed_nonce: 0,
         unknown_tail: None,
         ring_length: config.settings.ring_size,
+        learning_from: None,
     };
     let mut storage = Storage::create(directory, &first)?;
     let segments = storage.open_segments()?;

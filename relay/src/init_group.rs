@@ -90,10 +90,29 @@ pub(crate) fn init_group(arguments: &InitGroupArguments) -> Result<String, Start
         min_copies: group.min_copies,
         policy: stream.settings.policy,
     };
+    // A record of the node's own lies beside its journal, which nobody may be using.
+    let is_manual = group.arbiter.is_manual();
+    let _own = if is_manual {
+        Some(Storage::open(&stream.directory)?)
+    } else {
+        None
+    };
+    if is_manual && primary != stream.settings.node {
+        return Err(format!(
+            "an operator is the arbiter, so the record is made on the node that leads first: run this on \
+             node {primary}, with its configuration"
+        )
+        .into());
+    }
     arbiter::init(&group.arbiter, &record, PATIENCE)?;
+    let others = if is_manual {
+        "; the others are told the record by this one"
+    } else {
+        ""
+    };
     Ok(format!(
         "stream {}: made the membership record: primary node {primary}, {} members, min_copies {}. \
-         Start the nodes in any order",
+         Start the nodes in any order{others}",
         record.stream,
         members.len(),
         record.min_copies

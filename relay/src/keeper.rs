@@ -9,6 +9,7 @@
 //! priority. It owns the superblock while the node runs and gives it back when the hot thread has gone.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant};
 use relay_core::group::Vote;
 use relay_core::links::LinkFault;
 use relay_core::node::Note;
+use relay_wire::membership::Membership;
 
+use crate::arbiter::OwnRegister;
 use crate::counters::Counter;
 use crate::link::{Answered, Parking};
 use crate::storage::Storage;
@@ -26,7 +29,7 @@ const WORDS_MAX: usize = 256;
 
 #[derive(Debug, Clone, Copy)]
 enum Word {
-    Store(Vote),
+    Store(Vote, Option<Membership>),
     Note(Note),
 }
 
@@ -36,13 +39,14 @@ pub(crate) struct KeeperLink {
     stored: Receiver<Result<(), String>>,
     answered: Answered,
     /// A vote that found the queue full of notes.
-    waiting: Option<Vote>,
+    waiting: Option<(Vote, Option<Membership>)>,
     unsaid: Counter,
 }
 
-/// Starts the keeper of `storage` for the hot thread that sleeps in `hot`.
+/// Starts the keeper of `storage`, and of the node's own register where an operator is the arbiter, for the hot thread that sleeps in `hot`.
 pub(crate) fn start(
     mut storage: Storage,
+    own: Option<Arc<OwnRegister>>,
     name: String,
     hot: Parking,
     unsaid: Counter,
@@ -57,8 +61,10 @@ pub(crate) fn start(
             match word {
                 Word::Note(Note::PeerRefused(fault)) => refusals.tell(&fault),
                 Word::Note(note) => tell(&note),
-                Word::Store(vote) => {
-                    let outcome = keep(&mut storage, &vote);
+                Word::Store(vote, record) => {
+                    // First the record: a vote that knows of it is not to be without it.
+                    let kept = keep_record(own.as_deref(), record.as_ref());
+                    let outcome = kept.and_then(|()| keep(&mut storage, &vote));
                     if stored.send(outcome).is_err() {
                         break;
                     }
@@ -78,29 +84,37 @@ pub(crate) fn start(
     Ok((link, thread))
 }
 
+fn keep_record(own: Option<&OwnRegister>, record: Option<&Membership>) -> Result<(), String> {
+    match (own, record) {
+        (Some(own), Some(record)) => own.keep(record),
+        _ => Ok(()),
+    }
+}
+
 fn keep(storage: &mut Storage, vote: &Vote) -> Result<(), String> {
     let stored = storage.update(|next| {
         next.promised = vote.promised;
         next.committed = vote.committed;
         next.committed_nonce = vote.nonce;
         next.unknown_tail = vote.unknown_tail;
+        next.learning_from = vote.learning_from;
     });
     stored.map_err(|error| error.to_string())
 }
 
 impl KeeperLink {
     /// Makes `vote` durable; [`KeeperLink::poll`] tells when it is.
-    pub(crate) fn store(&mut self, vote: Vote) {
+    pub(crate) fn store(&mut self, vote: Vote, record: Option<Membership>) {
         assert!(self.waiting.is_none(), "one vote is stored at a time");
-        self.waiting = Some(vote);
+        self.waiting = Some((vote, record));
         self.pass_vote_on();
     }
 
     fn pass_vote_on(&mut self) {
-        if let Some(vote) = self.waiting.take() {
-            match self.words.try_send(Word::Store(vote)) {
+        if let Some((vote, record)) = self.waiting.take() {
+            match self.words.try_send(Word::Store(vote, record)) {
                 Ok(()) => {}
-                Err(TrySendError::Full(_)) => self.waiting = Some(vote),
+                Err(TrySendError::Full(_)) => self.waiting = Some((vote, record)),
                 Err(TrySendError::Disconnected(_)) => panic!("the keeper's thread is gone"),
             }
         }
@@ -194,6 +208,28 @@ fn tell(note: &Note) {
         Note::HandOverFailed => tracing::warn!(
             "the planned switch did not come about in time; this node goes on leading. See `relay \
              status` for how the other node does"
+        ),
+        Note::AwaitsOperator(primary) => tracing::warn!(
+            %primary,
+            "no primary is heard, and nothing is taken over without an operator's word. Bring the node that led last \
+             back; or see that it is off, and say `relay promote --dir DIR` on the node that is to lead"
+        ),
+        Note::NotInSet(primary) => tracing::warn!(
+            %primary,
+            "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that were \
+             in sync last. Where none of them comes back, or under the policy \"mirrored\" all were restarted, give up \
+             what is missing: `relay promote --accept-loss` with the number of the node whose log is the longest"
+        ),
+        Note::EndsBelowFloor(end, floor) => tracing::error!(
+            %end,
+            %floor,
+            "this node does not lead: its log ends before what is known to be released, so its disk is an old copy or was \
+             cut. Bring a node back that holds everything; or, where there is none, give up what is missing: `relay promote \
+             --accept-loss` with this node's number"
+        ),
+        Note::PromotionRefused(loss) => tracing::error!(
+            "the promotion was not carried out, since messages that were acknowledged could be lost: {loss}. Bring \
+             another copy back, or accept the loss with `relay promote --accept-loss` and this node's number"
         ),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Asker<'a> {
 pub(crate) enum Remedy {
     /// Write these bytes, a block with its padding, at the damaged place.
     Write { from: NodeId, bytes: Vec<u8> },
-    /// The log of the node that leads goes on otherwise or is not whole there either: cut this one there and follow it.
+    /// The log of the node that leads goes on otherwise: cut this one there and follow it.
     Cut(NodeId),
     /// Nobody can help now; what each peer said.
     None(String),
@@ -73,7 +73,7 @@ fn padded(block: &[u8], position: Position, alignment: u32) -> Option<Vec<u8>> {
 enum Found {
     /// The block, header and body.
     Block(NodeId, Vec<u8>),
-    /// Nobody has it, but this node leads: what lies behind the place here is not part of its log.
+    /// Nobody has it, and this node leads and never had it: what lies behind the place here is not part of its log.
     Led(NodeId),
     /// Nobody has it and nobody leads; what each peer said.
     Nobody(String),
@@ -89,10 +89,11 @@ impl Asker<'_> {
                 Ok(Answer {
                     block: Some(block), ..
                 }) => return Found::Block(*node, block),
-                Ok(answer) if answer.leads => leader = Some(*node),
+                // It was there too, and may have been acknowledged: also a leader's damage is no reason to cut the other copy.
                 Ok(answer) if answer.outcome == FetchOutcome::Damaged => {
                     said.push(format!("node {node}: its copy is damaged there too"));
                 }
+                Ok(answer) if answer.leads => leader = Some(*node),
                 Ok(_) => said.push(format!("node {node}: its log does not go on from there")),
                 Err(error) => said.push(format!("node {node} at {address}: {error}")),
             }

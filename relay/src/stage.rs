@@ -18,6 +18,8 @@ use relay_core::node::ReadPurpose;
 use relay_journal::superblock::CleanStop;
 use relay_wire::id::Position;
 
+use crate::link::Answered;
+
 /// A command to the sequencer, with the receive buffer its bytes lie in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Command {
@@ -65,6 +67,15 @@ pub(crate) enum ToEgress {
     Reign(Box<Fanout>),
     /// Every subscriber is sent to another node.
     Withdraw,
+}
+
+/// Between egress and the sequence agent of a group's node: whether this node still leads, asked before an alarm is raised.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubts {
+    /// Raised by egress.
+    pub(crate) raised: Answered,
+    /// Raised by the sequence agent where it does.
+    pub(crate) settled: Answered,
 }
 
 /// How a stream's work ended.

@@ -7,10 +7,9 @@ mod appliance;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 
 use appliance::flow::Flow;
-use appliance::group::{Group, GroupShape, LEADING, has_file};
+use appliance::group::{Group, GroupShape, LEADING, admin, has_file};
 use appliance::{Appliance, LIMIT, signal, text};
 use relay_wire::peer::HELLO_LENGTH;
 
@@ -354,16 +353,6 @@ fn a_node_is_detached_and_attached() {
     assert!(admin(&group.nodes[leader], "dance").contains("is understood"));
     flow.finish();
     assert!(group.stop_and_compare() > 0);
-}
-
-/// Says a word to a node over its operator's socket; the answer.
-fn admin(node: &Appliance, request: &str) -> String {
-    let mut socket = UnixStream::connect(node.directory().join("admin.sock")).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    writeln!(socket, "{request}").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer.trim_end().to_owned()
 }
 
 /// Goal: in a steady flow neither the primary's hot threads nor the standby's allocate, and messages come out in every threading mode.

@@ -5,9 +5,9 @@ mod appliance;
 
 use std::os::unix::fs::FileExt;
 
-use appliance::Appliance;
 use appliance::flow::Flow;
-use appliance::group::{Group, GroupShape};
+use appliance::group::{Group, GroupShape, PATIENT, has_file};
+use appliance::{Appliance, text};
 use relay_journal::{block, checkpoint, segment};
 
 /// Position of the block in the middle of the log that ends at `tail`, in a log of one segment.
@@ -29,6 +29,21 @@ fn segment_path(node: &Appliance) -> std::path::PathBuf {
     node.directory()
         .join(segment::DIRECTORY)
         .join(segment::name(0))
+}
+
+/// Positions of the blocks in the first segment of a node's log.
+fn blocks(node: &Appliance) -> Vec<u64> {
+    let bytes = std::fs::read(segment_path(node)).unwrap();
+    let mut positions = Vec::new();
+    let mut at = 0;
+    while let Some(header) = bytes
+        .get(at..)
+        .and_then(|rest| block::decode_header(rest).ok())
+    {
+        positions.push(at as u64);
+        at += header.span as usize;
+    }
+    positions
 }
 
 /// Turns a byte of the block's body over and takes the checkpoints away, so that a start reads it.
@@ -96,4 +111,62 @@ fn a_block_damaged_on_both_disks_stops_the_start_at_its_position() {
     for part in ["position", &position.to_string(), "No peer could help"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }
+}
+
+/// Goal: a primary whose own copy is damaged there too is no reason to cut the other one: the start stops at the position, and both copies
+/// stay as they are. Method: the block is damaged on the disk of the primary, which runs and has not read it again, and on the
+/// standby's at rest.
+#[test]
+fn a_block_the_primary_lost_too_is_not_cut() {
+    let (mut group, tail) = published();
+    let leader = group.await_leader(None);
+    let standby = 1 - leader;
+    group.nodes[standby].kill();
+    let position = middle_block(&group.nodes[standby], tail);
+    damage(&group.nodes[standby], position);
+    damage(&group.nodes[leader], position);
+    let before = std::fs::read(segment_path(&group.nodes[standby])).unwrap();
+    let error = group.nodes[standby].try_start().unwrap_err();
+    for part in ["position", &position.to_string(), "damaged there too"] {
+        assert!(error.contains(part), "{part} is not in: {error}");
+    }
+    let after = std::fs::read(segment_path(&group.nodes[standby])).unwrap();
+    assert!(before == after, "nothing was cut");
+    assert!(!has_file(&group.nodes[standby], "set-aside-"));
+}
+
+/// Goal: a node that is killed while it catches up, and whose log is torn in its middle, starts again by itself: what was torn was never
+/// counted on. Method: a blank disk and a low rate; the block before the last one is damaged, behind which a block tells of releases.
+#[test]
+fn a_log_torn_while_it_caught_up_is_cut() {
+    let mut group = Group::started(&GroupShape {
+        more: format!("{PATIENT}\ncatch_up_rate = \"1MiB\""),
+        ..GroupShape::default()
+    });
+    let flow = Flow::on(&group, 1_000);
+    flow.await_more(1_500);
+    let standby = 1 - group.await_leader(None);
+    group.nodes[standby].kill();
+    std::fs::remove_dir_all(group.nodes[standby].directory()).unwrap();
+    let output = group.nodes[standby].relayd("format");
+    assert!(output.status.success(), "format: {}", text(&output));
+    group.nodes[standby].start();
+    group.eventually("it catches up", || {
+        group.counter(standby, "position.durable") > 1 << 20
+    });
+    group.nodes[standby].kill();
+    let positions = blocks(&group.nodes[standby]);
+    let torn = positions[positions.len() - 2];
+    damage(&group.nodes[standby], torn);
+    group.nodes[standby].start();
+    let log = group.nodes[standby].log();
+    let told = log.lines().find(|line| line.contains("torn end was cut"));
+    assert!(
+        told.is_some_and(|line| line.contains(&format!("position={torn}"))),
+        "{log}"
+    );
+    assert!(!log.contains("fetched from a peer"), "{log}");
+    flow.finish();
+    group.await_in_sync();
+    assert!(group.stop_and_compare() > 0);
 }

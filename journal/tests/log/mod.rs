@@ -55,6 +55,7 @@ pub(crate) fn superblock(segment_size: u64, block_alignment: u32, in_flight: u64
         committed_nonce: 99,
         unknown_tail: None,
         ring_length: 0,
+        learning_from: None,
     }
 }
 

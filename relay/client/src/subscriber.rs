@@ -143,8 +143,10 @@ enum Phase {
 pub struct Subscriber {
     link: Link,
     patterns: Vec<String>,
-    /// The one pattern `>`: every record comes, so seq has no gaps.
+    /// The one pattern `>`: every record comes, so seq has no gaps but where a loss was accepted.
     is_complete: bool,
+    /// The seq that was due where an EPOCH record had a later one: an UNCLEAN record has to follow.
+    skipped: Option<Seq>,
     start: Start,
     phase: Phase,
     topics: SubscriberTopics,
@@ -187,6 +189,7 @@ impl Subscriber {
         let mut subscriber = Self {
             link,
             is_complete: config.patterns == [">"],
+            skipped: None,
             patterns: config.patterns,
             start: config.start,
             phase: Phase::Down,
@@ -426,6 +429,7 @@ impl Subscriber {
     }
 
     fn subscribe(&mut self) {
+        self.skipped = None;
         let start = match self.resume {
             Some(point) if self.is_placed => point.into(),
             _ => self.start,
@@ -584,7 +588,15 @@ impl Subscriber {
             ));
         }
         if self.is_complete && self.is_placed && seq > point.seq {
-            return Err(wrong(point.seq, seq, "records are missing in the flow"));
+            if record.kind() != Some(RecordKind::Epoch) {
+                return Err(wrong(point.seq, seq, "records are missing in the flow"));
+            }
+            self.skipped = Some(point.seq);
+            point.seq = seq;
+        } else if let Some(due) = self.skipped.take()
+            && record.kind() != Some(RecordKind::Unclean)
+        {
+            return Err(wrong(due, seq, "records are missing in the flow"));
         }
         if record.is_data() {
             if self.topics.name(record.topic()).is_none() {

@@ -344,6 +344,19 @@ fn a_missing_record_is_an_alarm() {
     assert!(history(2, 3)(&error), "{error}");
 }
 
+/// Goal: seqs may be skipped where an epoch opens with an accepted loss, and nowhere else. Method: an EPOCH record with a later seq, with and
+/// without the UNCLEAN record behind it; the message after both tells how far it went.
+#[test]
+fn seqs_are_skipped_with_an_accepted_loss_only() {
+    let epoch = || released(RecordKind::Epoch, 0, 900, &[0; 40]);
+    let unclean = released(RecordKind::Unclean, 0, 900, &[0; 40]);
+    let words = TerminateCode::WrongHistory;
+    let error = ends_with(">", &[epoch(), data(1, 900)], words);
+    assert!(history(2, 900)(&error), "{error}");
+    let error = ends_with(">", &[epoch(), unclean, data(1, 902)], words);
+    assert!(history(900, 902)(&error), "{error}");
+}
+
 #[test]
 fn a_record_seen_before_is_an_alarm() {
     for pattern in [">", "a.*"] {

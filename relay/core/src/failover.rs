@@ -20,6 +20,7 @@
 
 mod lead;
 mod seek;
+mod word;
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -31,16 +32,20 @@ use relay_wire::record::UncleanBody;
 
 use crate::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
 use crate::command::LogEnd;
-use crate::group::{Carry, GroupSettings, HaltReason, Loss, Vote, WordRefused};
+use crate::group::{Carry, GroupSettings, HaltReason, Obstacle, Vote};
 use crate::links::Identity;
+use crate::node::Note;
+
+/// A word that this node is to lead is given up after so long, ns: whoever said it has given up by then, too.
+const WORD_NS: u64 = 3_000_000_000;
 
 /// A decision, for the node to carry out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     /// Ask the arbiter.
     Ask(ArbiterRequest),
-    /// Make the vote durable.
-    Store(Vote),
+    /// Make the vote durable, and before it the record where an operator is the arbiter and a primary told it.
+    Store(Vote, Option<Membership>),
     /// The epoch is joined: tell its primary this node's log.
     Join(Membership),
     /// This node leads.
@@ -53,6 +58,10 @@ pub(crate) enum Order {
     AskEnd { peer: u32, epoch: Epoch },
     /// Tell the peers at once where this node stands.
     Tell,
+    /// This primary led still after the doubt.
+    Assure,
+    /// Tell whoever reads the log.
+    Say(Note),
     /// No way on without an operator.
     Halt(HaltReason),
 }
@@ -157,12 +166,19 @@ pub(crate) struct Failover {
     /// To be on disk.
     wanted: Vote,
     storing: Option<Vote>,
+    /// A primary's record that is to be kept with the next vote, where an operator is the arbiter.
+    unkept: Option<Membership>,
     start_promised: Epoch,
     started_ns: u64,
+    /// The highest epoch of a record that somebody else is known to have: where an operator is the arbiter, this node's own may be
+    /// an old one.
+    superseded: Epoch,
     registers: Option<Registers>,
     /// When the read that gave the registers was sent.
     read_ns: u64,
     is_read_wanted: bool,
+    /// Since when a client's word makes it doubtful that this node still leads (rule R25).
+    doubt_ns: Option<u64>,
     asked: Option<Asked>,
     next_id: RequestNumber,
     ask_after_ns: u64,
@@ -176,12 +192,17 @@ pub(crate) struct Failover {
     joined: Option<Membership>,
     has_joined: bool,
     reign: Option<Membership>,
+    /// Where an operator is the arbiter: every copy of the set has followed in this process, or he said that this node leads. Before,
+    /// the record here may be an old one.
+    is_confirmed: bool,
     /// Since when no primary is heard.
     leaderless_ns: u64,
     /// When a primary asked this node to take over.
     handed_over_ns: Option<u64>,
     /// An operator's word that this node is to lead, with what may be lost by it.
     promotion: Option<Promotion>,
+    /// Why this node does not lead although no primary is heard; said when it changes.
+    obstacle: Option<Obstacle>,
     /// The reign that begins was forced.
     unclean: Option<UncleanBody>,
     floor_written: Floor,
@@ -223,6 +244,7 @@ impl Failover {
             start_promised: stored.promised,
             joined: None,
             started_ns: now_ns,
+            superseded: Epoch(0),
         });
         Self {
             nonces: settings.seed,
@@ -231,17 +253,21 @@ impl Failover {
             stored,
             wanted: stored,
             storing: None,
+            unkept: None,
             start_promised: carry.start_promised,
             started_ns: carry.started_ns,
+            superseded: carry.superseded,
             registers: None,
             read_ns: 0,
             is_read_wanted: false,
+            doubt_ns: None,
             asked: None,
             next_id: RequestNumber(1),
             ask_after_ns: 0,
             arbiter_heard_ns: None,
             is_arbiter_gone: false,
             promotion: None,
+            obstacle: None,
             unclean: None,
             proposal: None,
             own_promise: Epoch(0),
@@ -249,6 +275,7 @@ impl Failover {
             joined: carry.joined,
             has_joined: carry.joined.is_some(),
             reign: None,
+            is_confirmed: false,
             leaderless_ns: now_ns,
             handed_over_ns: None,
             floor_written: Floor::default(),
@@ -264,6 +291,7 @@ impl Failover {
             start_promised: self.start_promised,
             joined: self.joined,
             started_ns: self.started_ns,
+            superseded: self.superseded,
         }
     }
 
@@ -311,7 +339,7 @@ impl Failover {
 
     /// The lowest epoch this node would join; 0 while it is in one (rules R9, R26).
     pub(crate) fn lowest_join(&self) -> Epoch {
-        if self.reign.is_some() || self.joined.is_some() {
+        if self.reign.is_some() || self.joined.is_some() || self.is_about_to_lead() {
             return Epoch(0);
         }
         let known = self.registers.as_ref();
@@ -320,6 +348,13 @@ impl Failover {
             .next()
             .max(self.wanted.promised)
             .max(known)
+    }
+
+    /// Whether this node is to lead by a word, where no arbiter keeps another from opening the very epoch it promised for that: so
+    /// it demands none meanwhile.
+    const fn is_about_to_lead(&self) -> bool {
+        let has_word = self.promotion.is_some() || self.handed_over_ns.is_some();
+        self.settings.is_manual && (has_word || self.proposal.is_some())
     }
 
     /// The copies a release waits for: the current set and, while a change is not settled, those it names (rule R7).
@@ -399,6 +434,14 @@ impl Failover {
         if is_news && self.reign.is_some() {
             self.is_read_wanted = true;
         }
+        if self.settings.is_manual && progress.committed > self.superseded {
+            self.superseded = progress.committed;
+            let is_over = self.superseded > self.wanted.committed && self.reign.is_some();
+            if is_over && !self.is_halted {
+                // No arbiter tells, but a later record is there: somebody was made primary since.
+                self.step_down(self.superseded);
+            }
+        }
     }
 
     pub(crate) fn on_mirror_facts(&mut self, peer: u32, facts: MirrorFacts, now_ns: u64) {
@@ -413,7 +456,13 @@ impl Failover {
 
     /// A primary asks to be followed, with the record it won. Whether this node does is answered by [`Order::Join`], or by the
     /// lowest epoch it tells.
-    pub(crate) fn on_open(&mut self, peer: u32, membership: &Membership, now_ns: u64) {
+    pub(crate) fn on_open(
+        &mut self,
+        peer: u32,
+        membership: &Membership,
+        durable: Position,
+        now_ns: u64,
+    ) {
         let view = &self.peers[peer as usize];
         if membership.primary != view.member.node || self.is_halted {
             return;
@@ -456,7 +505,18 @@ impl Failover {
         self.wanted.promised = self.wanted.promised.max(membership.epoch);
         self.wanted.committed = membership.epoch;
         self.wanted.nonce = membership.nonce;
+        // Durable before the epoch is joined, so before anything it does not count for is written, and gone before it counts.
+        self.wanted.learning_from = if membership.members.contains(&self.settings.identity) {
+            None
+        } else {
+            let before = self.wanted.learning_from.unwrap_or(durable);
+            Some(before.min(durable))
+        };
+        if self.settings.is_manual {
+            self.unkept = Some(*membership);
+        }
         self.handed_over_ns = None;
+        self.promotion = None;
         self.leaderless_ns = now_ns;
         self.finish_join();
     }
@@ -465,6 +525,7 @@ impl Failover {
         if let Some(membership) = self.joining
             && self.stored.promised >= membership.epoch
             && self.stored.committed >= membership.epoch
+            && self.stored.learning_from == self.wanted.learning_from
         {
             if self.stored.promised > membership.epoch {
                 // Promised more meanwhile: this epoch is not to be joined any more.
@@ -531,6 +592,10 @@ impl Failover {
         }
         match (asked.what, reply.answer) {
             (_, ArbiterAnswer::Garbled) => self.halt(HaltReason::Garbled),
+            // A node whose own register is empty waits for a primary that tells it the record.
+            (What::Read, ArbiterAnswer::Read(None)) if self.settings.is_manual => {
+                self.ask_after_ns = now_ns + seek::REFRESH_NS;
+            }
             (_, ArbiterAnswer::Read(None) | ArbiterAnswer::Refused(None)) => {
                 self.halt(HaltReason::NoRecord);
             }
@@ -609,11 +674,22 @@ impl Failover {
         self.note_committed(shown);
         self.registers = Some(registers);
         self.read_ns = asked.sent_ns;
-        self.is_read_wanted = false;
+        self.is_read_wanted = self.doubt_ns.is_some_and(|since| asked.sent_ns < since);
         if let Some(reign) = self.reign
             && (shown.epoch, shown.nonce) != (reign.epoch, reign.nonce)
         {
             self.step_down(shown.epoch);
+        } else if self.doubt_ns.is_some() && !self.is_read_wanted {
+            self.doubt_ns = None;
+            self.orders.push_back(Order::Assure);
+        }
+    }
+
+    /// A client says what can't be, unless another node leads by now: the record is read.
+    pub(crate) fn doubt(&mut self, now_ns: u64) {
+        if self.reign.is_some() && self.doubt_ns.is_none() {
+            self.doubt_ns = Some(now_ns);
+            self.is_read_wanted = true;
         }
     }
 
@@ -637,7 +713,8 @@ impl Failover {
         self.joined = None;
         self.joining = None;
         self.handed_over_ns = None;
-        self.promotion = None;
+        self.is_confirmed |= self.promotion.take().is_some();
+        self.obstacle = None;
         let order = if self.reign.replace(won).is_some() {
             Order::Reopen(won)
         } else {
@@ -650,6 +727,9 @@ impl Failover {
     }
 
     fn step_down(&mut self, epoch: Epoch) {
+        if self.settings.is_manual {
+            self.superseded = self.superseded.max(epoch);
+        }
         self.reign = None;
         self.proposal = None;
         self.is_halted = true;
@@ -680,10 +760,14 @@ impl Failover {
         }
         if self.is_primary_heard(now_ns) {
             self.leaderless_ns = now_ns;
+            self.obstacle = None;
         }
         if facts.holds_opening && self.joined.is_some() {
             self.wanted.unknown_tail = None;
         }
+        let is_old = |said_ns: u64| now_ns >= said_ns + WORD_NS;
+        self.handed_over_ns = self.handed_over_ns.filter(|said_ns| !is_old(*said_ns));
+        self.promotion = self.promotion.filter(|word| !is_old(word.asked_ns));
         if self.reign.is_some() {
             self.lead(facts, now_ns);
         } else {
@@ -695,7 +779,8 @@ impl Failover {
     fn store_vote(&mut self) {
         if self.storing.is_none() && self.wanted != self.stored {
             self.storing = Some(self.wanted);
-            self.orders.push_back(Order::Store(self.wanted));
+            let record = self.unkept.take();
+            self.orders.push_back(Order::Store(self.wanted, record));
         }
     }
 
@@ -752,14 +837,19 @@ impl Failover {
 
     /// Whether a node leads and is heard of, this one's primary or a later one.
     fn is_primary_heard(&self, now_ns: u64) -> bool {
+        self.primary_heard(now_ns).is_some()
+    }
+
+    fn primary_heard(&self, now_ns: u64) -> Option<NodeId> {
         let known = self.membership().map_or(Epoch(0), |record| record.epoch);
-        self.peers.iter().any(|view| {
+        let leads = |view: &&PeerView| {
             view.is_connected
                 && view.progress.standing == Standing::Leading
                 && view.epoch >= known
                 && !view.progress.is_disk_stalled
                 && now_ns < view.heard_ns + self.settings.suspect_ns
-        })
+        };
+        self.peers.iter().find(leads).map(|view| view.member.node)
     }
 
     /// Fewer copies than this and nothing is released: as the reign's record says.
@@ -769,91 +859,26 @@ impl Failover {
     }
 
     /// Whether this primary reaches neither another copy that counts nor the arbiter (rule R13).
+    ///
+    /// It is so from the moment on at which the others may suspect it, for then one of them may lead. An arbiter counts as gone
+    /// where its last answer was no certain one, and where it has not answered for a quarter of that time; the member it is
+    /// asked about was missed a head start before.
     pub(crate) fn is_cut_off(&self, now_ns: u64) -> bool {
         let Some(reign) = &self.reign else {
             return false;
         };
+        let suspect_ns = self.settings.suspect_ns;
         let me = self.settings.identity;
         let others = reign.members.as_slice().iter().filter(|m| **m != me);
         let is_anyone_heard = others.clone().any(|member| {
             self.view_of(member)
-                .is_some_and(|view| self.is_well(view, 2 * self.settings.suspect_ns, now_ns))
+                .is_some_and(|view| self.is_well(view, suspect_ns, now_ns))
         });
-        self.is_arbiter_gone && others.count() > 0 && !is_anyone_heard
-    }
-
-    /// What an operator accepted with this reign; told once.
-    pub(crate) fn take_unclean(&mut self) -> Option<UncleanBody> {
-        self.unclean.take()
-    }
-
-    /// An operator takes a node out of the set, or lets it in again.
-    ///
-    /// # Errors
-    /// [`WordRefused`] says why not.
-    pub(crate) fn detach(&mut self, node: NodeId, is_detached: bool) -> Result<(), WordRefused> {
-        let reign = self.reign.as_ref().ok_or(WordRefused::NotPrimary)?;
-        let set = reign.members.without(node);
-        let is_member = set.len() < reign.members.len();
-        if is_detached && is_member && set.len() < self.settings.min_copies.into() {
-            return Err(WordRefused::TooFewCopies);
-        }
-        let view = self.peers.iter_mut().find(|view| view.member.node == node);
-        view.ok_or(WordRefused::NotAPeer)?.is_detached = is_detached;
-        Ok(())
-    }
-
-    /// An operator wants this node to lead.
-    ///
-    /// # Errors
-    /// [`WordRefused`] says why not, and what could be lost.
-    pub(crate) fn promote(
-        &mut self,
-        accepts_loss: bool,
-        facts: &Facts,
-        now_ns: u64,
-    ) -> Result<(), WordRefused> {
-        if self.reign.is_some() {
-            return Err(WordRefused::IsPrimary);
-        }
-        match self.loss(facts) {
-            Some(loss) if !accepts_loss || loss == Loss::NoRecord => {
-                Err(WordRefused::MayLose(loss))
-            }
-            _ => {
-                self.promotion = Some(Promotion {
-                    asked_ns: now_ns,
-                    accepts_loss,
-                });
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether this very copy is in the record's set. The first record of all names disks and no processes: whoever made it knew
-    /// none, and nothing was released under it, so under the policy `mirrored` too its members are those whose disks it names.
-    fn is_in(&self, record: &Membership) -> bool {
-        let me = self.settings.identity;
-        let first = Member { process: 0, ..me };
-        record.members.contains(&me)
-            || (record.epoch == Epoch(1) && record.members.contains(&first))
-    }
-
-    /// What may be lost if this node leads, as far as is known.
-    fn loss(&self, facts: &Facts) -> Option<Loss> {
-        let Some(registers) = &self.registers else {
-            return Some(Loss::NoRecord);
-        };
-        let floor = registers.floor.unwrap_or_default().position;
-        if !self.is_in(&registers.membership) {
-            Some(Loss::NotInSet)
-        } else if facts.durable.point.position < floor {
-            Some(Loss::BelowFloor)
-        } else if self.wanted.unknown_tail.is_some() {
-            Some(Loss::TailUnknown)
-        } else {
-            None
-        }
+        let is_unanswered = self
+            .asked
+            .is_some_and(|asked| now_ns >= asked.sent_ns + suspect_ns / 4);
+        let is_arbiter_gone = self.is_arbiter_gone || is_unanswered;
+        is_arbiter_gone && others.count() > 0 && !is_anyone_heard
     }
 
     /// Whether a peer can be counted on now: connected, heard lately, its disk working.

@@ -42,6 +42,8 @@ pub const RUNS_MAX: usize = 64;
 const STEP_BYTES: u32 = 1024 * 1024;
 /// Topics told to one subscriber in one step.
 const TOPICS_STEP: u32 = 64;
+/// A subscriber whose alarm is in doubt is sent to another node after so long.
+const DOUBT_NS: u64 = 1_000_000_000;
 /// A farewell that can't be delivered within this time is given up.
 const FAREWELL_NS: u64 = 1_000_000_000;
 
@@ -95,6 +97,9 @@ pub enum FanoutEffect {
     Close(ConnId),
     /// What was read at this position is not what was written: raise an alarm.
     Damaged(Position),
+    /// A subscriber saw what this log does not hold. Before that is an alarm this node has to see that it still leads: call
+    /// [`Fanout::on_assured`] then.
+    Doubt,
 }
 
 /// The machine. See the module's description.
@@ -119,6 +124,7 @@ pub struct Fanout {
     effects: VecDeque<FanoutEffect>,
     checked_ns: u64,
     sends_under_way: u32,
+    asks_first: bool,
 }
 
 impl Fanout {
@@ -155,8 +161,46 @@ impl Fanout {
             effects: VecDeque::with_capacity(4 * places as usize + 16),
             checked_ns: 0,
             sends_under_way: 0,
+            asks_first: false,
             settings,
             credentials,
+        }
+    }
+
+    /// This node is one of a group: before a subscriber's other history is an alarm, it is asked whether this node still leads (rule
+    /// R25).
+    pub fn ask_before_alarm(&mut self) {
+        self.asks_first = true;
+    }
+
+    /// This node led still when it was asked after the last [`FanoutEffect::Doubt`].
+    pub fn on_assured(&mut self, now_ns: u64) {
+        for index in 0..self.subscribers.len() {
+            if let Some(subscriber) = &self.subscribers[index]
+                && let State::Doubted { code, detail, .. } = subscriber.state
+            {
+                self.end(subscriber.conn, code, detail, now_ns);
+            }
+        }
+    }
+
+    /// Ends a subscription whose history is another one, at once or when that is sure.
+    fn alarm(&mut self, conn: ConnId, code: TerminateCode, detail: u64, now_ns: u64) {
+        let is_alarm = matches!(
+            code,
+            TerminateCode::BeyondTail | TerminateCode::WrongHistory
+        );
+        let asks = self.asks_first && is_alarm;
+        match self.current(conn) {
+            Some(subscriber) if asks => {
+                subscriber.state = State::Doubted {
+                    code,
+                    detail,
+                    since_ns: now_ns,
+                };
+                self.effects.push_back(FanoutEffect::Doubt);
+            }
+            _ => self.end(conn, code, detail, now_ns),
         }
     }
 
@@ -220,7 +264,7 @@ impl Fanout {
             Ok(Message::Terminate(_)) => self.end(conn, TerminateCode::Logout, 0, now_ns),
             Ok(Message::Subscribe(subscribe)) if is_fresh => {
                 if let Err((code, detail)) = self.subscribe(conn, &subscribe, now_ns) {
-                    self.end(conn, code, detail, now_ns);
+                    self.alarm(conn, code, detail, now_ns);
                 }
             }
             Err(MessageError::Checksum) => self.end(conn, TerminateCode::Checksum, 0, now_ns),
@@ -313,7 +357,7 @@ impl Fanout {
             let failed = self.serve_one(&mut subscriber, ring, replay, now_ns);
             self.subscribers[index as usize] = Some(subscriber);
             if let Err((code, detail)) = failed {
-                self.end(conn, code, detail, now_ns);
+                self.alarm(conn, code, detail, now_ns);
             }
         }
     }
@@ -341,7 +385,7 @@ impl Fanout {
             }
         }
         match subscriber.state {
-            State::AwaitSubscribe => Ok(()),
+            State::AwaitSubscribe | State::Doubted { .. } => Ok(()),
             State::Closing { .. } => {
                 self.effects.push_back(FanoutEffect::Close(subscriber.conn));
                 Ok(())
@@ -548,6 +592,13 @@ impl Fanout {
             if let State::Closing { since_ns } = subscriber.state {
                 if now_ns >= since_ns + FAREWELL_NS {
                     self.effects.push_back(FanoutEffect::Close(conn));
+                }
+                continue;
+            }
+            if let State::Doubted { since_ns, .. } = subscriber.state {
+                // The arbiter does not answer: no alarm is raised, and another node may know better.
+                if now_ns >= since_ns + DOUBT_NS {
+                    self.end(conn, TerminateCode::NotPrimary, 0, now_ns);
                 }
                 continue;
             }

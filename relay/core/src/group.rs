@@ -34,7 +34,8 @@ pub struct GroupSettings {
     pub policy: Policy,
     /// With fewer copies nothing is released.
     pub min_copies: u8,
-    /// Nobody is dropped and nobody takes over unless an operator says so.
+    /// Nobody is dropped and nobody takes over unless an operator says so. The record lies on each node: a primary swaps its
+    /// own, a follower keeps the one it joins beside its vote ([`crate::node::NodeEffect::StoreVote`]).
     pub is_manual: bool,
     /// Each side of a link says something at least so often.
     pub heartbeat_ns: u64,
@@ -72,6 +73,8 @@ pub struct Vote {
     pub nonce: u64,
     /// Where damage was cut at a start, until somebody has answered for it.
     pub unknown_tail: Option<Position>,
+    /// While this copy is outside the set it follows: where its log ended before, from where on nothing rested on it.
+    pub learning_from: Option<Position>,
 }
 
 /// Why an operator's word is not carried out.
@@ -81,6 +84,8 @@ pub enum WordRefused {
     NotPrimary,
     /// It leads already.
     IsPrimary,
+    /// This node leads, and is heard.
+    IsLed(NodeId),
     /// The node named is none of the group's, or this one.
     NotAPeer,
     /// Too few copies would be left.
@@ -105,6 +110,20 @@ pub enum Loss {
     TailUnknown = 3,
     /// The record could not be read from the arbiter.
     NoRecord = 4,
+    /// No arbiter tells, and this process has not followed a primary yet: others may have gone on without this copy.
+    NotFollowed = 5,
+}
+
+/// Why a node that hears no primary does not lead either, where only an operator, or another node, can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Obstacle {
+    /// An operator decides who leads.
+    Operator = 1,
+    /// The log is shorter than what is known to be released.
+    BelowFloor = 2,
+    /// This copy is not in the set the newest known record names.
+    NotInSet = 3,
 }
 
 impl core::fmt::Display for Loss {
@@ -120,6 +139,10 @@ impl core::fmt::Display for Loss {
             Self::NoRecord => {
                 "the membership record can't be read: whether this copy is whole is not known"
             }
+            Self::NotFollowed => {
+                "this node has followed no primary since it started: whether others went on without \
+                 it is not known"
+            }
         })
     }
 }
@@ -129,6 +152,10 @@ impl core::fmt::Display for WordRefused {
         match self {
             Self::NotPrimary => write!(f, "this node does not lead: ask the primary"),
             Self::IsPrimary => write!(f, "this node leads already"),
+            Self::IsLed(node) => write!(
+                f,
+                "node {node} leads and is heard: say `relay hand-over` there"
+            ),
             Self::NotAPeer => write!(f, "no other node of the group has this number"),
             Self::TooFewCopies => write!(
                 f,
@@ -241,4 +268,6 @@ pub struct Carry {
     pub joined: Option<Membership>,
     /// When the process started, monotonic ns.
     pub started_ns: u64,
+    /// The highest epoch of a record that somebody else is known to have.
+    pub superseded: Epoch,
 }

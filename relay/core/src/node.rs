@@ -31,7 +31,7 @@ use crate::arbiter::{ArbiterReply, ArbiterRequest};
 use crate::command::{LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::failover::{Facts, Failover, Order};
-use crate::group::{Carry, GroupSettings, HaltReason, RestartReason, Vote};
+use crate::group::{Carry, GroupSettings, HaltReason, Loss, Obstacle, RestartReason, Vote};
 use crate::links::{LinkEffect, LinkFault, Links};
 use crate::log::{LogView, LogWindow};
 use crate::mirror::Mirror;
@@ -41,6 +41,9 @@ use crate::standby::Standby;
 
 pub use self::peers::Heard;
 use self::primary::Primary;
+
+/// Where the arbiter does not answer, a publisher is told of its gap after so long, ns: it sends again what it has.
+const GAP_NS: u64 = 1_000_000_000;
 
 /// What the caller is to do.
 #[derive(Debug, Clone, Hash)]
@@ -66,10 +69,13 @@ pub enum NodeEffect {
     Link(LinkEffect),
     /// Ask the arbiter and report with [`Node::on_arbiter`].
     Ask(ArbiterRequest),
-    /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`].
-    StoreVote(Vote),
+    /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`]. A record that comes with it is put
+    /// into this node's own register first: where an operator is the arbiter, that is where it is read again.
+    StoreVote(Vote, Option<Membership>),
     /// Send every subscriber to another node.
     Withdraw,
+    /// This node led still when it was asked after [`Node::on_doubt`].
+    Assured,
     /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
     ReadLog {
         /// The peer's place.
@@ -121,6 +127,15 @@ pub enum Note {
     Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
+    /// No primary is heard, the named node led last, and an operator decides who leads.
+    AwaitsOperator(NodeId),
+    /// No primary is heard, the named node led last, and this copy is not in the set: another one of it may have gone on, or under the policy
+    /// `mirrored` its process was restarted.
+    NotInSet(NodeId),
+    /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
+    EndsBelowFloor(Position, Position),
+    /// A promotion was not carried out: the record read since shows what could be lost.
+    PromotionRefused(Loss),
 }
 
 /// How a node stands, for status and counters.
@@ -144,6 +159,8 @@ pub struct NodeStatus {
     pub arbiter_heard_ns: Option<u64>,
     /// A swap is not settled.
     pub is_changing: bool,
+    /// Why it does not lead although no primary is heard.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// A peer, for status and counters.
@@ -384,6 +401,13 @@ impl Node {
         }
     }
 
+    /// A subscriber saw what this node's log does not hold: whether it still leads is asked, and [`NodeEffect::Assured`] says so.
+    pub fn on_doubt(&mut self, now: Now) {
+        if let Some(group) = &mut self.group {
+            group.failover.doubt(now.mono_ns);
+        }
+    }
+
     /// The arbiter's answer.
     pub fn on_arbiter(&mut self, reply: &ArbiterReply, now: Now) {
         if let Some(group) = &mut self.group {
@@ -468,6 +492,12 @@ impl Node {
             }
         }
         self.open_epoch(group, now, log);
+        if let Role::Primary(primary) = &mut self.role
+            && primary.sequence.has_gaps()
+        {
+            group.failover.doubt(now.mono_ns);
+            primary.sequence.tell_gaps(false, GAP_NS, now);
+        }
         let facts = self.facts(group, now);
         self.look_at_mirrors(group, now);
         group.failover.step(&facts, now.mono_ns);
@@ -522,7 +552,16 @@ impl Node {
     fn carry_out(&mut self, group: &mut Group, order: Order, now: Now) {
         match order {
             Order::Ask(request) => self.effects.push_back(NodeEffect::Ask(request)),
-            Order::Store(vote) => self.effects.push_back(NodeEffect::StoreVote(vote)),
+            Order::Store(vote, record) => {
+                self.effects.push_back(NodeEffect::StoreVote(vote, record));
+            }
+            Order::Assure => {
+                if let Role::Primary(primary) = &mut self.role {
+                    primary.sequence.tell_gaps(true, 0, now);
+                }
+                self.effects.push_back(NodeEffect::Assured);
+            }
+            Order::Say(note) => self.effects.push_back(NodeEffect::Note(note)),
             Order::Tell => group.is_telling = true,
             Order::Join(membership) => self.join(group, &membership),
             Order::Lead(membership) => {
@@ -661,6 +700,7 @@ impl Node {
                 vote: Vote::default(),
                 arbiter_heard_ns: None,
                 is_changing: false,
+                obstacle: None,
             };
         };
         let (appended, durable, released) = self.positions(group);
@@ -674,6 +714,7 @@ impl Node {
             vote: *group.failover.vote(),
             arbiter_heard_ns: group.failover.arbiter_heard_ns(),
             is_changing: group.failover.is_changing(),
+            obstacle: group.failover.obstacle(),
         }
     }
 

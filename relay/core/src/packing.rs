@@ -72,6 +72,16 @@ impl Packing {
         self.epoch = epoch;
     }
 
+    /// The next DATA record has this seq. The open block is empty.
+    pub(crate) fn skip_to(&mut self, seq: Seq) {
+        assert_eq!(
+            self.record_count, 0,
+            "a block's seqs are one after the other"
+        );
+        assert!(seq > self.first_seq, "a seq is never used twice");
+        self.first_seq = seq;
+    }
+
     /// Position of the open block.
     pub(crate) const fn position(&self) -> Position {
         self.position

@@ -74,6 +74,23 @@ impl Register {
         self
     }
 
+    /// The register with `record` in it, whatever it held: a node whose arbiter is an operator keeps what its primary tells. A floor
+    /// was about a reign that is over.
+    #[must_use]
+    pub fn told(&self, record: Value) -> Self {
+        let revision = self.revision_last + 1;
+        Self {
+            registers: Some(witness::Registers {
+                record: Cell {
+                    revision,
+                    value: record,
+                },
+                floor: None,
+            }),
+            revision_last: revision,
+        }
+    }
+
     /// Decides about a request. [`Request::Status`] is not about a register; whoever keeps registers answers it.
     ///
     /// # Panics

@@ -20,7 +20,7 @@ use relay_journal::block::BlockHeader;
 use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
-use relay_wire::code::{Held, Policy, RecordKind, RejectCode};
+use relay_wire::code::{Held, Policy, RecordKind};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherSeq, Seq, TopicId};
 use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Membership};
 use relay_wire::record::{self, EpochBody, Fields, Record, UncleanBody};
@@ -40,6 +40,9 @@ use crate::settings::Settings;
 const ACKS_MAX: usize = 1 << 16;
 /// Most topic definitions not yet released.
 const TOPIC_WAITS_MAX: usize = 4_096;
+/// Where a loss was accepted, so many seqs are left out: more than can have been released behind the end of this log, eleven days of
+/// a million messages a second. In decimals the numbers go on as they were, with one more in front.
+pub const SEQS_SKIPPED: u64 = 1_000_000_000_000;
 /// Longest control record: a topic definition.
 const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
     0,
@@ -149,6 +152,10 @@ pub struct Sequence {
     last_work_ns: u64,
     prepared: Position,
     held: Held,
+    /// Whether this node still leads is asked before a gap is told.
+    asks_first: bool,
+    /// Gaps that wait for that: whose, the record, and since when.
+    gaps: VecDeque<(ConnId, PublisherSeq, u64)>,
     is_failed: bool,
     stop_asked: bool,
     is_stopped: bool,
@@ -226,6 +233,8 @@ impl Sequence {
             last_work_ns: beginning.now.mono_ns,
             prepared: beginning.prepared,
             held: Held::No,
+            asks_first: false,
+            gaps: VecDeque::with_capacity(settings.connections_max as usize),
             is_failed: false,
             stop_asked: false,
             is_stopped: false,
@@ -291,6 +300,10 @@ impl Sequence {
             return false;
         }
         self.packing.set_epoch(membership.epoch);
+        if unclean.is_some() {
+            self.next_seq = Seq(self.next_seq.get() + SEQS_SKIPPED);
+            self.packing.skip_to(self.next_seq);
+        }
         self.append_epoch(membership.epoch, false, Some(membership), log);
         if let Some(body) = unclean {
             let fields = Fields::default();
@@ -417,7 +430,7 @@ impl Sequence {
                 continue;
             }
             if record.publisher_seq() > expected {
-                self.reject(conn, record.publisher_seq(), 0, RejectCode::Gap);
+                self.on_gap(conn, record.publisher_seq(), now);
                 taken += stride;
                 continue;
             }

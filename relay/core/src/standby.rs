@@ -216,7 +216,7 @@ impl Standby {
             "previous checksum"
         } else if header.epoch < tables.epoch {
             "epoch"
-        } else if header.first_seq != tables.next_seq {
+        } else if !header.is_seq_due(tables.epoch, tables.next_seq) {
             "first seq"
         } else if !is_at_home || !header.span.is_multiple_of(self.geometry.block_alignment()) {
             "span"

@@ -410,6 +410,30 @@ fn subscriptions_start_where_asked() {
     }
 }
 
+/// Goal: on a node of a group a subscriber that saw what this log does not hold is told so only once it is sure that this node still leads,
+/// and is sent to another node where nobody answers (rule R25). Method: a log that differs, and one that ends before.
+#[test]
+fn an_alarm_is_raised_only_when_it_is_sure() {
+    for (value, checksum, code) in [(3, Some(7), "WrongHistory"), (9, None, "BeyondTail")] {
+        let mut world = World::new();
+        world.fanout.ask_before_alarm();
+        let (publisher, topic) = world.publisher("one", 1, 10);
+        world.publish(publisher, ONE, topic, 1..=5);
+        let conn = world.subscribe(From::Seq, value, checksum, &[">"]);
+        world.pass(500_000_000);
+        assert_eq!(world.doubts, 1);
+        let client = world.subscriber_client(conn);
+        assert!(!client.has("Terminate") && client.seqs().is_empty());
+        world.fanout.on_assured(world.now.mono_ns);
+        world.run();
+        assert!(world.subscriber_client(conn).has(code), "{code}");
+        let other = world.subscribe(From::Seq, value, checksum, &[">"]);
+        world.pass(2_000_000_000);
+        let client = world.subscriber_client(other);
+        assert!(client.has("NotPrimary") && !client.has(code));
+    }
+}
+
 /// Goal: a filter lets through what matches, tells the names first, and heartbeats say how far was looked.
 #[test]
 fn a_filter_is_never_mistaken_for_loss() {

@@ -51,6 +51,8 @@ pub struct Surroundings<'a> {
     pub group: &'a str,
     /// The group's secret.
     pub secret: &'a [u8],
+    /// Where the stream's journal lies.
+    pub directory: &'a Path,
 }
 
 /// Who keeps a stream's record and how to reach them, checked.
@@ -66,7 +68,15 @@ impl ArbiterConfig {
     /// Whether an operator decides, so that nothing is asked of anybody.
     #[must_use]
     pub fn is_manual(&self) -> bool {
-        matches!(self.kind, Kind::Manual)
+        matches!(self.kind, Kind::Manual { .. })
+    }
+
+    /// The directory of the node's own register, where an operator decides.
+    pub(super) fn own_register(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Manual { directory } => Some(directory),
+            _ => None,
+        }
     }
 }
 
@@ -78,7 +88,9 @@ pub(super) enum Kind {
         secret: Vec<u8>,
     },
     Etcd(EtcdConfig),
-    Manual,
+    Manual {
+        directory: PathBuf,
+    },
 }
 
 /// How to reach etcd.
@@ -107,7 +119,7 @@ impl fmt::Debug for Kind {
         match self {
             Self::Witness { address, .. } => write!(f, "witness {address}"),
             Self::Etcd(etcd) => write!(f, "etcd {:?} {}", etcd.endpoints, etcd.prefix),
-            Self::Manual => write!(f, "manual"),
+            Self::Manual { .. } => write!(f, "manual"),
         }
     }
 }
@@ -128,7 +140,9 @@ impl ArbiterSection {
         }
         self.check_keys()?;
         let kind = match self.kind {
-            KindName::Manual => Kind::Manual,
+            KindName::Manual => Kind::Manual {
+                directory: around.directory.to_owned(),
+            },
             KindName::Witness => Kind::Witness {
                 address: self
                     .address
@@ -272,6 +286,7 @@ mod tests {
             stream: StreamId(7),
             group: "orders",
             secret: b"0123456789abcdef",
+            directory: Path::new("orders"),
         };
         section
             .check(&around)

@@ -1,7 +1,7 @@
 //! `[stream.group]`: the other nodes of a stream, and how long is waited for what.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use relay_core::group::{GroupSettings, PeerSettings};
 use relay_core::settings::Settings;
@@ -172,7 +172,7 @@ impl Check<'_> {
     pub(super) fn group(
         &self,
         at: usize,
-        name: &str,
+        (name, directory): (&str, &Path),
         settings: &Settings,
         section: &GroupSection,
     ) -> Result<GroupConfig, ConfigError> {
@@ -201,6 +201,7 @@ impl Check<'_> {
             stream: settings.stream,
             group: name,
             secret: &secret,
+            directory,
         };
         let arbiter = section
             .arbiter

@@ -18,7 +18,7 @@ use crate::arena::{LogRing, Pages};
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::link::PositionCell;
 use crate::ring::{Completion, Op, Ring};
-use crate::stage::{Arrival, Release, ToEgress};
+use crate::stage::{Arrival, Doubts, Release, ToEgress};
 use crate::storage::Segments;
 
 /// This agent's number in an [`Op`].
@@ -57,6 +57,8 @@ pub(crate) struct EgressParts {
     /// `None` on a node of a group, until it leads.
     pub(crate) machine: Option<Fanout>,
     pub(crate) words: Option<rtrb::Consumer<ToEgress>>,
+    /// On a node of a group.
+    pub(crate) doubts: Option<Doubts>,
     pub(crate) ring: Arc<LogRing>,
     pub(crate) segments: Segments,
     pub(crate) arrivals: rtrb::Consumer<Arrival>,
@@ -72,6 +74,7 @@ pub(crate) struct EgressParts {
 pub(crate) struct EgressAgent {
     machine: Option<Fanout>,
     words: Option<rtrb::Consumer<ToEgress>>,
+    doubts: Option<Doubts>,
     ring: Arc<LogRing>,
     segments: Segments,
     arrivals: rtrb::Consumer<Arrival>,
@@ -111,6 +114,7 @@ impl EgressAgent {
         Ok(Self {
             machine: parts.machine,
             words: parts.words,
+            doubts: parts.doubts,
             ring: parts.ring,
             segments: parts.segments,
             arrivals: parts.arrivals,
@@ -169,6 +173,10 @@ impl EgressAgent {
             self.released_ns = release.released_ns;
         }
         let machine = serving(&mut self.machine);
+        if self.doubts.as_ref().is_some_and(|d| d.settled.take()) {
+            work += 1;
+            machine.on_assured(now.mono_ns);
+        }
         machine.on_time(now.mono_ns);
         if machine.has_work() {
             work += 1;
@@ -374,6 +382,11 @@ impl EgressAgent {
                     self.read(ring, slot, position, length, now);
                 }
                 FanoutEffect::Close(conn) => self.close(conn),
+                FanoutEffect::Doubt => {
+                    if let Some(doubts) = &self.doubts {
+                        doubts.raised.raise();
+                    }
+                }
                 FanoutEffect::Damaged(position) => {
                     self.exported.damaged.add(1);
                     tracing::error!(%position, "the journal is damaged here: see `relay inspect`");
@@ -569,6 +582,9 @@ impl EgressAgent {
         let Some(machine) = &self.machine else {
             return true;
         };
+        if self.doubts.as_ref().is_some_and(|d| d.settled.is_raised()) {
+            return false;
+        }
         self.arrivals.is_empty() && self.releases.is_empty() && !machine.has_work()
     }
 }

@@ -391,8 +391,9 @@ impl SequenceAgent {
                     self.group().withdraw();
                     self.egress.wake();
                 }
+                NodeEffect::Assured => self.group().assured(),
                 NodeEffect::Ask(request) => self.group().ask(request),
-                NodeEffect::StoreVote(vote) => self.group().store(vote),
+                NodeEffect::StoreVote(vote, record) => self.group().store(vote, record),
                 NodeEffect::Note(note) => self.group().note(note),
                 NodeEffect::Restart(reason, carry) => {
                     let log_end = self.written_end;

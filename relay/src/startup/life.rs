@@ -37,7 +37,7 @@ use crate::stage::egress::{EgressAgent, EgressParts};
 use crate::stage::ingress::{IngressAgent, IngressParts};
 use crate::stage::replicate::{ReplicateAgent, ReplicateParts};
 use crate::stage::sequence::{GroupParts, SequenceAgent, SequenceParts};
-use crate::stage::{End, ToEgress};
+use crate::stage::{Doubts, End, ToEgress};
 use crate::storage::{Segments, Storage};
 
 /// Places in the links between the agents.
@@ -161,6 +161,7 @@ impl Life {
             fanout: Some(fanout),
             group: None,
             to_egress: None,
+            doubts: None,
             replicate: None,
             method,
         };
@@ -191,16 +192,21 @@ impl Life {
         let hot = links.parkings[1].clone();
         let name = format!("keeper-{}", settings.stream);
         let unsaid = ground.counters.counter("group.notes_unsaid");
-        let (keeper, thread) = keeper::start(storage, name, hot.clone(), unsaid)?;
+        let arbiter_answered = Answered::new(hot.clone());
+        let answer = arbiter_answered.clone();
+        let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
+        let own = arbiter.own_register();
+        let (keeper, thread) = keeper::start(storage, own, name, hot.clone(), unsaid)?;
         let admin = ground
             .admin
             .as_ref()
             .expect("a node of a group is spoken to");
-        let admin = admin.link(hot.clone());
-        let arbiter_answered = Answered::new(hot);
-        let answer = arbiter_answered.clone();
-        let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
+        let admin = admin.link(hot);
         let (to_egress_in, to_egress) = rtrb::RingBuffer::new(16);
+        let doubts = Doubts {
+            raised: Answered::new(links.parkings[1].clone()),
+            settled: Answered::new(links.parkings[2].clone()),
+        };
         let listener = ground
             .mirror_listener
             .as_ref()
@@ -223,6 +229,7 @@ impl Life {
                 settings: ground.config.settings.clone(),
                 credentials: Arc::clone(&ground.credentials),
                 to_egress: to_egress_in,
+                doubts: doubts.clone(),
                 keeper,
                 admin,
                 arbiter,
@@ -230,6 +237,7 @@ impl Life {
                 peers: group.peers.iter().map(|(peer, _)| peer.node).collect(),
             }),
             to_egress: Some(to_egress),
+            doubts: Some(doubts),
             replicate: Some(replicate),
             method,
         };
@@ -342,6 +350,7 @@ fn group_node(
             committed: superblock.committed,
             nonce: superblock.committed_nonce,
             unknown_tail: superblock.unknown_tail,
+            learning_from: superblock.learning_from,
         },
         carry,
         write_method: write_method(&ground.config, storage),
@@ -376,6 +385,7 @@ struct Parts {
     fanout: Option<Fanout>,
     group: Option<GroupParts>,
     to_egress: Option<rtrb::Consumer<ToEgress>>,
+    doubts: Option<Doubts>,
     replicate: Option<ReplicateAgent>,
     method: WriteMethod,
 }
@@ -461,6 +471,7 @@ fn agents(
         EgressParts {
             machine: parts.fanout,
             words: parts.to_egress,
+            doubts: parts.doubts,
             ring: Arc::clone(&ground.ring),
             segments: segments.clone(),
             arrivals: arrivals_out,

@@ -25,6 +25,7 @@ pub fn config_for(stream: StreamId, section: &str) -> ArbiterConfig {
         stream,
         group: "test",
         secret: &SECRET,
+        directory: Path::new("."),
     };
     section.check(&around).unwrap()
 }

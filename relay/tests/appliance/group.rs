@@ -1,5 +1,7 @@
 //! A group of real `relayd` on loopback with a witness, for tests.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -26,6 +28,8 @@ pub struct GroupShape {
     pub nodes: usize,
     /// The last so many of them are observers.
     pub observers: usize,
+    /// An operator is the arbiter.
+    pub manual: bool,
     pub min_copies: u8,
     /// More lines of `[stream.group]`.
     pub more: String,
@@ -41,6 +45,7 @@ impl Default for GroupShape {
         Self {
             nodes: 2,
             observers: 0,
+            manual: false,
             min_copies: 1,
             // On a busy machine a node that got no time must not be taken for a dead one, unless that is what a test is about.
             more: PATIENT.to_owned(),
@@ -103,7 +108,11 @@ impl Group {
                 wanted.min_copies,
                 place >= wanted.nodes - wanted.observers,
                 wanted.more,
-                witness.section(),
+                if wanted.manual {
+                    "kind = \"manual\"\n".to_owned()
+                } else {
+                    witness.section()
+                },
             );
             Appliance::formatted(Shape {
                 node: place as u64 + 1,
@@ -286,6 +295,16 @@ pub fn has_file(node: &Appliance, prefix: &str) -> bool {
         .unwrap()
         .flatten()
         .any(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+}
+
+/// Says a word to a node over its operator's socket; the answer.
+pub fn admin(node: &Appliance, request: &str) -> String {
+    let mut socket = UnixStream::connect(node.directory().join("admin.sock")).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    writeln!(socket, "{request}").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer.trim_end().to_owned()
 }
 
 /// Waits until no node leads any more.

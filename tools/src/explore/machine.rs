@@ -214,6 +214,7 @@ impl Machine {
                 committed_nonce: 0,
                 unknown_tail: None,
                 ring_length: settings.ring_size,
+                learning_from: None,
             },
             disk: Log::default(),
             rotten: None,

@@ -146,6 +146,7 @@ fn formatted(parameters: &Parameters, node: usize, incarnation: u64) -> Superblo
         committed_nonce: 0,
         unknown_tail: None,
         ring_length: settings.ring_size,
+        learning_from: None,
     }
 }
 

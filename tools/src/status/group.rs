@@ -18,6 +18,8 @@ pub(super) struct GroupStatus {
     promised: u64,
     is_changing: bool,
     is_tail_unknown: bool,
+    /// What keeps it from leading, where no primary is heard and somebody has to help.
+    waits_for: Option<&'static str>,
     takeovers: u64,
     /// `None` before the first answer.
     arbiter_heard_ms_ago: Option<u64>,
@@ -49,6 +51,26 @@ fn role(number: u64) -> &'static str {
     }
 }
 
+/// What is waited for, by the number a node exports.
+fn waits_for(number: u64) -> Option<&'static str> {
+    match number {
+        0 => None,
+        1 => Some(
+            "no primary is heard: bring it back; or see that it is off, and say `relay promote` on the node that is to \
+             lead",
+        ),
+        2 => Some(
+            "it does not lead: its log ends before what is known to be released; bring a node back that holds \
+             everything, or accept the loss with `relay promote --accept-loss`",
+        ),
+        3 => Some(
+            "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that \
+             were in sync last, or accept the loss with `relay promote --accept-loss`",
+        ),
+        _ => Some("it does not lead; see its log"),
+    }
+}
+
 impl GroupStatus {
     /// What the counters say; `None` for a node without a group.
     pub(super) fn of(counters: &Counters) -> Option<Self> {
@@ -65,6 +87,7 @@ impl GroupStatus {
             promised: value("group.promised"),
             is_changing: value("group.is_changing") != 0,
             is_tail_unknown: value("group.is_tail_unknown") != 0,
+            waits_for: waits_for(value("group.obstacle")),
             takeovers: value("group.takeovers"),
             arbiter_heard_ms_ago: (heard_ns > 0).then_some(ago_ns / 1_000_000),
             appended: value("position.appended"),
@@ -92,6 +115,9 @@ impl GroupStatus {
         )];
         if self.is_changing {
             lines.push("  a change of the in-sync set is not settled yet".to_owned());
+        }
+        if let Some(what) = self.waits_for {
+            lines.push(format!("  {what}"));
         }
         if self.is_tail_unknown {
             let what =

@@ -4,6 +4,7 @@
 use relay_wire::id::Epoch;
 use relay_wire::membership::{Floor, Members, Membership};
 
+use super::seek::REFRESH_NS;
 use super::{Facts, Failover, PeerView, Proposal, What};
 use crate::arbiter::Ask;
 
@@ -22,16 +23,28 @@ impl Failover {
         let (Some(reign), Some(registers)) = (self.reign, self.registers) else {
             return;
         };
+        if let Some(promotion) = self.promotion {
+            self.follow_word(promotion, &registers, facts, now_ns);
+            return;
+        }
         if self.is_read_wanted {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }
+        self.is_confirmed |= self.is_followed_by_all(&reign);
         let members = self.set_to_keep(&reign, now_ns);
         let demanded = self.demanded(&reign, now_ns);
         let min_copies = self.min_copies_for(&reign, members);
         let is_same = members == reign.members && min_copies == reign.min_copies;
         if is_same && demanded <= reign.epoch {
-            self.write_floor(facts, now_ns);
+            // Where a member is missed and can't be dropped, since too few copies would be left, no swap shows that another one
+            // leads by now, and that one may be cut off from here: the record is read, lest clients are held for ever.
+            let is_due = now_ns >= self.read_ns + REFRESH_NS;
+            if is_due && self.misses_anyone(&reign, now_ns) {
+                self.ask(What::Read, Ask::Read, now_ns);
+            } else {
+                self.write_floor(facts, now_ns);
+            }
             return;
         }
         let above = Epoch(reign.epoch.get().max(demanded.get().saturating_sub(1)));
@@ -59,6 +72,24 @@ impl Failover {
         self.ask_swap(proposal, now_ns);
     }
 
+    fn misses_anyone(&self, reign: &Membership, now_ns: u64) -> bool {
+        let others = reign.members.as_slice().iter();
+        others
+            .filter(|member| **member != self.settings.identity)
+            .any(|member| {
+                self.view_of(member)
+                    .is_none_or(|view| self.is_lost(view, now_ns))
+            })
+    }
+
+    /// Whether every other copy of the set holds the opening of this epoch; not where there is none.
+    fn is_followed_by_all(&self, reign: &Membership) -> bool {
+        let me = self.settings.identity;
+        let mut others = reign.members.as_slice().iter().filter(|m| **m != me);
+        reign.members.len() > 1
+            && others.all(|m| self.view_of(m).is_some_and(|view| view.mirror.is_near))
+    }
+
     /// The set as it should be: without members that can't be counted on, as long as enough stay, and with learners that have
     /// kept up for a while.
     fn set_to_keep(&self, reign: &Membership, now_ns: u64) -> Members {
@@ -69,7 +100,9 @@ impl Failover {
             let is_lost = *member != me
                 && view.is_none_or(|view| {
                     let is_gone = view.member != *member || self.is_lost(view, now_ns);
-                    view.is_detached || (is_gone && !self.settings.is_manual)
+                    // An observer is in it only after it was made to lead.
+                    let is_out = view.is_detached || view.is_observer;
+                    is_out || (is_gone && !self.settings.is_manual)
                 });
             if is_lost && set.len() > self.settings.min_copies.into() {
                 set = set.without(member.node);

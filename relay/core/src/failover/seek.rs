@@ -3,13 +3,21 @@
 
 use relay_wire::id::Epoch;
 use relay_wire::membership::{Members, Membership};
+use relay_wire::peer::Progress;
 use relay_wire::record::UncleanBody;
 
 use super::{Facts, Failover, Order, PeerView, Promotion, Proposal, What};
 use crate::arbiter::{Ask, Registers};
+use crate::group::Obstacle;
+use crate::node::Note;
 
-/// A learner looks at the record so often, to know of a change nobody told it.
-const REFRESH_NS: u64 = 500_000_000;
+/// The record is looked at so often where nothing is heard of it otherwise.
+pub(super) const REFRESH_NS: u64 = 500_000_000;
+/// Where an operator is the arbiter, his word opens the next epoch that is a multiple of this: above whatever a primary he has
+/// given up opens by itself, so that when they meet again it is that one which steps down.
+const EPOCHS_OF_A_WORD: u64 = 1 << 20;
+/// The same where he accepts a loss: above every word this copy has not heard of.
+const EPOCHS_OF_A_FORCED_WORD: u64 = 1 << 40;
 /// A peer is asked for a promise so often.
 const ASK_END_NS: u64 = 200_000_000;
 
@@ -40,13 +48,8 @@ impl Failover {
             return;
         }
         let record = registers.membership;
-        let is_candidate =
-            self.is_in(&record) && !self.settings.is_observer && !self.settings.is_manual;
-        // Where an operator decides, only the primary itself goes on, after its own restart.
-        let goes_on = self.settings.is_manual
-            && record.primary == self.settings.identity.node
-            && self.is_in(&record);
-        if !is_candidate && !goes_on {
+        if !self.may_lead_by_itself(&record) {
+            self.await_operator(&record, now_ns);
             return;
         }
         let Some(suspected_ns) = self.suspected_since(&record, facts, now_ns) else {
@@ -59,19 +62,52 @@ impl Failover {
         if facts.is_disk_stalled || !self.is_tail_answered(&record, facts, now_ns) {
             return;
         }
-        if registers
-            .floor
-            .is_some_and(|floor| facts.durable.point.position < floor.position)
-        {
+        let floor = registers.floor.unwrap_or_default().position;
+        let end = facts.durable.point.position;
+        if end < floor {
             // Something released is missing here: another member has it, or an operator has to decide.
+            self.is_kept_by(Obstacle::BelowFloor, Note::EndsBelowFloor(end, floor));
             return;
         }
-        let members = self.set_to_lead(&record, now_ns);
+        // Where an operator decides, a primary that comes back drops nobody: it releases nothing before all are back.
+        let members = if self.settings.is_manual && self.handed_over_ns.is_none() {
+            record.members
+        } else {
+            self.set_to_lead(&record, now_ns)
+        };
+        self.unclean = None;
         self.stand(&registers, members, self.settings.min_copies, now_ns);
     }
 
+    /// Whether this node may lead without an operator's word: a member, and where an operator is the arbiter only the primary
+    /// itself after its own restart, and whom a primary hands over to.
+    fn may_lead_by_itself(&self, record: &Membership) -> bool {
+        let is_called =
+            record.primary == self.settings.identity.node || self.handed_over_ns.is_some();
+        if self.settings.is_manual {
+            self.is_in(record) && is_called && record.epoch >= self.superseded
+        } else {
+            self.is_in(record) && !self.settings.is_observer
+        }
+    }
+
+    /// Says why this node does not lead, once a primary would be suspected.
+    fn await_operator(&mut self, record: &Membership, now_ns: u64) {
+        let settings = &self.settings;
+        let due_ns = self.leaderless_ns + settings.suspect_ns;
+        let is_due = now_ns >= due_ns.max(self.started_ns + settings.start_wait_ns);
+        if !is_due {
+            return;
+        }
+        if settings.is_manual || settings.is_observer {
+            self.is_kept_by(Obstacle::Operator, Note::AwaitsOperator(record.primary));
+        } else {
+            self.is_kept_by(Obstacle::NotInSet, Note::NotInSet(record.primary));
+        }
+    }
+
     /// An operator said that this node is to lead.
-    fn follow_word(
+    pub(super) fn follow_word(
         &mut self,
         promotion: Promotion,
         registers: &Registers,
@@ -83,9 +119,11 @@ impl Failover {
             return;
         }
         let loss = self.loss(facts);
-        if loss.is_some() && !promotion.accepts_loss {
+        if let (Some(loss), false) = (loss, promotion.accepts_loss) {
             // The record read since shows what was not known when the word was given.
             self.promotion = None;
+            self.orders
+                .push_back(Order::Say(Note::PromotionRefused(loss)));
             return;
         }
         let (members, min_copies) = if loss.is_some() {
@@ -112,7 +150,19 @@ impl Failover {
         let record = &registers.membership;
         self.joined = None;
         self.joining = None;
-        let Some(epoch) = self.promise(record.epoch) else {
+        self.wanted.learning_from = None;
+        let is_restart = record.primary == self.settings.identity.node && self.promotion.is_none();
+        let above = if self.settings.is_manual && !is_restart {
+            let step = match self.unclean {
+                Some(_) => EPOCHS_OF_A_FORCED_WORD,
+                None => EPOCHS_OF_A_WORD,
+            };
+            let newest = record.epoch.max(self.superseded).get();
+            Epoch((newest / step + 1) * step - 1)
+        } else {
+            record.epoch
+        };
+        let Some(epoch) = self.promise(above) else {
             return;
         };
         let proposal = Proposal {
@@ -187,6 +237,12 @@ impl Failover {
                 None => missing += 1,
             }
         }
+        if settings.is_manual {
+            // The record here may be an old one: whoever an operator made lead meanwhile is to be heard first, member or not.
+            let is_unheard =
+                |view: &&PeerView| !view.is_connected || view.progress == Progress::default();
+            missing = self.peers.iter().filter(is_unheard).count();
+        }
         // A process that just started first gives the others the time to start too (R18).
         let is_cold = !self.has_joined;
         if is_cold && missing > 0 {
@@ -246,7 +302,7 @@ impl Failover {
                 self.orders.push_back(Order::AskEnd { peer, epoch });
             }
         }
-        // Alone where one copy is enough: the operator chose to go on (and is told).
-        !is_anyone_there && self.settings.min_copies == 1
+        // Alone where one copy is enough: the operator chose to go on (and is told); where he is the arbiter, he is asked.
+        !is_anyone_there && self.settings.min_copies == 1 && !self.settings.is_manual
     }
 }

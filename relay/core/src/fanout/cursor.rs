@@ -39,10 +39,12 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
     Nothing,
-    /// Records before `until`; the one just before it must have this checksum, if given.
+    /// Records before `until`; the one just before it must have this checksum, if given, and must be there.
     Seq {
         until: Seq,
         checksum: Option<u32>,
+        /// It was passed.
+        is_met: bool,
     },
     /// Records received before this time, ns UTC.
     Time(u64),
@@ -260,15 +262,26 @@ fn look_at(
     let is_data = record.is_data();
     match selection.skip {
         Skip::Nothing => {}
-        Skip::Seq { until, checksum } => {
-            if is_data
-                && record.seq().next() == until
-                && checksum.is_some_and(|expected| expected != record.checksum())
-            {
+        Skip::Seq {
+            until,
+            checksum,
+            is_met,
+        } => {
+            let is_before = is_data && record.seq().next() == until;
+            if is_before && checksum.is_some_and(|expected| expected != record.checksum()) {
                 return Err(WalkError::WrongHistory(record.seq()));
             }
             if record.seq() < until {
+                selection.skip = Skip::Seq {
+                    until,
+                    checksum,
+                    is_met: is_met || is_before,
+                };
                 return Ok(false);
+            }
+            if record.seq() > until && !is_met {
+                // Seqs were skipped here, with an accepted loss: whoever saw this one saw what was lost.
+                return Err(WalkError::WrongHistory(Seq(until.get() - 1)));
             }
             selection.skip = Skip::Nothing;
         }

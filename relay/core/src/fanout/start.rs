@@ -90,6 +90,7 @@ impl Fanout {
                 let skip = Skip::Seq {
                     until: seq,
                     checksum: subscribe.checksum,
+                    is_met: false,
                 };
                 Ok((from(self.index.find_seq(before)), skip, seq))
             }

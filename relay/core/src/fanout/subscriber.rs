@@ -1,6 +1,7 @@
 //! One subscriber's state: what it wants, where it stands, what is under way to it.
 
 use relay_wire::code::Held;
+use relay_wire::code::TerminateCode;
 use relay_wire::id::{Epoch, Position, Seq};
 use relay_wire::message::{Heartbeat, Message};
 
@@ -17,7 +18,15 @@ const OUTGOING: usize = 8 * 1024;
 pub(super) enum State {
     AwaitSubscribe,
     Active,
-    Closing { since_ns: u64 },
+    /// It saw what this log does not hold: whether this node still leads is asked before that is an alarm.
+    Doubted {
+        code: TerminateCode,
+        detail: u64,
+        since_ns: u64,
+    },
+    Closing {
+        since_ns: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -188,7 +188,10 @@ impl Node {
                 if group.failover.joined().map(|joined| joined.epoch) != Some(membership.epoch) {
                     group.source = None;
                 }
-                group.failover.on_open(peer, membership, now.mono_ns);
+                let durable = self.positions(group).1.point.position;
+                group
+                    .failover
+                    .on_open(peer, membership, durable, now.mono_ns);
             }
             PeerMessage::History(history) => {
                 self.on_history(group, peer, envelope.epoch, history, now);

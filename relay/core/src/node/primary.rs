@@ -99,6 +99,7 @@ impl Node {
         );
         sequence.hold_back_to(group.carry_released.min(tables.position));
         sequence.set_group_limit(Position(0), false);
+        sequence.ask_before_gaps();
         let entries = tables.epochs.iter().map(|entry| HistoryEntry {
             epoch: entry.epoch,
             start: entry.start,
@@ -134,6 +135,7 @@ impl Node {
         if let Role::Primary(primary) = &mut self.role {
             primary.opening = Some(*membership);
             primary.opened = Position(u64::MAX);
+            primary.unclean = group.failover.take_unclean().or(primary.unclean);
         }
         for mirror in &mut group.mirrors {
             mirror.reset();

@@ -230,6 +230,42 @@ impl Sequence {
         Ok(())
     }
 
+    /// Whether this node still leads is asked before a publisher's gap is told (rule R25).
+    pub(crate) fn ask_before_gaps(&mut self) {
+        self.asks_first = true;
+    }
+
+    pub(super) fn on_gap(&mut self, conn: ConnId, publisher_seq: PublisherSeq, now: Now) {
+        let session = &mut self.sessions[conn.index as usize];
+        if !self.asks_first {
+            self.reject(conn, publisher_seq, 0, RejectCode::Gap);
+        } else if !session.is_going_back {
+            session.is_going_back = true;
+            self.gaps.push_back((conn, publisher_seq, now.mono_ns));
+        }
+    }
+
+    /// Whether a gap waits for being told.
+    pub(crate) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
+    /// Tells gaps: all, where this node is known to lead still, and those that nobody answered about for `patience_ns`.
+    pub(crate) fn tell_gaps(&mut self, is_assured: bool, patience_ns: u64, now: Now) {
+        while let Some((conn, publisher_seq, since_ns)) = self.gaps.front().copied() {
+            if !is_assured && now.mono_ns < since_ns + patience_ns {
+                return;
+            }
+            self.gaps.pop_front();
+            let session = &mut self.sessions[conn.index as usize];
+            // Meanwhile it may have gone, or have sent what was missing.
+            if session.conn == Some(conn) && session.is_going_back {
+                session.is_going_back = false;
+                self.reject(conn, publisher_seq, 0, RejectCode::Gap);
+            }
+        }
+    }
+
     pub(super) fn reject(
         &mut self,
         conn: ConnId,

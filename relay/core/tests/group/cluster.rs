@@ -1,11 +1,13 @@
 //! A group in memory: real machines, disks that are vectors, connections that are vectors, an arbiter that is one value, a clock
 //! that moves a millisecond a step. Scenarios cut, freeze, hold and restart; every release is compared with every disk.
 
+mod publisher;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Registers, Revision};
-use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::command::{Now, ToIngress};
 use relay_core::credential::{Credential, CredentialBook};
 use relay_core::group::{Carry, GroupSettings, HaltReason, PeerSettings, RestartReason, Vote};
 use relay_core::links::{LinkEffect, LinkId};
@@ -17,14 +19,11 @@ use relay_journal::scan::{LogSource, SourceError};
 use relay_journal::superblock::{FORMAT_VERSION, Superblock, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_wire::code::{Policy, RecordKind};
-use relay_wire::id::{
-    Epoch, Incarnation, NodeId, Position, PublisherId, PublisherSeq, StreamId, TopicId,
-};
+use relay_wire::id::{Epoch, NodeId, Position, PublisherId, StreamId};
 use relay_wire::membership::{Member, Members, Membership};
-use relay_wire::message::{Message, TopicRequest};
 use relay_wire::peer::Standing;
-use relay_wire::record::{self, Fields};
-use relay_wire::stride;
+
+pub use self::publisher::Publisher;
 
 pub const MS: u64 = 1_000_000;
 const MEMORY: usize = 8 << 20;
@@ -54,10 +53,15 @@ pub struct Machine {
     floor: Position,
     writes: VecDeque<(u64, Position, Vec<u8>)>,
     reads: VecDeque<(u32, ReadPurpose, Position, u32)>,
-    votes: VecDeque<Vote>,
+    votes: VecDeque<(Vote, Option<Membership>)>,
     asks: VecDeque<ArbiterRequest>,
     restart: Option<(RestartReason, Carry)>,
     replies: Vec<ToIngress>,
+    /// Its own register, where an operator is the arbiter.
+    pub register: Option<Registers>,
+    pub notes: Vec<Note>,
+    /// How often it was sure to lead still after a doubt.
+    pub assurances: usize,
     pub halted: Option<HaltReason>,
     pub set_aside: Vec<(Position, Vec<u8>)>,
     pub is_frozen: bool,
@@ -80,10 +84,14 @@ pub struct Cluster {
     pub machines: Vec<Machine>,
     wires: Vec<Wire>,
     pub registers: Option<Registers>,
+    /// An operator is the arbiter: each machine has a register of its own.
+    pub is_manual: bool,
     pub now: Now,
     /// Pairs whose bytes don't arrive, from the first to the second.
     pub cut: BTreeSet<(usize, usize)>,
     pub no_arbiter: BTreeSet<usize>,
+    /// The arbiter does not answer these machines.
+    pub mute_arbiter: BTreeSet<usize>,
     /// Swaps of these machines are carried out but answered as unknown.
     pub unknown_swaps: BTreeSet<usize>,
     /// Swaps of these machines are kept back, to land when told.
@@ -95,18 +103,6 @@ pub struct Cluster {
     /// Who released in which epoch.
     pub released_by: BTreeMap<Epoch, usize>,
     pub publisher: Publisher,
-}
-
-/// A publisher that keeps what is not acknowledged and goes to whoever serves.
-#[derive(Default)]
-pub struct Publisher {
-    at: Option<(usize, u64)>,
-    conn: u32,
-    topic: Option<TopicId>,
-    pub sent: u64,
-    pub wanted: u64,
-    pub acked: u64,
-    is_established: bool,
 }
 
 fn settings(node: u64, policy: Policy) -> Settings {
@@ -142,6 +138,7 @@ fn group(
     settings: &Settings,
     nodes: u64,
     min_copies: u8,
+    is_manual: bool,
     member: Member,
     process: u64,
 ) -> GroupSettings {
@@ -160,7 +157,7 @@ fn group(
         secret: SECRET.to_vec(),
         policy: settings.policy,
         min_copies,
-        is_manual: false,
+        is_manual,
         heartbeat_ns: 10 * MS,
         suspect_ns: 200 * MS,
         suspect_closed_ns: 40 * MS,
@@ -219,12 +216,14 @@ impl Cluster {
                 floor: None,
                 floor_revision: Revision(0),
             }),
+            is_manual: false,
             now: Now {
                 utc_ns: 1_000_000_000_000,
                 mono_ns: 1_000 * MS,
             },
             cut: BTreeSet::new(),
             no_arbiter: BTreeSet::new(),
+            mute_arbiter: BTreeSet::new(),
             unknown_swaps: BTreeSet::new(),
             late_swaps: BTreeSet::new(),
             swaps_kept: VecDeque::new(),
@@ -238,13 +237,27 @@ impl Cluster {
     /// A group that runs, with everything in sync.
     pub fn running(nodes: u64, min_copies: u8) -> Self {
         let mut cluster = Self::new(nodes, min_copies);
-        for at in 0..cluster.machines.len() {
-            cluster.start(at);
-        }
-        cluster.until("somebody serves and all are in sync", |cluster| {
-            cluster.serving().is_some() && cluster.in_sync() == nodes as usize
-        });
+        cluster.run();
         cluster
+    }
+
+    /// A group that runs without an arbiter. Its record was made on the first machine; the others are told by it.
+    pub fn running_by_hand(nodes: u64) -> Self {
+        let mut cluster = Self::new(nodes, 1);
+        cluster.is_manual = true;
+        cluster.machines[0].register = cluster.registers.take();
+        cluster.run();
+        cluster
+    }
+
+    fn run(&mut self) {
+        let nodes = self.machines.len();
+        for at in 0..nodes {
+            self.start(at);
+        }
+        self.until("somebody serves and all are in sync", |cluster| {
+            cluster.serving().is_some() && cluster.in_sync() == nodes
+        });
     }
 
     pub fn start(&mut self, at: usize) {
@@ -253,6 +266,7 @@ impl Cluster {
 
     pub fn start_with(&mut self, at: usize, carry: Option<Carry>) -> Result<(), RecoveryError> {
         let (nodes, min_copies, now) = (self.machines.len() as u64, self.min_copies, self.now);
+        let is_manual = self.is_manual;
         let settings = Settings {
             node: NodeId(at as u64 + 1),
             ..self.settings.clone()
@@ -270,7 +284,8 @@ impl Cluster {
             machine.process += 1;
         }
         let member = machine.member(settings.policy);
-        let group = group(&settings, nodes, min_copies, member, machine.process);
+        let process = machine.process;
+        let group = group(&settings, nodes, min_copies, is_manual, member, process);
         let superblock = &machine.disk.superblock;
         let start = Start {
             vote: Vote {
@@ -278,6 +293,7 @@ impl Cluster {
                 committed: superblock.committed,
                 nonce: superblock.committed_nonce,
                 unknown_tail: superblock.unknown_tail,
+                learning_from: superblock.learning_from,
             },
             carry,
             write_method: WriteMethod::Dsync,
@@ -300,6 +316,17 @@ impl Cluster {
             machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
         }
         self.forget(at);
+    }
+
+    /// How many writes this machine's disk has not completed.
+    pub fn writes_under_way(&self, at: usize) -> usize {
+        self.machines[at].writes.len()
+    }
+
+    /// The process dies, and of its writes under way all but the first are on disk.
+    pub fn kill_torn(&mut self, at: usize) {
+        self.machines[at].writes.pop_front();
+        self.kill(at, usize::MAX);
     }
 
     fn forget(&mut self, at: usize) {
@@ -331,9 +358,21 @@ impl Cluster {
         self.machines.iter().position(is_on)
     }
 
+    /// The newest record there is.
+    pub fn record(&self) -> Option<Membership> {
+        let registers = self.machines.iter().map(|machine| &machine.register);
+        let registers = registers.chain([&self.registers]).flatten();
+        let records = registers.map(|registers| registers.membership);
+        records.max_by_key(|record| record.epoch)
+    }
+
     pub fn in_sync(&self) -> usize {
-        self.registers
-            .map_or(0, |registers| registers.membership.members.len())
+        self.record().map_or(0, |record| record.members.len())
+    }
+
+    /// Whether this machine ever told its log that.
+    pub fn has_noted(&self, at: usize, note: Note) -> bool {
+        self.machines[at].notes.contains(&note)
     }
 
     pub fn standing(&self, at: usize) -> Standing {
@@ -464,13 +503,14 @@ impl Cluster {
             let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
             node.on_log_read(peer, purpose, position, &bytes, now);
         }
-        for vote in machine.votes.drain(..) {
-            let superblock = &mut machine.disk.superblock;
-            superblock.promised = vote.promised;
-            superblock.committed = vote.committed;
-            superblock.committed_nonce = vote.nonce;
-            superblock.unknown_tail = vote.unknown_tail;
-            node.on_vote_stored();
+        for (vote, record) in std::mem::take(&mut machine.votes) {
+            machine.store(&vote, record);
+            if let Some(node) = &mut machine.node {
+                node.on_vote_stored();
+            }
+        }
+        if self.mute_arbiter.contains(&at) {
+            return;
         }
         while let Some(request) = self.machines[at].asks.pop_front() {
             let is_swap = matches!(request.ask, Ask::Swap { .. });
@@ -483,7 +523,11 @@ impl Cluster {
                 self.reply(at, request.id, ArbiterAnswer::Unavailable);
                 continue;
             }
-            let answer = self.arbitrate(&request.ask);
+            let answer = if self.is_manual {
+                arbitrate_in(&mut self.machines[at].register, &request.ask)
+            } else {
+                self.arbitrate(&request.ask)
+            };
             let is_hidden = is_swap && self.unknown_swaps.contains(&at);
             let answer = if is_hidden {
                 ArbiterAnswer::Unknown
@@ -503,34 +547,7 @@ impl Cluster {
 
     /// The register itself.
     pub fn arbitrate(&mut self, ask: &Ask) -> ArbiterAnswer {
-        let Some(registers) = &mut self.registers else {
-            return ArbiterAnswer::Read(None);
-        };
-        match ask {
-            Ask::Read => ArbiterAnswer::Read(Some(*registers)),
-            Ask::Swap {
-                base,
-                floor_base,
-                next,
-            } => {
-                let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
-                if *base != registers.revision || !floor_fits {
-                    return ArbiterAnswer::Refused(Some(*registers));
-                }
-                assert!(next.epoch > registers.membership.epoch, "epochs rise");
-                registers.membership = *next;
-                registers.revision.0 += 1;
-                ArbiterAnswer::Done(registers.revision)
-            }
-            Ask::Floor { base, floor } => {
-                if *base != registers.revision {
-                    return ArbiterAnswer::Refused(Some(*registers));
-                }
-                registers.floor = Some(*floor);
-                registers.floor_revision.0 += 1;
-                ArbiterAnswer::Done(registers.floor_revision)
-            }
-        }
+        arbitrate_in(&mut self.registers, ask)
     }
 
     fn turn(&mut self, at: usize) {
@@ -562,6 +579,7 @@ impl Cluster {
                     machine.writes.push_back((number, position, bytes));
                 }
                 NodeEffect::Sync | NodeEffect::Withdraw => {}
+                NodeEffect::Assured => machine.assurances += 1,
                 NodeEffect::Stopped(_) => {
                     machine.has_stopped = true;
                     machine.is_serving = false;
@@ -570,7 +588,7 @@ impl Cluster {
                 NodeEffect::Released(point) => self.on_released(at, point.position),
                 NodeEffect::Link(effect) => self.on_link(at, effect),
                 NodeEffect::Ask(request) => machine.asks.push_back(request),
-                NodeEffect::StoreVote(vote) => machine.votes.push_back(vote),
+                NodeEffect::StoreVote(vote, record) => machine.votes.push_back((vote, record)),
                 NodeEffect::ReadLog {
                     peer,
                     purpose,
@@ -584,7 +602,7 @@ impl Cluster {
                 NodeEffect::Restart(reason, carry) => machine.restart = Some((reason, carry)),
                 NodeEffect::Halt(reason) => machine.halted = Some(reason),
                 NodeEffect::Note(Note::PeerRefused(fault)) => panic!("{fault}"),
-                NodeEffect::Note(_) => {}
+                NodeEffect::Note(note) => machine.notes.push(note),
             }
         }
     }
@@ -711,11 +729,8 @@ impl Cluster {
             let from = position.get() as usize;
             machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
         }
-        for vote in machine.votes.drain(..) {
-            machine.disk.superblock.promised = vote.promised;
-            machine.disk.superblock.committed = vote.committed;
-            machine.disk.superblock.committed_nonce = vote.nonce;
-            machine.disk.superblock.unknown_tail = vote.unknown_tail;
+        for (vote, record) in std::mem::take(&mut machine.votes) {
+            machine.store(&vote, record);
         }
         if let RestartReason::Cut(position) = reason {
             let behind = &mut machine.disk.bytes[position.get() as usize..];
@@ -726,117 +741,19 @@ impl Cluster {
         self.start_with(at, Some(carry)).unwrap();
     }
 
-    fn drive_publisher(&mut self) {
-        for at in 0..self.machines.len() {
-            for reply in std::mem::take(&mut self.machines[at].replies) {
-                self.on_reply(at, reply);
-            }
-        }
-        let Some(at) = self.serving() else {
-            return;
-        };
-        let process = self.machines[at].process;
-        if self.publisher.at != Some((at, process)) {
-            let publisher = &mut self.publisher;
-            publisher.at = Some((at, process));
-            publisher.conn += 1;
-            publisher.topic = None;
-            publisher.is_established = false;
-            let conn = publisher.conn();
-            let logon = ToSequence::Logon {
-                conn,
-                publisher: PublisherId(1),
-                incarnation: Incarnation(1),
-                credential: 0,
-            };
-            self.command(at, logon, &[]);
-            let mut bytes = [0; 64];
-            let request = Message::TopicRequest(TopicRequest {
-                request: 1,
-                name: b"a",
-            });
-            let length = request.encode(&mut bytes).unwrap() as u32;
-            let ask = ToSequence::TopicRequest {
-                conn,
-                offset: 0,
-                length,
-            };
-            self.command(at, ask, &bytes[..length as usize]);
-        }
-        let publisher = &self.publisher;
-        if let (Some(topic), true) = (publisher.topic, publisher.is_established)
-            && publisher.sent < publisher.wanted.min(publisher.acked + 64)
-        {
-            let sequence = publisher.sent + 1;
-            let fields = Fields {
-                topic,
-                publisher: PublisherId(1),
-                incarnation: Incarnation(1),
-                publisher_seq: PublisherSeq(sequence),
-                ..Fields::default()
-            };
-            let payload = sequence.to_le_bytes();
-            let mut bytes = [0; 128];
-            let length = record::encode(&mut bytes, RecordKind::Data, &fields, &[], &payload);
-            let length = length.unwrap();
-            let records = ToSequence::Records {
-                conn: publisher.conn(),
-                offset: 0,
-                length: length as u32,
-                receive_time_ns: self.now.utc_ns,
-            };
-            self.publisher.sent += 1;
-            assert_eq!(length, stride(length));
-            self.command(at, records, &bytes[..length]);
-        }
-    }
-
-    fn command(&mut self, at: usize, command: ToSequence, bytes: &[u8]) {
-        let done = self.with_window(at, |node, log, now| {
-            node.on_command(command, bytes, now, log)
-        });
-        assert!(done.is_some_and(|done| done.is_done), "there is room");
-    }
-
-    fn on_reply(&mut self, at: usize, reply: ToIngress) {
-        if let ToIngress::Serve { .. } | ToIngress::Withdraw = reply {
-            self.machines[at].is_serving = reply != ToIngress::Withdraw;
-            return;
-        }
-        let publisher = &mut self.publisher;
-        let own = publisher.conn();
-        match reply {
-            ToIngress::Established {
-                conn,
-                next_expected,
-                released_through,
-            } if conn == own => {
-                assert!(
-                    released_through.get() >= publisher.acked,
-                    "acknowledged and forgotten: {} of {}",
-                    released_through,
-                    publisher.acked
-                );
-                publisher.is_established = true;
-                publisher.sent = next_expected.get() - 1;
-                publisher.acked = released_through.get();
-            }
-            ToIngress::Topic { conn, topic, .. } if conn == own => publisher.topic = Some(topic),
-            ToIngress::Ack {
-                conn,
-                publisher_seq,
-                ..
-            } if conn == own => publisher.acked = publisher.acked.max(publisher_seq.get()),
-            ToIngress::Reject { conn, code, .. } if conn == own => panic!("rejected: {code:?}"),
-            _ => {}
-        }
-    }
-
     /// What was released behind the end of this machine's log is given up: its log is the history from here on.
     pub fn accept_loss(&mut self, at: usize) {
         let node = self.machines[at].node.as_ref().unwrap();
         let tail = node.status().durable.point.position.get() as usize;
-        self.ledger.truncate(tail);
+        let log = &self.machines[at].disk.bytes[..tail];
+        let mut parting = 0;
+        while let Ok(ours) = relay_journal::block::decode_header(&log[parting..])
+            && let Some(theirs) = self.ledger.get(parting..)
+            && relay_journal::block::decode_header(theirs) == Ok(ours)
+        {
+            parting += ours.span as usize;
+        }
+        self.ledger.truncate(parting);
         self.publisher.acked = 0;
         self.publisher.sent = 0;
     }
@@ -857,8 +774,8 @@ impl Cluster {
         kinds
     }
 
-    /// Folds the ledger: everything acknowledged is in it, once, in order.
-    pub fn verify(&self) {
+    /// The fold of everything released.
+    pub fn tables(&self) -> Tables {
         let mut disk = Disk {
             bytes: self.ledger.clone(),
             superblock: self.machines[0].disk.superblock,
@@ -866,22 +783,51 @@ impl Cluster {
         disk.superblock.clean = None;
         let superblock = disk.superblock;
         let empty = Tables::empty(self.settings.stream);
-        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {}).unwrap();
-        let publisher = &recovered.tables.publishers[&PublisherId(1)];
+        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {});
+        recovered.unwrap().tables
+    }
+
+    /// Folds the ledger: everything acknowledged is in it, once, in order.
+    pub fn verify(&self) {
+        let tables = self.tables();
+        let publisher = &tables.publishers[&PublisherId(1)];
         assert!(publisher.last.get() >= self.publisher.acked);
         assert_eq!(
-            recovered.tables.next_seq.get() - 1,
+            tables.next_seq.get() - 1,
             publisher.last.get(),
             "each message once"
         );
     }
 }
 
-impl Publisher {
-    fn conn(&self) -> ConnId {
-        ConnId {
-            index: self.conn,
-            generation: 0,
+/// A register's answer, and what becomes of it.
+fn arbitrate_in(register: &mut Option<Registers>, ask: &Ask) -> ArbiterAnswer {
+    let Some(registers) = register else {
+        return ArbiterAnswer::Read(None);
+    };
+    match ask {
+        Ask::Read => ArbiterAnswer::Read(Some(*registers)),
+        Ask::Swap {
+            base,
+            floor_base,
+            next,
+        } => {
+            let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
+            if *base != registers.revision || !floor_fits {
+                return ArbiterAnswer::Refused(Some(*registers));
+            }
+            assert!(next.epoch > registers.membership.epoch, "epochs rise");
+            registers.membership = *next;
+            registers.revision.0 += 1;
+            ArbiterAnswer::Done(registers.revision)
+        }
+        Ask::Floor { base, floor } => {
+            if *base != registers.revision {
+                return ArbiterAnswer::Refused(Some(*registers));
+            }
+            registers.floor = Some(*floor);
+            registers.floor_revision.0 += 1;
+            ArbiterAnswer::Done(registers.floor_revision)
         }
     }
 }
@@ -930,6 +876,7 @@ impl Machine {
                     committed_nonce: 0,
                     unknown_tail: None,
                     ring_length: settings.ring_size,
+                    learning_from: None,
                 },
             },
             memory: vec![0; MEMORY],
@@ -941,6 +888,9 @@ impl Machine {
             asks: VecDeque::new(),
             restart: None,
             replies: Vec::new(),
+            register: None,
+            notes: Vec::new(),
+            assurances: 0,
             halted: None,
             set_aside: Vec::new(),
             is_frozen: false,
@@ -949,6 +899,25 @@ impl Machine {
             has_stopped: false,
             reigns: Vec::new(),
         }
+    }
+
+    /// The vote is durable, and before it the record that came with it.
+    fn store(&mut self, vote: &Vote, record: Option<Membership>) {
+        if let Some(membership) = record {
+            let revision = self.register.map_or(0, |held| held.revision.0);
+            self.register = Some(Registers {
+                membership,
+                revision: Revision(revision + 1),
+                floor: None,
+                floor_revision: Revision(0),
+            });
+        }
+        let superblock = &mut self.disk.superblock;
+        superblock.promised = vote.promised;
+        superblock.committed = vote.committed;
+        superblock.committed_nonce = vote.nonce;
+        superblock.unknown_tail = vote.unknown_tail;
+        superblock.learning_from = vote.learning_from;
     }
 
     fn member(&self, policy: Policy) -> Member {

@@ -182,6 +182,8 @@ pub struct World {
     replay_starts: Vec<Position>,
     pub stopped: Option<CleanStop>,
     pub damaged: Vec<Position>,
+    /// How often the fan-out asked whether this node still leads.
+    pub doubts: usize,
     handed_over: Option<ConnId>,
     pub acked: Vec<(ConnId, PublisherSeq, Seq)>,
 }
@@ -218,6 +220,7 @@ impl World {
             committed_nonce: 0,
             unknown_tail: None,
             ring_length: settings.ring_size,
+            learning_from: None,
         };
         Self::start(settings, disk, superblock, 2 * SEGMENT).0
     }
@@ -288,6 +291,7 @@ impl World {
             commands: VecDeque::new(),
             stopped: None,
             damaged: Vec::new(),
+            doubts: 0,
             handed_over: None,
             acked: Vec::new(),
         };
@@ -488,6 +492,7 @@ impl World {
                     self.fanout.on_closed(conn);
                 }
                 FanoutEffect::Damaged(position) => self.damaged.push(position),
+                FanoutEffect::Doubt => self.doubts += 1,
             }
         }
         work

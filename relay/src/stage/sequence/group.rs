@@ -13,6 +13,7 @@ use relay_core::node::{Node, Note};
 use relay_core::settings::Settings;
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
+use relay_wire::membership::Membership;
 use relay_wire::peer::Standing;
 
 use crate::admin::{AdminLink, Answer, Word};
@@ -20,7 +21,7 @@ use crate::arbiter::ArbiterHandle;
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::keeper::KeeperLink;
 use crate::link::{Answered, PositionCell};
-use crate::stage::ToEgress;
+use crate::stage::{Doubts, ToEgress};
 
 /// Most blocks whose way to their release is timed at once; of more than these some are left out.
 const TIMED_MAX: usize = 4096;
@@ -32,6 +33,7 @@ pub(crate) struct GroupParts {
     pub(crate) settings: Settings,
     pub(crate) credentials: Arc<CredentialBook>,
     pub(crate) to_egress: rtrb::Producer<ToEgress>,
+    pub(crate) doubts: Doubts,
     pub(crate) keeper: KeeperLink,
     pub(crate) admin: AdminLink,
     pub(crate) arbiter: ArbiterHandle,
@@ -62,6 +64,7 @@ struct GroupExported {
     promised: Counter,
     is_changing: Counter,
     is_tail_unknown: Counter,
+    obstacle: Counter,
     takeovers: Counter,
     arbiter_heard: Counter,
     appended: Counter,
@@ -106,6 +109,7 @@ impl GroupEnds {
                 promised: file.counter("group.promised"),
                 is_changing: file.counter("group.is_changing"),
                 is_tail_unknown: file.counter("group.is_tail_unknown"),
+                obstacle: file.counter("group.obstacle"),
                 takeovers: file.counter("group.takeovers"),
                 arbiter_heard: file.counter("group.arbiter_heard_ns"),
                 appended: file.counter("position.appended"),
@@ -146,6 +150,9 @@ impl GroupEnds {
                 node.on_arbiter(&reply, now);
             }
         }
+        if self.parts.doubts.raised.take() {
+            node.on_doubt(now);
+        }
         while let Some(stored) = self.parts.keeper.poll() {
             stored?;
             node.on_vote_stored();
@@ -163,8 +170,8 @@ impl GroupEnds {
         assert!(asked.is_ok(), "one request is under way at a time");
     }
 
-    pub(super) fn store(&mut self, vote: Vote) {
-        self.parts.keeper.store(vote);
+    pub(super) fn store(&mut self, vote: Vote, record: Option<Membership>) {
+        self.parts.keeper.store(vote, record);
     }
 
     pub(super) fn note(&mut self, note: Note) {
@@ -176,8 +183,14 @@ impl GroupEnds {
         self.exported.takeovers.add(1);
         let settings = self.parts.settings.clone();
         let credentials = Arc::clone(&self.parts.credentials);
-        let fanout = Box::new(Fanout::new(settings, credentials, tables, epoch));
+        let mut fanout = Box::new(Fanout::new(settings, credentials, tables, epoch));
+        fanout.ask_before_alarm();
         self.say(ToEgress::Reign(fanout));
+    }
+
+    /// This node led still when egress doubted it.
+    pub(super) fn assured(&self) {
+        self.parts.doubts.settled.raise();
     }
 
     /// Subscribers are to look for another node.
@@ -195,6 +208,7 @@ impl GroupEnds {
     /// Whether nothing waits for this agent.
     pub(super) fn is_idle(&self) -> bool {
         !self.parts.arbiter_answered.is_raised()
+            && !self.parts.doubts.raised.is_raised()
             && self.parts.keeper.is_idle()
             && self.parts.admin.words.is_empty()
     }
@@ -221,6 +235,8 @@ impl GroupEnds {
         exported.is_changing.set(status.is_changing.into());
         let is_tail_unknown = status.vote.unknown_tail.is_some();
         exported.is_tail_unknown.set(is_tail_unknown.into());
+        let obstacle = status.obstacle.map_or(0, |obstacle| obstacle as u64);
+        exported.obstacle.set(obstacle);
         exported.appended.set(appended.get());
         exported.durable.set(status.durable.point.position.get());
         exported.released.set(status.released.point.position.get());

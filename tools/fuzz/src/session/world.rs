@@ -148,6 +148,7 @@ fn superblock(settings: &Settings) -> Superblock {
         committed_nonce: 0,
         unknown_tail: None,
         ring_length: RING,
+        learning_from: None,
     }
 }
 

@@ -103,6 +103,7 @@ impl Machine {
         self.superblock.committed = vote.committed;
         self.superblock.committed_nonce = vote.nonce;
         self.superblock.unknown_tail = vote.unknown_tail;
+        self.superblock.learning_from = vote.learning_from;
     }
 
     /// The node asked to begin again from its disk: what lies behind the parting is set aside and cut.
@@ -160,6 +161,7 @@ impl Machine {
                 committed: self.superblock.committed,
                 nonce: self.superblock.committed_nonce,
                 unknown_tail: self.superblock.unknown_tail,
+                learning_from: self.superblock.learning_from,
             },
             carry,
             write_method: WriteMethod::Dsync,
@@ -199,6 +201,7 @@ impl Machine {
         self.superblock.committed = Epoch(0);
         self.superblock.committed_nonce = 0;
         self.superblock.unknown_tail = None;
+        self.superblock.learning_from = None;
     }
 
     fn disk_before_rot(&self) -> Log {

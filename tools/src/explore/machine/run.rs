@@ -243,7 +243,7 @@ impl Run<'_> {
                     self.wrong("it asks the arbiter two things at once");
                 }
             }
-            NodeEffect::StoreVote(vote) => {
+            NodeEffect::StoreVote(vote, _) => {
                 if self.machine.vote.replace(vote).is_some() {
                     self.wrong("it stores two votes at once");
                 }
@@ -272,7 +272,10 @@ impl Run<'_> {
                 self.outputs.push(Output::Halted(reason));
             }
             NodeEffect::Note(Note::PeerRefused(fault)) => self.wrong(fault.to_string()),
-            NodeEffect::Note(_) | NodeEffect::Stopped(_) | NodeEffect::Withdraw => {}
+            NodeEffect::Note(_)
+            | NodeEffect::Stopped(_)
+            | NodeEffect::Withdraw
+            | NodeEffect::Assured => {}
         }
     }
 

@@ -286,7 +286,9 @@ impl Node {
         let Some(repair) = self.repair() else {
             return;
         };
-        repair.is_led |= repair.answer.is_some() && repair.leads == Some(true);
+        // A leader's damaged copy was there once: no reason to cut the other one.
+        repair.is_led |=
+            repair.answer == Some(FetchOutcome::Otherwise) && repair.leads == Some(true);
         repair.peer += 1 + usize::from(repair.peer + 1 == index);
         if repair.peer < nodes {
             self.ask_peer(around);

@@ -76,6 +76,7 @@ pub(super) fn of_group(
             committed: superblock.committed,
             nonce: superblock.committed_nonce,
             unknown_tail: superblock.unknown_tail,
+            learning_from: superblock.learning_from,
         },
         carry: life.carry,
         write_method: parameters.write_method,
@@ -141,7 +142,7 @@ impl Process {
                 let (network, queue) = (&mut *around.network, &mut *around.queue);
                 around.arbiter.ask(node, number, request, network, queue);
             }
-            NodeEffect::StoreVote(vote) => self.store_vote(vote, around),
+            NodeEffect::StoreVote(vote, _) => self.store_vote(vote, around),
             NodeEffect::ReadLog {
                 peer,
                 purpose,
@@ -160,6 +161,11 @@ impl Process {
             NodeEffect::Withdraw => {
                 if let Some(fanout) = &mut self.fanout {
                     fanout.stop(TerminateCode::NotPrimary, around.now.mono_ns);
+                }
+            }
+            NodeEffect::Assured => {
+                if let Some(fanout) = &mut self.fanout {
+                    fanout.on_assured(around.now.mono_ns);
                 }
             }
             NodeEffect::Restart(reason, carry) => {
@@ -197,7 +203,9 @@ impl Process {
         let book = around.parameters.credentials();
         self.floor = tables.position;
         self.forwarded = tables.position;
-        self.fanout = Some(Fanout::new(settings, book, tables, epoch));
+        let mut fanout = Fanout::new(settings, book, tables, epoch);
+        fanout.ask_before_alarm();
+        self.fanout = Some(fanout);
     }
 
     fn store_vote(&mut self, vote: Vote, around: &mut Surroundings<'_>) {
@@ -211,6 +219,7 @@ impl Process {
             committed: vote.committed,
             committed_nonce: vote.nonce,
             unknown_tail: vote.unknown_tail,
+            learning_from: vote.learning_from,
             ..group.superblock
         };
         let at = (group.slot * GENERATION_LENGTH) as u64;

@@ -250,7 +250,7 @@ impl World {
                     self.reads.push(Read { slot, at, length });
                 }
                 FanoutEffect::Close(conn) => self.close_fanout(conn),
-                FanoutEffect::Damaged(_) => {}
+                FanoutEffect::Damaged(_) | FanoutEffect::Doubt => {}
             }
         }
     }

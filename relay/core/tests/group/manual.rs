@@ -1,0 +1,190 @@
+//! Groups where an operator is the arbiter: each node keeps the record for itself, and nothing is taken over without a word.
+
+use relay_core::group::{Loss, Obstacle, WordRefused};
+use relay_core::node::Note;
+use relay_wire::code::RecordKind;
+use relay_wire::id::NodeId;
+use relay_wire::peer::Standing;
+
+use crate::cluster::Cluster;
+
+fn promote(cluster: &mut Cluster, at: usize, accepts_loss: bool) -> Result<(), WordRefused> {
+    let now = cluster.now;
+    let node = cluster.machines[at].node.as_mut().unwrap();
+    node.promote(accepts_loss, now)
+}
+
+fn detach(cluster: &mut Cluster, at: usize, node: u64) -> Result<(), WordRefused> {
+    let primary = cluster.machines[at].node.as_mut().unwrap();
+    primary.detach(NodeId(node), true)
+}
+
+fn obstacle(cluster: &Cluster, at: usize) -> Option<Obstacle> {
+    cluster.machines[at]
+        .node
+        .as_ref()
+        .unwrap()
+        .status()
+        .obstacle
+}
+
+/// Goal: a standby never takes over by itself and says what it waits for; on the operator's word it leads without a loss; the old primary
+/// comes back as a follower.
+#[test]
+fn a_standby_waits_for_the_operators_word() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    assert_eq!(
+        promote(&mut cluster, 1, true),
+        Err(WordRefused::IsLed(NodeId(1)))
+    );
+    cluster.kill(0, 9);
+    cluster.pass(5_000, |cluster| cluster.standing(1) == Standing::Leading);
+    assert_eq!(obstacle(&cluster, 1), Some(Obstacle::Operator));
+    assert!(cluster.has_noted(1, Note::AwaitsOperator(NodeId(1))));
+    promote(&mut cluster, 1, false).unwrap();
+    cluster.until("the standby serves", |cluster| cluster.serving() == Some(1));
+    cluster.publish(20);
+    cluster.start(0);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(20);
+    assert_eq!((cluster.serving(), cluster.in_sync()), (Some(1), 2));
+    assert_eq!(obstacle(&cluster, 0), None);
+    assert!(!cluster.kinds().contains(&RecordKind::Unclean));
+    cluster.verify();
+}
+
+/// Goal: a pair goes on by itself after both were restarted, in either order, with the primary it had; and so it does when that one was
+/// made primary by a word the other has not heard yet.
+#[test]
+fn both_restart_in_either_order() {
+    for order in [[0, 1], [1, 0]] {
+        for is_switched in [false, true] {
+            let mut cluster = Cluster::running_by_hand(2);
+            cluster.publish(20);
+            let mut leader = 0;
+            if is_switched {
+                cluster.kill(0, 9);
+                cluster.until("it waits", |cluster| obstacle(cluster, 1).is_some());
+                promote(&mut cluster, 1, false).unwrap();
+                cluster.publish(20);
+                leader = 1;
+            } else {
+                cluster.kill(0, 1);
+            }
+            cluster.publisher.wanted += 8;
+            for _ in 0..8 {
+                cluster.step();
+            }
+            cluster.kill(1, 0);
+            let released = cluster.ledger.len();
+            cluster.start(order[0]);
+            let is_alone = order[0] == leader && is_switched;
+            cluster.pass(5_000, |cluster| {
+                cluster.ledger.len() > released && !is_alone
+            });
+            cluster.start(order[1]);
+            cluster.publish(20);
+            cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+            cluster.publish(20);
+            assert_eq!(cluster.serving(), Some(leader), "order {order:?}");
+            cluster.verify();
+        }
+    }
+}
+
+/// Goal: what an operator can't be told to be without loss he has to accept. Method: the standby restarts alone, so it can't know whether
+/// the other went on without it.
+#[test]
+fn a_node_that_followed_nobody_may_lose_something() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.kill(1, 9);
+    cluster.kill(0, 9);
+    cluster.start(1);
+    cluster.until("it waits", |cluster| obstacle(cluster, 1).is_some());
+    let refused = Err(WordRefused::MayLose(Loss::NotFollowed));
+    assert_eq!(promote(&mut cluster, 1, false), refused);
+    promote(&mut cluster, 1, true).unwrap();
+    cluster.accept_loss(1);
+    cluster.until("it serves", |cluster| cluster.serving() == Some(1));
+    cluster.publish(5);
+    assert!(cluster.kinds().contains(&RecordKind::Unclean));
+    cluster.start(0);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(5);
+}
+
+/// Goal: an operator may take the standby out, and then the primary goes on alone; after a restart of the primary, whose record may be an
+/// old one by then, neither is done without the loss accepted.
+#[test]
+fn a_primary_that_came_back_drops_nobody_before_all_have_followed() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.kill(1, 9);
+    let released = cluster.ledger.len();
+    cluster.publisher.wanted += 5;
+    cluster.pass(5_000, |cluster| cluster.ledger.len() > released);
+    detach(&mut cluster, 0, 2).unwrap();
+    cluster.publish(5);
+    cluster.kill(0, 9);
+    cluster.start(0);
+    cluster.publish(5);
+    cluster.start(1);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(5);
+    cluster.verify();
+    cluster.kill(0, 9);
+    cluster.until("it waits", |cluster| obstacle(cluster, 1).is_some());
+    promote(&mut cluster, 1, false).unwrap();
+    cluster.publish(5);
+    cluster.kill(1, 9);
+    cluster.start(0);
+    cluster.until("it leads and holds", |cluster| {
+        cluster.standing(0) == Standing::Leading
+    });
+    let refused = WordRefused::MayLose(Loss::NotFollowed);
+    assert_eq!(detach(&mut cluster, 0, 2), Err(refused));
+    assert_eq!(promote(&mut cluster, 0, false), Err(refused));
+    let released = cluster.ledger.len();
+    cluster.pass(5_000, |cluster| cluster.ledger.len() > released);
+    promote(&mut cluster, 0, true).unwrap();
+    cluster.accept_loss(0);
+    cluster.publish(5);
+    assert!(cluster.kinds().contains(&RecordKind::Unclean));
+}
+
+#[test]
+fn a_planned_switch_needs_no_other_word() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    let now = cluster.now;
+    let node = cluster.machines[0].node.as_mut().unwrap();
+    node.hand_over(None, now).unwrap();
+    cluster.until("the other serves", |cluster| cluster.machines[1].is_serving);
+    cluster.publish(20);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.verify();
+}
+
+/// Goal: a primary that is given up while it is only cut off releases nothing any more, and follows when it is reached again.
+#[test]
+fn a_primary_given_up_while_it_runs_releases_nothing() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.cut.extend([(0, 1), (1, 0)]);
+    cluster.publisher.wanted += 5;
+    let released = cluster.ledger.len();
+    cluster.pass(3_000, |cluster| cluster.ledger.len() > released);
+    promote(&mut cluster, 1, false).unwrap();
+    cluster.until("the standby serves", |cluster| {
+        cluster.machines[1].is_serving
+    });
+    cluster.machines[0].is_serving = false;
+    cluster.publish(20);
+    cluster.cut.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(20);
+    assert_eq!(cluster.serving(), Some(1));
+    cluster.verify();
+}
