@@ -5,7 +5,11 @@
 mod cluster;
 
 use cluster::{Cluster, MS, Machine};
+use relay_core::arbiter::{ArbiterAnswer, ArbiterReply};
 use relay_core::group::{Loss, WordRefused};
+use relay_core::links::LinkEffect;
+use relay_core::log::LogWindow;
+use relay_core::node::NodeEffect;
 use relay_wire::code::{Policy, RecordKind};
 use relay_wire::id::{NodeId, Position};
 use relay_wire::membership::{Member, Members};
@@ -530,4 +534,41 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
     cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
     cluster.publish(5);
     assert!(cluster.kinds().contains(&RecordKind::Unclean));
+}
+
+/// Goal: who has come to an end wants nothing more of a connection, also not of one that never proved itself. Its socket is gone
+/// with the rest, and the answer that nothing was sent must not bring the same wish again and again. Method: a stranger
+/// whose socket has no room, a halt, and then the answers.
+#[test]
+fn a_node_that_gave_up_wants_nothing_more_of_strangers() {
+    let mut cluster = Cluster::new(2, 1);
+    cluster.start(0);
+    let now = cluster.now;
+    let node = cluster.machines[0].node.as_mut().unwrap();
+    let stranger = node.on_link_opened(None, [7; 32], now).unwrap();
+    let mut memory = vec![0; 1 << 20];
+    let (mut sends, mut closed, mut has_halted) = (Vec::new(), Vec::new(), false);
+    for _ in 0..10 {
+        let start = node.open_position();
+        node.turn(now, &mut LogWindow::new(start, &mut memory));
+        while let Some(effect) = node.poll_effect() {
+            match effect {
+                NodeEffect::Ask(request) => {
+                    let answer = ArbiterAnswer::Read(None);
+                    let id = request.id;
+                    node.on_arbiter(&ArbiterReply { id, answer }, now);
+                }
+                NodeEffect::Link(LinkEffect::Send(link)) => sends.push(link),
+                NodeEffect::Link(LinkEffect::Close(link)) => closed.push(link),
+                NodeEffect::Halt(_) => has_halted = true,
+                _ => {}
+            }
+        }
+    }
+    assert!(has_halted, "there is no record");
+    assert_eq!((&sends, &closed), (&vec![stranger], &vec![stranger]));
+    for link in sends {
+        node.on_link_sent(link, 0);
+    }
+    assert!(node.poll_effect().is_none(), "it wants nothing more");
 }
