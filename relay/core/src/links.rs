@@ -40,7 +40,8 @@ pub struct LinkId {
 pub enum LinkEffect {
     /// Connect to this peer (its place among the configured ones) and report how it went.
     Dial(u32),
-    /// Send [`crate::node::Node::link_outgoing`] and report with [`crate::node::Node::on_link_sent`].
+    /// Send [`crate::node::Node::link_outgoing`] and report with [`crate::node::Node::on_link_sent`]. Where there is no such
+    /// connection any more, report its end with [`crate::node::Node::on_link_closed`] first, or the same is wanted again.
     Send(LinkId),
     /// Close the socket; the place is free again.
     Close(LinkId),
@@ -442,6 +443,16 @@ impl Links {
     pub(crate) fn close_peer(&mut self, peer: u32) {
         if let Some(link) = self.peers[peer as usize].link.take() {
             self.close_slot(link);
+        }
+    }
+
+    /// Closes every connection, proven or not. What still waits on them is not sent.
+    pub(crate) fn close_all(&mut self) {
+        for entry in &mut self.peers {
+            entry.link = None;
+        }
+        for at in 0..self.slots.len() {
+            self.close_slot(self.id_of(at));
         }
     }
 

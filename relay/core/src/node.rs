@@ -581,6 +581,7 @@ impl Node {
             }
             Order::Halt(reason) => {
                 self.role = Role::Over;
+                group.links.close_all();
                 self.effects.push_back(NodeEffect::Halt(reason));
             }
         }
@@ -590,9 +591,8 @@ impl Node {
     fn end(&mut self, group: &mut Group, reason: RestartReason) {
         let carry = group.failover.carry();
         self.role = Role::Over;
-        for peer in 0..group.mirrors.len() {
-            group.links.close_peer(peer as u32);
-        }
+        // Also those that have not proven themselves: nobody would hear of their sockets any more.
+        group.links.close_all();
         if group.stop_asked_ns.is_some() {
             self.is_stopped = true;
             self.effects.push_back(NodeEffect::Stopped(None));

@@ -265,7 +265,7 @@ impl ReplicateAgent {
     pub(crate) fn carry_out(&mut self, ring: &mut Ring, node: &mut Node, wish: ForPeers, now: Now) {
         match wish {
             ForPeers::Link(LinkEffect::Dial(peer)) => self.dial(ring, node, peer, now),
-            ForPeers::Link(LinkEffect::Send(link)) => self.send(ring, node, link),
+            ForPeers::Link(LinkEffect::Send(link)) => self.send(ring, node, link, now),
             ForPeers::Link(LinkEffect::Close(link)) => {
                 if let Some(place) = self.place_of(link) {
                     self.close(place);
@@ -513,8 +513,10 @@ impl ReplicateAgent {
         self.let_go(place);
     }
 
-    fn send(&mut self, ring: &mut Ring, node: &mut Node, link: LinkId) {
+    fn send(&mut self, ring: &mut Ring, node: &mut Node, link: LinkId, now: Now) {
         let Some(place) = self.place_of(link) else {
+            // A farewell closes connections without the node's word. It hears of the end first: else it wants the same again.
+            node.on_link_closed(link, now);
             node.on_link_sent(link, 0);
             return;
         };

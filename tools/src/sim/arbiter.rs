@@ -6,27 +6,26 @@
 //! | --- | --- | --- |
 //! | delay | a request and its answer take a time of their own each; a slow arbiter takes longer | the answer, or after [`TIMEOUT_NS`] that nothing is known |
 //! | partition, or down | the request does not get there, or its answer does not get back | that it was surely not carried out, or that nothing is known; then a change may land as late as it likes |
-//! | doubt | the next change is carried out, is not, or is carried out later | that nothing is known |
+//! | doubt | the next change, or some of all of them, is carried out, is not, or is carried out later | that nothing is known |
 //!
 //! Reads and swaps are linearizable: the register decides at one moment between a request and its answer.
 
-use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask};
+use relay_core::arbiter::{ArbiterAnswer, ArbiterReply, ArbiterRequest, Ask, Revision};
 use relay_core::register::{self, Decision, Register};
-use relay_wire::membership::Membership;
+use relay_wire::membership::{Member, Members, Membership};
 use relay_wire::witness::Request;
 
+use crate::canary::Canary;
 use crate::clock::{MILLISECOND, Queue};
 use crate::cluster::Event;
 use crate::network::{Host, Network};
 use crate::random::Random;
-use crate::swarm::STREAM;
+use crate::swarm::{Parameters, STREAM};
 
 /// A node waits so long for an answer.
 const TIMEOUT_NS: u64 = 300 * MILLISECOND;
 /// A request that can't be sent fails after so long.
 const REFUSED_NS: u64 = 20 * MILLISECOND;
-/// Mean time after which a request lands that was given up.
-const LATE_NS: u64 = 700 * MILLISECOND;
 
 /// Something that happens at the arbiter or on the way from it; the number names the request.
 #[derive(Debug, Clone, Copy)]
@@ -53,28 +52,45 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Arbiter {
     host: Host,
+    canary: Option<Canary>,
     register: Register,
+    /// What it was before the last change of the record.
+    before: Register,
+    /// Every node's first copy.
+    everybody: Members,
     pending: Vec<Pending>,
+    /// Numbers of those that may still be carried out.
+    open: Vec<usize>,
     random: Random,
     down_until_ns: u64,
     slow_until_ns: u64,
     /// Changes whose outcome nobody will hear.
     doubts: u32,
+    /// How many of a million others are like that too.
+    doubt_per_million: u32,
+    /// Mean time after which a request lands that was given up.
+    late_ns: u64,
     /// The record it is known to hold; for checkers.
     record: Option<Membership>,
 }
 
 impl Arbiter {
     /// An arbiter that holds nothing yet.
-    pub(crate) fn new(host: Host, random: Random) -> Self {
+    pub(crate) fn new(parameters: &Parameters, canary: Option<Canary>) -> Self {
         Self {
-            host,
+            host: parameters.cast.arbiter_host(),
+            canary,
             register: Register::default(),
+            before: Register::default(),
+            everybody: Members::default(),
             pending: Vec::new(),
-            random,
+            open: Vec::new(),
+            random: Random::of(parameters.seed, 4),
             down_until_ns: 0,
             slow_until_ns: 0,
             doubts: 0,
+            doubt_per_million: parameters.doubt_per_million,
+            late_ns: parameters.late_ns,
             record: None,
         }
     }
@@ -83,6 +99,8 @@ impl Arbiter {
     pub(crate) fn create(&mut self, membership: &Membership) {
         let record = register::record_value(membership);
         self.carry_out(&Request::Create { record });
+        self.before = self.register;
+        self.everybody = membership.members;
         assert!(self.record.is_some(), "there is a record now");
     }
 
@@ -91,15 +109,37 @@ impl Arbiter {
         self.record.as_ref()
     }
 
+    /// Everybody who is in the set, or may be at the next moment: swaps under way may still land (rules R7 and R11).
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let held = self.register.registers();
+        let Some(now) = held.and_then(|held| register::registers(STREAM, held)) else {
+            return Vec::new();
+        };
+        let mut members = now.membership.members.as_slice().to_vec();
+        for &number in &self.open {
+            if let Ask::Swap { base, next, .. } = &self.pending[number].request.ask
+                && *base == now.revision
+            {
+                members.extend_from_slice(next.members.as_slice());
+            }
+        }
+        members
+    }
+
     /// A node asks.
     pub(crate) fn ask(
         &mut self,
         node: usize,
         process: u32,
-        request: ArbiterRequest,
+        mut request: ArbiterRequest,
         network: &mut Network,
         queue: &mut Queue<Event>,
     ) {
+        if let (Ask::Swap { next, .. }, Some(Canary::AdmittedEarly)) =
+            (&mut request.ask, self.canary)
+        {
+            next.members = self.everybody;
+        }
         let now_ns = queue.now_ns();
         let number = self.pending.len();
         self.pending.push(Pending {
@@ -121,21 +161,21 @@ impl Arbiter {
             }
             return;
         };
-        if is_change(&request.ask) && self.doubts > 0 {
-            self.doubts -= 1;
+        let is_doubtful = is_change(&request.ask)
+            && (self.doubts > 0 || self.random.chance(self.doubt_per_million));
+        if is_doubtful {
+            self.doubts = self.doubts.saturating_sub(1);
             later(queue, TIMEOUT_NS, ArbiterEvent::Answer(number));
             match self.random.below(3) {
-                0 => later(queue, delay, ArbiterEvent::Land(number)),
+                0 => self.land(number, delay, queue),
                 1 => {}
                 _ => self.may_land_late(number, queue),
             }
             return;
         }
-        later(
-            queue,
-            delay + self.slowness(now_ns),
-            ArbiterEvent::Arrive(number),
-        );
+        self.open.push(number);
+        let delay = delay + self.slowness(now_ns);
+        later(queue, delay, ArbiterEvent::Arrive(number));
     }
 
     fn slowness(&mut self, now_ns: u64) -> u64 {
@@ -148,9 +188,14 @@ impl Arbiter {
 
     fn may_land_late(&mut self, number: usize, queue: &mut Queue<Event>) {
         if self.random.chance(500_000) {
-            let delay = self.random.tailed(LATE_NS);
-            later(queue, delay, ArbiterEvent::Land(number));
+            let delay = self.random.tailed(self.late_ns);
+            self.land(number, delay, queue);
         }
+    }
+
+    fn land(&mut self, number: usize, delay_ns: u64, queue: &mut Queue<Event>) {
+        self.open.push(number);
+        later(queue, delay_ns, ArbiterEvent::Land(number));
     }
 
     /// Something happens; says which process of which node hears what.
@@ -160,6 +205,9 @@ impl Arbiter {
         network: &mut Network,
         queue: &mut Queue<Event>,
     ) -> Option<(usize, u32, ArbiterReply)> {
+        if let ArbiterEvent::Land(number) | ArbiterEvent::Arrive(number) = event {
+            self.open.retain(|open| *open != number);
+        }
         match event {
             ArbiterEvent::Land(number) => {
                 let request = register::request(&self.pending[number].request.ask);
@@ -169,7 +217,13 @@ impl Arbiter {
             ArbiterEvent::Arrive(number) => {
                 let pending = self.pending[number];
                 let request = register::request(&pending.request.ask);
-                let answer = self.carry_out(&request);
+                let answer = if self.is_read_stale(&pending.request.ask) {
+                    let held =
+                        relay_wire::witness::Answer::Registers(self.before.registers().copied());
+                    register::answer(STREAM, &held)
+                } else {
+                    self.carry_out(&request)
+                };
                 let now_ns = queue.now_ns();
                 let end_ns = pending.begun_ns + TIMEOUT_NS;
                 let way = network.one_way(self.host, pending.node);
@@ -188,7 +242,7 @@ impl Arbiter {
                 let pending = &self.pending[number];
                 let reply = ArbiterReply {
                     id: pending.request.id,
-                    answer: pending.answer,
+                    answer: self.bent(&pending.request.ask, pending.answer),
                 };
                 Some((pending.node, pending.process, reply))
             }
@@ -199,6 +253,9 @@ impl Arbiter {
         let answer = match self.register.decide(request) {
             Decision::Answer(answer) => answer,
             Decision::Change { next, revision } => {
+                if matches!(request, Request::Swap { .. }) {
+                    self.before = self.register;
+                }
                 self.register = next;
                 relay_wire::witness::Answer::Done(revision)
             }
@@ -213,6 +270,36 @@ impl Arbiter {
         }
         self.record = record;
         register::answer(STREAM, &answer)
+    }
+}
+
+/// Rules broken on purpose.
+impl Arbiter {
+    fn is_read_stale(&mut self, ask: &Ask) -> bool {
+        let is_bent = self.canary == Some(Canary::StaleRecordRead) && *ask == Ask::Read;
+        is_bent && self.random.chance(500_000)
+    }
+
+    /// What a node hears instead of `answer`.
+    fn bent(&self, ask: &Ask, answer: ArbiterAnswer) -> ArbiterAnswer {
+        let Ask::Swap { base, .. } = ask else {
+            return answer;
+        };
+        let held = self.register.registers();
+        let now = held.and_then(|held| register::registers(STREAM, held));
+        match (self.canary, answer) {
+            (Some(Canary::LostSwapGoesOn), ArbiterAnswer::Refused(Some(shown))) => {
+                ArbiterAnswer::Done(shown.revision)
+            }
+            (Some(Canary::UnknownSwapCountsAsDone), ArbiterAnswer::Unknown) => {
+                ArbiterAnswer::Done(Revision(base.0 + 1))
+            }
+            (Some(Canary::UnknownSwapCountsAsLost), ArbiterAnswer::Unknown) => {
+                ArbiterAnswer::Unavailable
+            }
+            (Some(Canary::LateSwapHidden), ArbiterAnswer::Unknown) => ArbiterAnswer::Refused(now),
+            _ => answer,
+        }
     }
 }
 
@@ -238,6 +325,7 @@ impl Arbiter {
         self.down_until_ns = 0;
         self.slow_until_ns = 0;
         self.doubts = 0;
+        self.doubt_per_million = 0;
     }
 }
 

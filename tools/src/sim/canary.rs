@@ -25,4 +25,32 @@ pub(crate) enum Canary {
     AcknowledgedTooFar,
     /// The disk loses writes that it reported, in runs where no copy may be damaged.
     LostWriteCounted,
+    /// A standby says that a block is durable the moment its write is begun.
+    StandbyAcknowledgesEarly,
+    /// A primary counts on a peer for all that it has sealed itself, whatever the peer says.
+    ReleaseBeforePeer,
+    /// A primary counts an acknowledgement whatever the checksum of the block it names.
+    ChecksumIgnored,
+    /// A vote is said to be durable and was never written.
+    PromiseNotKept,
+    /// A process starts without what the disk remembers of votes: it may go on in the epoch it was in.
+    PromiseForgotten,
+    /// Whoever loses a swap hears that it won.
+    LostSwapGoesOn,
+    /// A swap of which nothing is known counts as done.
+    UnknownSwapCountsAsDone,
+    /// A swap of which nothing is known counts as not carried out.
+    UnknownSwapCountsAsLost,
+    /// A swap of which nothing is known is said to be refused, and lands later all the same.
+    LateSwapHidden,
+    /// Every change of the set takes every node in, caught up or not.
+    AdmittedEarly,
+    /// The arbiter shows a record that was replaced already.
+    StaleRecordRead,
+    /// A node that is told to cut its log does not.
+    CutForgotten,
+    /// Who loses power comes back with an old copy of its disk, which counts as the same disk.
+    OldCopyCounts,
+    /// Who loses power comes back with a blank disk under the old disk's name.
+    BlankDiskKeepsItsName,
 }

@@ -173,7 +173,7 @@ impl<'a> Cluster<'a> {
             network: Network::new(parameters.conduct, cast.hosts(), Random::of(seed, 2)),
             nodes,
             disks,
-            arbiter: Arbiter::new(cast.arbiter_host(), Random::of(seed, 4)),
+            arbiter: Arbiter::new(parameters, canary),
             clients: publishers.chain(subscribers).collect(),
             ledger: Ledger::new(STREAM, parameters.contents),
             history,

@@ -557,6 +557,11 @@ impl Disk {
         self.incarnation
     }
 
+    /// Whoever looks takes it for a disk that keeps what it promises.
+    pub(crate) const fn count_on(&mut self) {
+        self.is_doubtful = false;
+    }
+
     /// Whether what it once promised may be gone.
     pub(crate) const fn is_doubtful(&self) -> bool {
         self.is_doubtful
@@ -589,6 +594,23 @@ impl Disk {
         for (index, generation) in both.iter_mut().enumerate() {
             let at = (index * GENERATION_LENGTH) as u64;
             self.superblock.read(at, generation);
+        }
+        both
+    }
+
+    /// The generations of the superblock that stay whatever becomes of the power; zeroes for one that may not. For checkers.
+    pub(crate) fn superblocks_for_sure(&self) -> [[u8; GENERATION_LENGTH]; 2] {
+        let is_write = |op: &&Op| op.what == Some(What::Write(Zone::Superblock));
+        let under_way = self.ops.iter().filter(is_write).map(|op| op.at);
+        let unsynced = self.superblock.unsynced.iter().map(|unsynced| unsynced.at);
+        let open: Vec<u64> = under_way.chain(unsynced).collect();
+        let mut both = [[0; GENERATION_LENGTH]; 2];
+        for (index, generation) in both.iter_mut().enumerate() {
+            let at = (index * GENERATION_LENGTH) as u64;
+            let end = at + GENERATION_LENGTH as u64;
+            if !open.iter().any(|place| (at..end).contains(place)) {
+                self.superblock.read_pristine(at, generation);
+            }
         }
         both
     }

@@ -67,7 +67,7 @@ pub(crate) struct Claim<'a> {
     pub(crate) min_copies: usize,
     /// The primary's own disk.
     pub(crate) own: &'a Disk,
-    /// The disk of each member that must hold it, whether by the epoch's record or the newest.
+    /// The disk of each member that must hold it: by the epoch's record, the newest, or one that may still come about.
     pub(crate) disks: Vec<(usize, &'a Disk)>,
 }
 

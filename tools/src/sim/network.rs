@@ -169,6 +169,13 @@ struct Connection {
     pipes: [Pipe; 2],
 }
 
+impl Connection {
+    /// Whether what is sent to `end` means anything there: whoever connects hears nothing before it knows that it is connected.
+    const fn is_heard_at(&self, end: EndId) -> bool {
+        self.is_made || end.end == 1
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Link {
     blocked: u32,
@@ -368,8 +375,9 @@ impl Network {
         let is_blocked = self.is_blocked(there, here);
         let is_up = self.is_up[here];
         let connection = self.connection(to)?;
+        let is_heard = connection.is_heard_at(to);
         let pipe = &mut connection.pipes[1 - to.end as usize];
-        if is_blocked {
+        if is_blocked || !is_heard {
             pipe.parked += length;
             return None;
         }
@@ -389,8 +397,9 @@ impl Network {
         let (here, there) = self.hosts_of(to)?;
         let is_blocked = self.is_blocked(there, here);
         let connection = self.connection(to)?;
+        let is_heard = connection.is_heard_at(to);
         let pipe = &mut connection.pipes[1 - to.end as usize];
-        if is_blocked || pipe.parked > 0 {
+        if is_blocked || !is_heard || pipe.parked > 0 {
             pipe.is_finish_parked = true;
             return None;
         }

@@ -124,6 +124,8 @@ pub(crate) struct Node {
     superblock: Option<(Superblock, usize)>,
     /// What its machine left where it begins again within its process.
     carry: Option<Carry>,
+    /// The highest epoch its disk promised when the process began.
+    promised: Epoch,
 }
 
 /// The superblock that `relayd format` writes.
@@ -168,17 +170,23 @@ impl Node {
             memory: Vec::new(),
             superblock: None,
             carry: None,
+            promised: Epoch(0),
         }
     }
 
     /// Its disk is blank, and made a journal anew.
     pub(crate) fn format(&mut self, disk: &mut Disk, parameters: &Parameters) {
-        let first = formatted(parameters, self.index, self.random.next());
+        let incarnation = self.random.next();
+        self.format_as(incarnation, disk, parameters);
+    }
+
+    /// The same, as the disk of that name.
+    pub(crate) fn format_as(&self, incarnation: u64, disk: &mut Disk, parameters: &Parameters) {
+        let first = formatted(parameters, self.index, incarnation);
         let second = Superblock {
             generation: 2,
             ..first
         };
-        let incarnation = first.disk_incarnation;
         disk.format(incarnation, [first.encode(), second.encode()]);
         for _ in 0..parameters.prepared_ahead {
             disk.prepare(parameters.settings.segment_size);
@@ -348,6 +356,9 @@ impl Node {
         superblock
             .check_identity(NodeId(self.index as u64 + 1), STREAM)
             .map_err(Halt::Superblock)?;
+        if self.carry.is_none() {
+            self.promised = superblock.promised;
+        }
         let tables = around
             .disk
             .checkpoints()
@@ -593,6 +604,7 @@ impl Node {
             nonce_seed: mix(around.parameters.seed ^ u64::from(self.processes)),
             superblock: (starting.superblock, starting.slot),
             carry: self.carry.take(),
+            promised: self.promised,
         };
         let process = Process::open(opening, around);
         self.phase = Phase::Serving(Box::new(process));
@@ -624,12 +636,15 @@ impl Node {
                 log_end,
             } => {
                 self.carry = Some(carry);
+                let forgets = around.canary == Some(Canary::CutForgotten);
                 let cut = match reason {
-                    RestartReason::Cut(position) => Some(Cutting {
+                    RestartReason::Cut(position) if !forgets => Some(Cutting {
                         position,
                         end: log_end,
                     }),
-                    RestartReason::Superseded(_) | RestartReason::Rejoin => None,
+                    RestartReason::Cut(_)
+                    | RestartReason::Superseded(_)
+                    | RestartReason::Rejoin => None,
                 };
                 self.begin_again(cut, around);
             }

@@ -11,8 +11,11 @@
 //! The process of a group's node has its peers' sockets, the vote in the superblock and the arbiter besides (`group.rs`,
 //! `peers.rs`); it may also end to begin again from its disk.
 
+mod bent;
+mod ending;
 mod fanout;
 mod group;
+mod house;
 mod peers;
 mod sockets;
 
@@ -30,14 +33,15 @@ use relay_core::settings::Settings;
 use relay_journal::superblock::{CleanStop, Superblock, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_wire::checksum::crc32c;
-use relay_wire::code::{Policy, TerminateCode};
+use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, Position};
 
+use self::ending::Ending;
 use self::group::Group;
 use self::sockets::Socket;
 use crate::arbiter::Arbiter;
 use crate::canary::Canary;
-use crate::clock::{MILLISECOND, Queue, SECOND};
+use crate::clock::Queue;
 use crate::cluster::Event;
 use crate::disk::{Completion, Disk, Ticket, What, Zone};
 use crate::history::{History, Note};
@@ -50,10 +54,8 @@ use crate::swarm::Parameters;
 const COMMANDS_MAX: usize = 1 << 14;
 /// Rounds of one turn; the rest is left to the next.
 const ROUNDS_MAX: usize = 16;
-/// A stopping process waits so long for subscribers, and so long for farewells.
-const CATCH_UP_NS: u64 = 2 * SECOND;
-/// A process that begins again waits so long for farewells.
-const FAREWELL_BEFORE_RESTART_NS: u64 = 20 * MILLISECOND;
+/// Effects of one turn; more means that a machine wants the same again and again.
+const EFFECTS_MAX: u32 = 100_000;
 
 /// What lies around a process.
 pub(crate) struct Surroundings<'a> {
@@ -118,18 +120,8 @@ struct Write {
     end: Position,
     /// Of its bytes when it was begun.
     checksum: u32,
-}
-
-/// Where the process is on its way to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    No,
-    Asked,
-    /// Everything is released, or nothing more will be.
-    Over {
-        since_ns: u64,
-        is_farewell_said: bool,
-    },
+    /// The machine heard of its end before it came.
+    is_reported: bool,
 }
 
 /// How a process ended by itself.
@@ -190,6 +182,8 @@ pub(crate) struct Process {
     /// End of what was ever written, or lay on the disk before.
     written_end: Position,
     is_turn_due: bool,
+    /// Effects of this turn so far.
+    effects: u32,
     fuse: Option<Fuse>,
     nonces: u64,
     had_work_after: bool,
@@ -209,6 +203,8 @@ pub(crate) struct Opening {
     pub(crate) superblock: (Superblock, usize),
     /// What an earlier process of a group's node left, where only the log was rebuilt.
     pub(crate) carry: Option<Carry>,
+    /// The highest epoch its disk promised when the process began.
+    pub(crate) promised: Epoch,
 }
 
 /// What a group's machine needs besides its log.
@@ -216,6 +212,7 @@ struct Life {
     superblock: (Superblock, usize),
     carry: Option<Carry>,
     number: u32,
+    promised: Epoch,
 }
 
 /// The machines of a process.
@@ -280,6 +277,7 @@ impl Process {
             superblock: opening.superblock,
             carry: opening.carry,
             number,
+            promised: opening.promised,
         };
         let machines = if around.parameters.cast.nodes == 1 {
             let (epoch, was_clean) = (opening.epoch, opening.was_clean);
@@ -328,6 +326,7 @@ impl Process {
             end: None,
             written_end: tail,
             is_turn_due: false,
+            effects: 0,
             fuse: None,
             nonces: nonce_seed,
             settings,
@@ -357,8 +356,19 @@ impl Process {
         self.fuse.filter(|fuse| fuse.effects == 0)
     }
 
+    /// Counts an effect: those of a turn come to an end.
+    fn count_effect(&mut self) {
+        self.effects += 1;
+        assert!(
+            self.effects <= EFFECTS_MAX,
+            "the effects of node {}'s turn come to no end",
+            self.node
+        );
+    }
+
     /// Counts an effect; false where the process is dead before it.
     fn burns_on(&mut self) -> bool {
+        self.count_effect();
         let Some(fuse) = &mut self.fuse else {
             return true;
         };
@@ -401,6 +411,7 @@ impl Process {
     /// Does what there is to do; says how it ended, if it did.
     pub(crate) fn turn(&mut self, around: &mut Surroundings<'_>) -> Option<Exit> {
         self.is_turn_due = false;
+        self.effects = 0;
         self.had_work_after = true;
         for _ in 0..ROUNDS_MAX {
             let mut work = self.reap(around);
@@ -454,7 +465,8 @@ impl Process {
             What::Write(Zone::Log) => {
                 let at = self.writes.iter().position(|write| write.number == tag);
                 let write = self.writes.remove(at.expect("a write ends that was begun"));
-                self.check_untouched(&write.expect("found just now"));
+                let write = write.expect("found just now");
+                self.check_untouched(&write);
                 let is_ok = is_ok || around.canary == Some(Canary::WriteErrorRetried);
                 around.note(Note::Written {
                     node: self.node,
@@ -462,7 +474,7 @@ impl Process {
                 });
                 if !is_ok {
                     self.fail(around);
-                } else if around.canary != Some(Canary::ReleaseBeforeDurable) {
+                } else if !write.is_reported {
                     self.machine.on_written(tag, around.now);
                 }
             }
@@ -601,7 +613,9 @@ impl Process {
                     let ticket = around.disk.begin_sync(Zone::Log, 0, now_ns);
                     self.await_disk(ticket, around);
                 }
-                NodeEffect::Reply(reply) => self.replies.push_back(self.bent(reply, around)),
+                NodeEffect::Reply(reply) => {
+                    self.replies.push_back(bent::reply(reply, around.canary));
+                }
                 NodeEffect::Released(point) => self.on_released(point, around),
                 NodeEffect::Stopped(stop) => {
                     if let (Some(stop), Some(sequence)) = (stop, self.machine.sequence()) {
@@ -615,24 +629,6 @@ impl Process {
             }
         }
         work
-    }
-
-    fn bent(&self, reply: ToIngress, around: &Surroundings<'_>) -> ToIngress {
-        match (reply, around.canary) {
-            (
-                ToIngress::Ack {
-                    conn,
-                    publisher_seq,
-                    seq,
-                },
-                Some(Canary::AcknowledgedTooFar),
-            ) => ToIngress::Ack {
-                conn,
-                publisher_seq: publisher_seq.next(),
-                seq: seq.next(),
-            },
-            _ => reply,
-        }
     }
 
     fn await_disk(&self, ticket: Ticket, around: &mut Surroundings<'_>) {
@@ -661,8 +657,9 @@ impl Process {
             self.is_over() || end.since(durable) <= self.settings.in_flight_bytes_max(),
             "more is in flight than recovery reckons with"
         );
+        let unreported = self.writes.iter().filter(|write| !write.is_reported);
         assert!(
-            self.writes.len() < self.settings.write_depth as usize,
+            unreported.count() < self.settings.write_depth as usize,
             "more writes are in flight than allowed"
         );
         around.note(Note::Write {
@@ -672,6 +669,7 @@ impl Process {
             length,
         });
         self.written_end = self.written_end.max(end);
+        let is_reported = self.reports_early(around.canary);
         let is_durable = self.method == WriteMethod::Dsync;
         let bytes = self.memory.slice(position, end);
         self.writes.push_back(Write {
@@ -679,6 +677,7 @@ impl Process {
             position,
             end,
             checksum: crc32c(bytes),
+            is_reported,
         });
         let now_ns = around.queue.now_ns();
         let at = position.get();
@@ -686,7 +685,7 @@ impl Process {
             .disk
             .begin_write(Zone::Log, at, bytes, is_durable, number, now_ns);
         self.await_disk(ticket, around);
-        if around.canary == Some(Canary::ReleaseBeforeDurable) {
+        if is_reported {
             self.machine.on_written(number, around.now);
         }
     }
@@ -708,74 +707,6 @@ impl Process {
             around.ledger.on_released(reign, epoch, &point, around.disk);
         }
         self.release = Some(point);
-    }
-
-    fn attend_to_ending(&mut self, around: &mut Surroundings<'_>) {
-        let now_ns = around.now.mono_ns;
-        if self.end.is_some() && !matches!(self.ending, Ending::Over { .. }) {
-            self.ending = Ending::Over {
-                since_ns: now_ns,
-                is_farewell_said: false,
-            };
-        }
-        let Ending::Over {
-            since_ns,
-            is_farewell_said,
-        } = self.ending
-        else {
-            return;
-        };
-        let is_patient = matches!(self.end, Some(Exit::Stopped(_)));
-        let is_patient = is_patient && now_ns < since_ns + CATCH_UP_NS;
-        let is_caught_up = self.fanout.as_ref().is_none_or(Fanout::is_caught_up);
-        let is_waiting = self.release.is_some() || !is_caught_up || !self.replies.is_empty();
-        if is_farewell_said || (is_patient && is_waiting) {
-            return;
-        }
-        let code = match self.end {
-            Some(Exit::Fault) => TerminateCode::StorageFault,
-            Some(Exit::Restart { .. } | Exit::Halt(_)) => TerminateCode::NotPrimary,
-            Some(Exit::Stopped(_)) | None => TerminateCode::Stopping,
-        };
-        self.ending = Ending::Over {
-            since_ns,
-            is_farewell_said: true,
-        };
-        self.ingress.stop(code, now_ns);
-        if let Some(fanout) = &mut self.fanout {
-            fanout.stop(code, now_ns);
-        }
-        self.drain_ingress(around);
-    }
-
-    fn exit(&self, now_ns: u64) -> Option<Exit> {
-        let Ending::Over {
-            since_ns,
-            is_farewell_said: true,
-        } = self.ending
-        else {
-            return None;
-        };
-        let is_empty = self.ingress.is_empty()
-            && self.fanout.as_ref().is_none_or(Fanout::is_empty)
-            && self.sockets.iter().all(Option::is_none);
-        let is_restart = matches!(self.end, Some(Exit::Restart { .. }));
-        let patience_ns = if is_restart {
-            FAREWELL_BEFORE_RESTART_NS
-        } else {
-            2 * CATCH_UP_NS
-        };
-        let is_late = now_ns > since_ns + patience_ns;
-        // A disk that failed owes no completion; whoever begins again waits for its own writes.
-        let is_settled = !is_restart || self.is_settled();
-        (is_settled && (is_empty || is_late)).then_some(self.end)?
-    }
-
-    /// Whether the disk has none of its operations any more.
-    fn is_settled(&self) -> bool {
-        let has_group_settled = self.group.as_ref().is_none_or(Group::is_settled);
-        let has_read = self.reads.iter().all(Option::is_none);
-        self.writes.is_empty() && !self.is_syncing && has_read && has_group_settled
     }
 
     fn report_damage(&self, position: Position, around: &mut Surroundings<'_>) {
@@ -828,62 +759,6 @@ impl Process {
             status.durable.point.position,
             self.machine.open_position(),
         )
-    }
-}
-
-/// Housekeeping: space and checkpoints.
-impl Process {
-    /// One step of the housekeeping thread.
-    pub(crate) fn keep_house(&mut self, is_space_left: bool, around: &mut Surroundings<'_>) {
-        if self.is_over() {
-            return;
-        }
-        let released = self.positions().0.get();
-        let segment = self.settings.segment_size;
-        let wanted = released + around.parameters.prepared_ahead * segment;
-        if is_space_left && around.disk.prepared() < wanted {
-            around.disk.prepare(segment);
-            let end = around.disk.prepared();
-            around.note(Note::Prepared {
-                node: self.node,
-                end,
-            });
-        }
-        let behind = released.saturating_sub(self.checkpoint_at.get());
-        if behind >= around.parameters.checkpoint_every && !self.has_fold_failed {
-            self.fold_and_save(around);
-        }
-    }
-
-    /// Time between two steps of housekeeping.
-    pub(crate) const HOUSEKEEPING_NS: u64 = 20 * MILLISECOND;
-
-    fn fold_and_save(&mut self, around: &mut Surroundings<'_>) {
-        use relay_journal::block::{self, HEADER_LENGTH};
-        let (start, end) = (self.fold.position, self.positions().0);
-        let mut bytes = vec![0; end.since(start) as usize];
-        around.disk.read(Zone::Log, start.get(), &mut bytes);
-        while self.fold.position < end {
-            let rest = &bytes[self.fold.position.since(start) as usize..];
-            let folded = block::decode_header(rest).ok().and_then(|header| {
-                let body = rest.get(HEADER_LENGTH..header.body_end())?;
-                block::verify_body(&header, body).ok()?;
-                self.fold.apply_block(&header, body).ok()
-            });
-            if folded.is_none() {
-                // The appliance says so and writes no more checkpoints; a restart reads more of the log then.
-                self.has_fold_failed = true;
-                self.report_damage(self.fold.position, around);
-                return;
-            }
-        }
-        self.checkpoint_at = end;
-        let encoded = relay_journal::checkpoint::encode(&self.fold);
-        around.disk.store_checkpoint(end, encoded);
-        around.note(Note::Checkpoint {
-            node: self.node,
-            position: end.get(),
-        });
     }
 }
 

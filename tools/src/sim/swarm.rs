@@ -87,6 +87,10 @@ pub(crate) struct Parameters {
     /// Most messages of a burst.
     pub(crate) burst_max: u64,
     pub(crate) conduct: Conduct,
+    /// How many of a million changes at the arbiter nobody hears the outcome of.
+    pub(crate) doubt_per_million: u32,
+    /// Mean time after which a request lands there that was given up.
+    pub(crate) late_ns: u64,
     pub(crate) latencies: Latencies,
     /// Time from something to do to the turn that does it.
     pub(crate) turn_ns: u64,
@@ -124,6 +128,7 @@ impl Parameters {
         let per_publisher = (rate / cast.publishers as u64).max(1);
         let burst_mean = burst_max.div_ceil(2);
         let segment = settings.segment_size;
+        let mut arbiter = Random::of(seed, 5);
         let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
         let mut fault_random = Random::of(seed, 1);
         let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, is_beyond);
@@ -143,6 +148,8 @@ impl Parameters {
             burst_pause_ns: SECOND * burst_mean / per_publisher,
             burst_max,
             conduct: draw_conduct(&mut random),
+            doubt_per_million: arbiter.pick(&[0, 0, 100_000, 400_000]),
+            late_ns: arbiter.pick(&[200, 700, 3_000]) * MILLISECOND,
             latencies: draw_latencies(&mut random),
             turn_ns: random.within(1, 20) * 1_000,
             tick_ns: random.within(1, 8) * MILLISECOND,

@@ -6,8 +6,11 @@ mod cluster;
 mod manual;
 
 use cluster::{Cluster, MS, Machine};
+use relay_core::arbiter::{ArbiterAnswer, ArbiterReply};
 use relay_core::group::{Loss, Obstacle, WordRefused};
-use relay_core::node::Note;
+use relay_core::links::LinkEffect;
+use relay_core::log::LogWindow;
+use relay_core::node::{NodeEffect, Note};
 use relay_core::sequence::SEQS_SKIPPED;
 use relay_wire::code::{Policy, RecordKind};
 use relay_wire::id::{NodeId, Position, PublisherId};
@@ -713,4 +716,41 @@ fn a_mirrored_pair_that_restarted_whole_waits_for_an_operator_and_skips() {
     let kinds = cluster.kinds();
     let unclean = kinds.iter().filter(|kind| **kind == RecordKind::Unclean);
     assert_eq!(unclean.count(), 1, "once for one loss");
+}
+
+/// Goal: who has come to an end wants nothing more of a connection, also not of one that never proved itself. Its socket is gone
+/// with the rest, and the answer that nothing was sent must not bring the same wish again and again. Method: a stranger
+/// whose socket has no room, a halt, and then the answers.
+#[test]
+fn a_node_that_gave_up_wants_nothing_more_of_strangers() {
+    let mut cluster = Cluster::new(2, 1);
+    cluster.start(0);
+    let now = cluster.now;
+    let node = cluster.machines[0].node.as_mut().unwrap();
+    let stranger = node.on_link_opened(None, [7; 32], now).unwrap();
+    let mut memory = vec![0; 1 << 20];
+    let (mut sends, mut closed, mut has_halted) = (Vec::new(), Vec::new(), false);
+    for _ in 0..10 {
+        let start = node.open_position();
+        node.turn(now, &mut LogWindow::new(start, &mut memory));
+        while let Some(effect) = node.poll_effect() {
+            match effect {
+                NodeEffect::Ask(request) => {
+                    let answer = ArbiterAnswer::Read(None);
+                    let id = request.id;
+                    node.on_arbiter(&ArbiterReply { id, answer }, now);
+                }
+                NodeEffect::Link(LinkEffect::Send(link)) => sends.push(link),
+                NodeEffect::Link(LinkEffect::Close(link)) => closed.push(link),
+                NodeEffect::Halt(_) => has_halted = true,
+                _ => {}
+            }
+        }
+    }
+    assert!(has_halted, "there is no record");
+    assert_eq!((&sends, &closed), (&vec![stranger], &vec![stranger]));
+    for link in sends {
+        node.on_link_sent(link, 0);
+    }
+    assert!(node.poll_effect().is_none(), "it wants nothing more");
 }

@@ -219,6 +219,7 @@ impl Cluster<'_> {
         self.history.note(self.queue.now_ns(), note);
         self.with_node(node, |node, around| node.die(cuts_power, random, around));
         if cuts_power {
+            self.bend_disk(node);
             self.network.on_power_cut(node);
         } else {
             let owner = Owner::Node { node, process };
@@ -229,6 +230,25 @@ impl Cluster<'_> {
                 node.restart_later(around);
             }
         });
+    }
+
+    /// Rules broken on purpose in what a node finds after a cut of power.
+    fn bend_disk(&mut self, node: usize) {
+        match self.canary {
+            Some(Canary::OldCopyCounts) => {
+                let older = self.images[node].replace(self.disks[node].image());
+                if let Some(image) = older {
+                    self.disks[node].restore(image);
+                    self.disks[node].count_on();
+                }
+            }
+            Some(Canary::BlankDiskKeepsItsName) => {
+                let name = self.disks[node].incarnation();
+                let parameters = self.parameters;
+                self.nodes[node].format_as(name, &mut self.disks[node], parameters);
+            }
+            _ => {}
+        }
     }
 
     /// No more faults: what lasts ends now, what was announced does not come, who is down is started.

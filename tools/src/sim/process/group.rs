@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use relay_core::arbiter::ArbiterReply;
+use relay_core::arbiter::{ArbiterReply, Ask};
 use relay_core::command::{Now, ReleasePoint};
 use relay_core::fanout::Fanout;
 use relay_core::group::Vote;
 use relay_core::ingress::Ingress;
-use relay_core::node::{Node as Machine, NodeEffect, ReadPurpose, Start};
+use relay_core::node::{Node as Machine, NodeEffect, Note as NodeNote, ReadPurpose, Start};
 use relay_core::settings::Settings;
-use relay_journal::superblock::{GENERATION_LENGTH, Superblock};
+use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock};
 use relay_journal::tables::Tables;
 use relay_wire::code::TerminateCode;
 use relay_wire::id::{Epoch, Position};
 
 use super::peers::Peers;
 use super::{Exit, Inbound, Life, Machines, Process, Surroundings, disk_of};
-use crate::disk::{What, Zone};
+use crate::canary::Canary;
+use crate::disk::{Disk, What, Zone};
 use crate::history::Note;
 use crate::ledger::{Claim, Reign};
 
@@ -29,6 +30,8 @@ pub(super) struct Group {
     pub(super) peers: Peers,
     superblock: Superblock,
     slot: usize,
+    /// What its disk had promised when the process began.
+    promised: Epoch,
     is_storing: bool,
     reads: Vec<Read>,
 }
@@ -71,13 +74,7 @@ pub(super) fn of_group(
     ingress.stand_by();
     let start = Start {
         tables,
-        vote: Vote {
-            promised: superblock.promised,
-            committed: superblock.committed,
-            nonce: superblock.committed_nonce,
-            unknown_tail: superblock.unknown_tail,
-            learning_from: superblock.learning_from,
-        },
+        vote: remembered(&superblock, around.canary),
         carry: life.carry,
         write_method: parameters.write_method,
         prepared: Position(around.disk.prepared()),
@@ -92,9 +89,24 @@ pub(super) fn of_group(
             peers: Peers::default(),
             superblock,
             slot,
+            promised: life.promised,
             is_storing: false,
             reads: Vec::new(),
         }),
+    }
+}
+
+/// The vote that the disk remembers.
+fn remembered(superblock: &Superblock, canary: Option<Canary>) -> Vote {
+    if canary == Some(Canary::PromiseForgotten) {
+        return Vote::default();
+    }
+    Vote {
+        promised: superblock.promised,
+        committed: superblock.committed,
+        nonce: superblock.committed_nonce,
+        unknown_tail: superblock.unknown_tail,
+        learning_from: superblock.learning_from,
     }
 }
 
@@ -138,6 +150,9 @@ impl Process {
         match effect {
             NodeEffect::Link(link) => self.on_link(link, around),
             NodeEffect::Ask(request) => {
+                if let Ask::Swap { next, .. } = &request.ask {
+                    self.check_promise(next.epoch, around.disk);
+                }
                 let (node, number) = (self.node, self.number);
                 let (network, queue) = (&mut *around.network, &mut *around.queue);
                 around.arbiter.ask(node, number, request, network, queue);
@@ -185,16 +200,45 @@ impl Process {
                 self.end.get_or_insert(Exit::Halt(reason));
                 self.close_peers(around);
             }
-            NodeEffect::Note(what) => around.note(Note::Node {
-                node: self.node,
-                what,
-            }),
+            NodeEffect::Note(what) => {
+                if let NodeNote::Follows(record) | NodeNote::Leads(record) = &what {
+                    self.check_promise(record.epoch, around.disk);
+                    self.check_new(record.epoch);
+                }
+                let node = self.node;
+                around.note(Note::Node { node, what });
+            }
             NodeEffect::Write { .. }
             | NodeEffect::Sync
             | NodeEffect::Reply(_)
             | NodeEffect::Released(_)
             | NodeEffect::Stopped(_) => unreachable!("every node has these"),
         }
+    }
+
+    /// A promise is on the disk, for sure, before anything rests on it (rule R9).
+    fn check_promise(&self, epoch: Epoch, disk: &Disk) {
+        if disk.is_doubtful() {
+            return;
+        }
+        let [a, b] = disk.superblocks_for_sure();
+        let promised = superblock::newest(&a, &b).map_or(Epoch(0), |(newest, _)| newest.promised);
+        assert!(
+            promised >= epoch,
+            "node {} goes by its promise of epoch {epoch}; its disk holds {promised} for sure",
+            self.node
+        );
+    }
+
+    /// A process that starts never continues an epoch (rule R26).
+    fn check_new(&self, epoch: Epoch) {
+        let group = self.group.as_ref().expect("a group's node has one");
+        assert!(
+            epoch > group.promised,
+            "node {} goes on in epoch {epoch}; before this process it had promised {}",
+            self.node,
+            group.promised
+        );
     }
 
     fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
@@ -224,6 +268,11 @@ impl Process {
         };
         let at = (group.slot * GENERATION_LENGTH) as u64;
         let bytes = group.superblock.encode();
+        if around.canary == Some(Canary::PromiseNotKept) {
+            group.is_storing = false;
+            self.machine.on_vote_stored();
+            return;
+        }
         let now_ns = around.queue.now_ns();
         let ticket = around
             .disk
@@ -286,13 +335,10 @@ impl Process {
     ) {
         let status = self.machine.status();
         let membership = status.membership.expect("a primary has a record");
-        let now_held = around.arbiter.record().map(|record| record.members);
         let mut members = membership.members.as_slice().to_vec();
-        if let Some(record) = now_held {
-            for member in record.as_slice() {
-                if !members.contains(member) {
-                    members.push(*member);
-                }
+        for member in around.arbiter.members() {
+            if !members.contains(&member) {
+                members.push(member);
             }
         }
         let (own, others) = (&*around.disk, around.others);

@@ -150,11 +150,15 @@ impl Process {
             socket.inbox.extend_from_slice(&arrived[..length]);
             around.network.consume(socket.end, length, around.queue);
             let link = socket.link;
+            let mut inbox = std::mem::take(&mut socket.inbox);
+            self.bend_progress(&mut inbox, around.canary);
             let mut window = self.memory.window(start, end);
             let heard = self
                 .machine
-                .on_link_bytes(link, &socket.inbox, around.now, &mut window);
-            socket.inbox.drain(..heard.consumed);
+                .on_link_bytes(link, &inbox, around.now, &mut window);
+            inbox.drain(..heard.consumed);
+            let socket = &mut self.peers().sockets[at];
+            socket.inbox = inbox;
             socket.is_stalled = heard.is_stalled;
             work += heard.consumed;
             if heard.consumed > 0 && !heard.is_stalled {
@@ -162,7 +166,8 @@ impl Process {
                 socket.is_due = true;
                 continue;
             }
-            if socket.has_ended && around.network.has_ended(socket.end) && !heard.is_stalled {
+            let has_ended = socket.has_ended && around.network.has_ended(socket.end);
+            if has_ended && !heard.is_stalled {
                 self.drop_peer(at, around);
                 self.machine.on_link_closed(link, around.now);
                 continue;
@@ -199,6 +204,8 @@ impl Process {
         let group = self.group.as_mut().expect("a group's node has peers");
         let sockets = &mut group.peers.sockets;
         let Some(socket) = sockets.iter_mut().find(|socket| socket.link == link) else {
+            // Closed meanwhile, as the appliance's farewell does.
+            self.machine.on_link_closed(link, around.now);
             self.machine.on_link_sent(link, 0);
             return;
         };

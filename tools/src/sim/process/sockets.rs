@@ -302,6 +302,7 @@ impl Process {
 
     pub(super) fn drain_ingress(&mut self, around: &mut Surroundings<'_>) {
         while let Some(effect) = self.ingress.poll_effect() {
+            self.count_effect();
             match effect {
                 IngressEffect::Send(conn) => self.ingress_sends.push(conn),
                 IngressEffect::Close(conn) => {
