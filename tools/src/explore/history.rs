@@ -19,6 +19,8 @@ pub(crate) struct History {
     releases: Vec<(u64, u8)>,
     /// The publisher was told that everything up to this message is released.
     acknowledged: u64,
+    /// The newest epoch the publisher heard of.
+    seen: u64,
     /// What disks held that were replaced, or what rotted.
     lost: Vec<Log>,
 }
@@ -96,8 +98,18 @@ impl History {
         Ok(())
     }
 
-    /// The publisher logged on and was told what is wanted next, and what is released.
-    pub(crate) fn on_established(&mut self, next: u64, released: u64) -> Result<(), String> {
+    /// The publisher logged on and was told what is wanted next, and what is released. It does not stay with a node whose epoch
+    /// is older than one it has seen: that one does not know yet that another serves.
+    pub(crate) fn on_established(
+        &mut self,
+        epoch: u64,
+        next: u64,
+        released: u64,
+    ) -> Result<(), String> {
+        if epoch < self.seen {
+            return Ok(());
+        }
+        self.seen = epoch;
         if released < self.acknowledged || next <= released {
             return Err(format!(
                 "message {} was acknowledged; a logon hears that {released} are released and \

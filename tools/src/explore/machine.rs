@@ -114,6 +114,7 @@ pub(crate) enum Output {
     Acknowledged(u64),
     /// The publisher logged on and was told what is wanted next, and what is released.
     Established {
+        epoch: Epoch,
         next: u64,
         released: u64,
     },

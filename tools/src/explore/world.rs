@@ -281,8 +281,14 @@ impl World {
             Output::Acknowledged(through) => self
                 .change_history(store, |history| history.on_acknowledged(*through))
                 .map_err(violation)?,
-            Output::Established { next, released } => self
-                .change_history(store, |history| history.on_established(*next, *released))
+            Output::Established {
+                epoch,
+                next,
+                released,
+            } => self
+                .change_history(store, |history| {
+                    history.on_established(epoch.get(), *next, *released)
+                })
                 .map_err(violation)?,
             Output::DiskLost(log) => self
                 .change_history(store, |history| {

@@ -355,7 +355,9 @@ impl Run<'_> {
             } if conn == own => {
                 self.machine.session.is_established = true;
                 self.machine.session.sent = next_expected.get() - 1;
+                let epoch = self.machine.reign().unwrap_or_default();
                 self.outputs.push(Output::Established {
+                    epoch,
                     next: next_expected.get(),
                     released: released_through.get(),
                 });
