@@ -105,6 +105,7 @@ pub(crate) fn spawn(parts: ThreadParts, agents: Agents) -> Result<JoinHandle<()>
     let builder = std::thread::Builder::new().name(parts.name.clone());
     let handle = builder
         .spawn(move || {
+            block_signals();
             // The crate's set holds 1,024 CPUs and panics beyond.
             if let Some(cpu) = parts.cpu
                 && (cpu >= 1024
@@ -128,6 +129,28 @@ pub(crate) fn spawn(parts: ThreadParts, agents: Agents) -> Result<JoinHandle<()>
         .recv()
         .unwrap_or(Err(SpawnError::Died))
         .map(|()| handle)
+}
+
+/// Leaves the process's signals to its other threads. Where one reached a hot thread it would interrupt it, and before Linux
+/// 6.2 it could make the kernel give up a write for which the ring was just starting a worker.
+fn block_signals() {
+    // SAFETY: the set is filled before it is used, lives until the call is over, and belongs to this thread alone. What a fault
+    // of this thread's own raises stays unblocked.
+    let refused = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        for own in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGABRT,
+        ] {
+            libc::sigdelset(&raw mut set, own);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut())
+    };
+    assert_eq!(refused, 0, "the set is a valid one");
 }
 
 /// Why a hot thread did not start.

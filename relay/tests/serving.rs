@@ -324,3 +324,33 @@ fn streams_are_apart() {
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     assert!(child.wait().unwrap().success());
 }
+
+/// Goal: a signal to the process interrupts no hot thread. Method: what each of them says it blocks, in both modes.
+#[test]
+fn hot_threads_leave_signals_to_others() {
+    for mode in ["shared", "split"] {
+        let appliance = Appliance::started(Shape {
+            threads: format!("mode = \"{mode}\"\nidle = \"park\""),
+            ..Shape::default()
+        });
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", appliance.pid())).unwrap();
+        let mut hot = 0;
+        for task in tasks.flatten() {
+            // Other threads come and go, the kernel's workers for instance.
+            let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let names = ["hot-", "ingress-", "sequence-", "egress-"];
+            if !names.iter().any(|name| comm.starts_with(name)) {
+                continue;
+            }
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+            let blocked = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigBlk:"))
+                .unwrap();
+            let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+            assert_ne!(blocked & 1 << (libc::SIGTERM - 1), 0, "{status}");
+            hot += 1;
+        }
+        assert_eq!(hot, if mode == "shared" { 1 } else { 3 });
+    }
+}
