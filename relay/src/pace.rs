@@ -17,13 +17,15 @@ pub(crate) const STEP_PAUSE: Duration = Duration::from_millis(2);
 const FOLD_STEPS: u64 = 64;
 /// The full rate of preparing is reached when so much of what is wanted is missing: one part in this many.
 const FULL_RATE_AT: u64 = 4;
+/// However little is missing, a segment that was begun is finished at this part of the full rate.
+const LEAST_RATE: u64 = 64;
 
 /// Bytes of the next write of zeroes, and the pause from its start to the next one's, where `missing` of `wanted` bytes
 /// are to be prepared at no more than `rate_max` bytes a second.
 pub(crate) fn preparing(missing: u64, wanted: u64, rate_max: u64) -> (usize, Duration) {
     let share = (FULL_RATE_AT * missing) as f64 / wanted.max(1) as f64;
-    // Never slower than one step a second: what was begun is finished.
-    let rate = (rate_max as f64 * share.min(1.0)).max(STEP_MIN as f64);
+    let least = (rate_max / LEAST_RATE).max(STEP_MIN as u64);
+    let rate = (rate_max as f64 * share.min(1.0)).max(least as f64);
     let step = (rate * STEP_PAUSE.as_secs_f64()) as usize;
     let step = step.clamp(STEP_MIN, STEP_MAX).next_multiple_of(4096);
     (step, Duration::from_secs_f64(step as f64 / rate))
@@ -53,8 +55,9 @@ mod tests {
             .map(|missing| rate_of(preparing(missing, WANTED, RATE)))
             .to_vec();
         assert!(rates.is_sorted(), "{rates:?}");
-        assert!((rates[3] - RATE as f64).abs() < 1.0, "{rates:?}");
-        assert!(rates[4] <= RATE as f64 + 1.0, "{rates:?}");
+        // A pause is whole nanoseconds.
+        let is_full = |rate: f64| (rate / RATE as f64 - 1.0).abs() < 1e-6;
+        assert!(is_full(rates[3]) && is_full(rates[4]), "{rates:?}");
     }
 
     #[test]
