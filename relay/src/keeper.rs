@@ -209,6 +209,11 @@ fn tell(note: &Note) {
             "the planned switch did not come about in time; this node goes on leading. See `relay \
              status` for how the other node does"
         ),
+        Note::Withdrawn => tracing::warn!(
+            "this node leads, but hears neither another copy nor the arbiter: another node may lead by now. Its clients were \
+             sent away; look at the network"
+        ),
+        Note::ServesAgain => tracing::info!("this node serves clients again"),
         Note::AwaitsOperator(primary) => tracing::warn!(
             %primary,
             "no primary is heard, and nothing is taken over without an operator's word. Bring the node that led last \

@@ -127,6 +127,10 @@ pub enum Note {
     Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
+    /// This primary reaches neither another copy that counts nor the arbiter: its clients were sent away.
+    Withdrawn,
+    /// It serves clients again.
+    ServesAgain,
     /// No primary is heard, the named node led last, and an operator decides who leads.
     AwaitsOperator(NodeId),
     /// No primary is heard, the named node led last, and this copy is not in the set: another one of it may have gone on, or under the policy

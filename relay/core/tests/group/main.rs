@@ -592,11 +592,31 @@ fn a_primary_cut_off_from_everybody_withdraws() {
             (190 * MS..=250 * MS).contains(&took_ns),
             "when the standby would suspect it, not later: {took_ns} ns"
         );
+        assert!(cluster.has_noted(0, Note::Withdrawn));
         // It changes its mind only when somebody is heard again.
         cluster.pass(2_000, |cluster| cluster.machines[0].is_serving);
         cluster.no_arbiter.clear();
         cluster.mute_arbiter.clear();
         cluster.cut.clear();
+        cluster.publish(10);
+        cluster.verify();
+    }
+}
+
+/// Goal: a primary that withdrew because it heard nobody for a moment serves again when its standby is heard, though the arbiter is still
+/// out of reach. Method: cuts of every length around the suspicion.
+#[test]
+fn a_primary_that_was_cut_off_for_a_moment_serves_again() {
+    for cut_ms in (150..330).step_by(5) {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        cluster.no_arbiter.extend([0, 1]);
+        cluster.cut.extend([(0, 1), (1, 0)]);
+        cluster.publisher.wanted += 5;
+        cluster.pass(cut_ms, |_| false);
+        cluster.cut.clear();
+        cluster.publish(10);
+        cluster.no_arbiter.clear();
         cluster.publish(10);
         cluster.verify();
     }
