@@ -232,6 +232,10 @@ fn tell(note: &Note) {
              cut. Bring a node back that holds everything; or, where there is none, give up what is missing: `relay promote \
              --accept-loss` with this node's number"
         ),
+        Note::PromotionLapsed => tracing::error!(
+            "the promotion was not carried out: the arbiter gave no certain answer in time. See `relay status`, and say it \
+             again once the arbiter is reached"
+        ),
         Note::PromotionRefused(loss) => tracing::error!(
             "the promotion was not carried out, since messages that were acknowledged could be lost: {loss}. Bring \
              another copy back, or accept the loss with `relay promote --accept-loss` and this node's number"

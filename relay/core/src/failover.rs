@@ -767,7 +767,10 @@ impl Failover {
         }
         let is_old = |said_ns: u64| now_ns >= said_ns + WORD_NS;
         self.handed_over_ns = self.handed_over_ns.filter(|said_ns| !is_old(*said_ns));
-        self.promotion = self.promotion.filter(|word| !is_old(word.asked_ns));
+        if self.promotion.is_some_and(|word| is_old(word.asked_ns)) {
+            self.promotion = None;
+            self.orders.push_back(Order::Say(Note::PromotionLapsed));
+        }
         if self.reign.is_some() {
             self.lead(facts, now_ns);
         } else {

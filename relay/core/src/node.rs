@@ -138,6 +138,8 @@ pub enum Note {
     NotInSet(NodeId),
     /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
     EndsBelowFloor(Position, Position),
+    /// A promotion was not carried out: the arbiter gave no certain answer in time.
+    PromotionLapsed,
     /// A promotion was not carried out: the record read since shows what could be lost.
     PromotionRefused(Loss),
 }

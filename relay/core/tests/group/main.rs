@@ -693,6 +693,26 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
     assert_eq!(next_seq, before + 1 + SEQS_SKIPPED + sent, "no seq twice");
 }
 
+/// Goal: a word that can't be carried out is given up, and the log says so.
+#[test]
+fn a_promotion_lapses_without_an_arbiter() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.mute_arbiter.insert(1);
+    cluster.kill(0, 9);
+    cluster.pass(500, |_| false);
+    let now = cluster.now;
+    let node = cluster.machines[1].node.as_mut().unwrap();
+    node.promote(false, now).unwrap();
+    cluster.until("it is given up", |cluster| {
+        cluster.has_noted(1, Note::PromotionLapsed)
+    });
+    assert_ne!(cluster.standing(1), Standing::Leading);
+    cluster.mute_arbiter.clear();
+    cluster.publish(10);
+    cluster.verify();
+}
+
 /// Goal: where copies in memory counted and every process was restarted, nobody leads before an operator says so, and what may have been
 /// released keeps its seqs for ever (design, release policies). Method: both are killed with writes under way.
 #[test]
