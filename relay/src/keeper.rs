@@ -209,6 +209,11 @@ fn tell(note: &Note) {
             "the planned switch did not come about in time; this node goes on leading. See `relay \
              status` for how the other node does"
         ),
+        Note::Withdrawn => tracing::warn!(
+            "this node leads, but hears neither another copy nor the arbiter: another node may lead by now. Its clients were \
+             sent away; look at the network"
+        ),
+        Note::ServesAgain => tracing::info!("this node serves clients again"),
         Note::AwaitsOperator(primary) => tracing::warn!(
             %primary,
             "no primary is heard, and nothing is taken over without an operator's word. Bring the node that led last \
@@ -226,6 +231,10 @@ fn tell(note: &Note) {
             "this node does not lead: its log ends before what is known to be released, so its disk is an old copy or was \
              cut. Bring a node back that holds everything; or, where there is none, give up what is missing: `relay promote \
              --accept-loss` with this node's number"
+        ),
+        Note::PromotionLapsed => tracing::error!(
+            "the promotion was not carried out: the arbiter gave no certain answer in time. See `relay status`, and say it \
+             again once the arbiter is reached"
         ),
         Note::PromotionRefused(loss) => tracing::error!(
             "the promotion was not carried out, since messages that were acknowledged could be lost: {loss}. Bring \

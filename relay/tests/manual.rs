@@ -5,6 +5,7 @@ mod appliance;
 
 use appliance::flow::Flow;
 use appliance::group::{Group, GroupShape, LEADING, admin};
+use appliance::{relayd, run, text};
 
 /// What `group.obstacle` counts.
 const WAITS_FOR_OPERATOR: u64 = 1;
@@ -100,4 +101,26 @@ fn a_node_that_followed_nobody_is_promoted_with_the_loss_accepted() {
     group.nodes[0].start();
     assert_eq!(group.await_in_sync(), 1);
     assert!(group.stop_and_compare() > 0);
+}
+
+/// Goal: the record is made once, and on the node that leads first.
+#[test]
+fn the_record_is_made_on_the_first_primary_once() {
+    let group = Group::formed(&GroupShape {
+        manual: true,
+        ..GroupShape::default()
+    });
+    for (place, expected) in [(0, "has a record already"), (1, "run this on node 1")] {
+        let mut command = relayd();
+        command
+            .arg("init-group")
+            .arg("--config")
+            .arg(group.nodes[place].config_path());
+        for node in &group.nodes {
+            command.arg("--journal").arg(node.directory());
+        }
+        let output = run(&mut command);
+        assert!(!output.status.success());
+        assert!(text(&output).contains(expected), "{}", text(&output));
+    }
 }

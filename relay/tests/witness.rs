@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use appliance::asker::{self, Asker, SECRET, STREAM, config, floor, record, swap};
+use appliance::asker::{self, Asker, SECRET, STREAM, config, config_in, floor, record, swap};
 use appliance::disk::{SmallDisk, fill};
 use appliance::witness::Witness;
 use appliance::{LIMIT, eventually, text};
@@ -686,14 +686,29 @@ fn what_is_no_record_of_the_stream_is_garbled() {
 }
 
 #[test]
-fn a_manual_arbiter_answers_nothing_and_an_unreachable_one_says_why() {
-    let manual = config("kind = \"manual\"");
+fn a_manual_arbiter_is_a_register_of_the_nodes_own() {
+    let home = appliance::scratch();
+    let manual = config_in(home.path(), "kind = \"manual\"");
     let mut node = Asker::start(&manual);
-    assert_eq!(node.ask(Ask::Read), ArbiterAnswer::Unavailable);
-    assert!(!node.handle.health().is_connected);
-    let error = relayd::arbiter::init(&manual, &record(1, 1), LIMIT).unwrap_err();
-    assert!(error.to_string().contains("relay promote"), "{error}");
+    assert_eq!(node.read(), None);
+    assert!(node.handle.health().is_connected);
+    drop(node);
+    let revision = relayd::arbiter::init(&manual, &record(1, 1), LIMIT).unwrap();
+    let error = relayd::arbiter::init(&manual, &record(1, 2), LIMIT).unwrap_err();
+    assert!(
+        error.to_string().contains("has a record already"),
+        "{error}"
+    );
+    let mut node = Asker::start(&manual);
+    node.done(swap(revision, Some(Revision(0)), record(2, 2)));
+    drop(node);
+    let held = Asker::start(&manual).read().unwrap();
+    assert_eq!(held.membership, record(2, 2));
+    assert!(held.revision > revision);
+}
 
+#[test]
+fn an_arbiter_that_is_not_reached_says_why() {
     let nobody = format!(
         "kind = \"witness\"\naddress = \"127.0.0.1:{}\"",
         appliance::free_port()

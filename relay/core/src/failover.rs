@@ -767,7 +767,10 @@ impl Failover {
         }
         let is_old = |said_ns: u64| now_ns >= said_ns + WORD_NS;
         self.handed_over_ns = self.handed_over_ns.filter(|said_ns| !is_old(*said_ns));
-        self.promotion = self.promotion.filter(|word| !is_old(word.asked_ns));
+        if self.promotion.is_some_and(|word| is_old(word.asked_ns)) {
+            self.promotion = None;
+            self.orders.push_back(Order::Say(Note::PromotionLapsed));
+        }
         if self.reign.is_some() {
             self.lead(facts, now_ns);
         } else {
@@ -870,9 +873,14 @@ impl Failover {
         let suspect_ns = self.settings.suspect_ns;
         let me = self.settings.identity;
         let others = reign.members.as_slice().iter().filter(|m| **m != me);
+        // Who is back over a new connection and has not said yet whom it follows may follow another by now: what is acknowledged
+        // there is not known here, and a publisher would be told less.
+        let follows = |view: &PeerView| {
+            view.progress.standing == Standing::Following && view.epoch <= reign.epoch
+        };
         let is_anyone_heard = others.clone().any(|member| {
             self.view_of(member)
-                .is_some_and(|view| self.is_well(view, suspect_ns, now_ns))
+                .is_some_and(|view| follows(view) && self.is_well(view, suspect_ns, now_ns))
         });
         let is_unanswered = self
             .asked

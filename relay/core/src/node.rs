@@ -127,6 +127,10 @@ pub enum Note {
     Fetched(NodeId, Position),
     /// The planned switch did not come about in time.
     HandOverFailed,
+    /// This primary reaches neither another copy that counts nor the arbiter: its clients were sent away.
+    Withdrawn,
+    /// It serves clients again.
+    ServesAgain,
     /// No primary is heard, the named node led last, and an operator decides who leads.
     AwaitsOperator(NodeId),
     /// No primary is heard, the named node led last, and this copy is not in the set: another one of it may have gone on, or under the policy
@@ -134,6 +138,8 @@ pub enum Note {
     NotInSet(NodeId),
     /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
     EndsBelowFloor(Position, Position),
+    /// A promotion was not carried out: the arbiter gave no certain answer in time.
+    PromotionLapsed,
     /// A promotion was not carried out: the record read since shows what could be lost.
     PromotionRefused(Loss),
 }

@@ -18,6 +18,15 @@ pub const SECRET: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 
 
 /// The section of a configuration file, checked as `relayd` does, for a stream named in it.
 pub fn config_for(stream: StreamId, section: &str) -> ArbiterConfig {
+    checked(Path::new("no-directory"), stream, section)
+}
+
+/// The same for a stream whose journal lies in `directory`.
+pub fn config_in(directory: &Path, section: &str) -> ArbiterConfig {
+    checked(directory, STREAM, section)
+}
+
+fn checked(directory: &Path, stream: StreamId, section: &str) -> ArbiterConfig {
     let section: ArbiterSection = toml::from_str(section).unwrap();
     let around = Surroundings {
         file: Path::new("relayd.toml"),
@@ -25,7 +34,7 @@ pub fn config_for(stream: StreamId, section: &str) -> ArbiterConfig {
         stream,
         group: "test",
         secret: &SECRET,
-        directory: Path::new("."),
+        directory,
     };
     section.check(&around).unwrap()
 }

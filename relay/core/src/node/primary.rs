@@ -271,6 +271,7 @@ impl Node {
             self.effects
                 .push_back(NodeEffect::Reply(ToIngress::Withdraw));
             self.effects.push_back(NodeEffect::Withdraw);
+            self.effects.push_back(NodeEffect::Note(Note::Withdrawn));
         }
         let is_open =
             primary.opening.is_none() && primary.sequence.released().position >= primary.opened;
@@ -279,7 +280,9 @@ impl Node {
         }
         if let (Some(membership), true) = (primary.serving, !is_cut_off) {
             primary.serving = None;
-            primary.is_withdrawn = false;
+            if std::mem::take(&mut primary.is_withdrawn) {
+                self.effects.push_back(NodeEffect::Note(Note::ServesAgain));
+            }
             self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {
                 epoch: membership.epoch,
                 trading_session: primary.trading_session,

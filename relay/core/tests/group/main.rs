@@ -595,11 +595,31 @@ fn a_primary_cut_off_from_everybody_withdraws() {
             (190 * MS..=250 * MS).contains(&took_ns),
             "when the standby would suspect it, not later: {took_ns} ns"
         );
+        assert!(cluster.has_noted(0, Note::Withdrawn));
         // It changes its mind only when somebody is heard again.
         cluster.pass(2_000, |cluster| cluster.machines[0].is_serving);
         cluster.no_arbiter.clear();
         cluster.mute_arbiter.clear();
         cluster.cut.clear();
+        cluster.publish(10);
+        cluster.verify();
+    }
+}
+
+/// Goal: a primary that withdrew because it heard nobody for a moment serves again when its standby is heard, though the arbiter is still
+/// out of reach. Method: cuts of every length around the suspicion.
+#[test]
+fn a_primary_that_was_cut_off_for_a_moment_serves_again() {
+    for cut_ms in (150..330).step_by(5) {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        cluster.no_arbiter.extend([0, 1]);
+        cluster.cut.extend([(0, 1), (1, 0)]);
+        cluster.publisher.wanted += 5;
+        cluster.pass(cut_ms, |_| false);
+        cluster.cut.clear();
+        cluster.publish(10);
+        cluster.no_arbiter.clear();
         cluster.publish(10);
         cluster.verify();
     }
@@ -674,6 +694,26 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
     let next_seq = cluster.tables().next_seq.get();
     let sent = cluster.publisher.acked - before;
     assert_eq!(next_seq, before + 1 + SEQS_SKIPPED + sent, "no seq twice");
+}
+
+/// Goal: a word that can't be carried out is given up, and the log says so.
+#[test]
+fn a_promotion_lapses_without_an_arbiter() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(10);
+    cluster.mute_arbiter.insert(1);
+    cluster.kill(0, 9);
+    cluster.pass(500, |_| false);
+    let now = cluster.now;
+    let node = cluster.machines[1].node.as_mut().unwrap();
+    node.promote(false, now).unwrap();
+    cluster.until("it is given up", |cluster| {
+        cluster.has_noted(1, Note::PromotionLapsed)
+    });
+    assert_ne!(cluster.standing(1), Standing::Leading);
+    cluster.mute_arbiter.clear();
+    cluster.publish(10);
+    cluster.verify();
 }
 
 /// Goal: where copies in memory counted and every process was restarted, nobody leads before an operator says so, and what may have been

@@ -1,6 +1,6 @@
 //! Groups where an operator is the arbiter: each node keeps the record for itself, and nothing is taken over without a word.
 
-use relay_core::group::{Loss, Obstacle, WordRefused};
+use relay_core::group::{HaltReason, Loss, Obstacle, WordRefused};
 use relay_core::node::Note;
 use relay_wire::code::RecordKind;
 use relay_wire::id::NodeId;
@@ -187,4 +187,49 @@ fn a_primary_given_up_while_it_runs_releases_nothing() {
     cluster.publish(20);
     assert_eq!(cluster.serving(), Some(1));
     cluster.verify();
+}
+
+/// Goal: of three nodes the one that is promoted leads with the other that is left, whose acknowledgements count at once; the old primary comes
+/// back.
+#[test]
+fn of_three_nodes_two_go_on_with_a_word() {
+    let mut cluster = Cluster::running_by_hand(3);
+    cluster.publish(20);
+    cluster.kill(0, 9);
+    cluster.until("both wait", |cluster| {
+        (1..3).all(|at| obstacle(cluster, at).is_some())
+    });
+    promote(&mut cluster, 1, false).unwrap();
+    cluster.until("it serves", |cluster| cluster.serving() == Some(1));
+    assert_eq!(cluster.in_sync(), 2);
+    cluster.publish(20);
+    cluster.start(0);
+    cluster.until("all are in sync", |cluster| cluster.in_sync() == 3);
+    cluster.publish(20);
+    cluster.verify();
+}
+
+/// Goal: two words, each given where the other could not be heard, are found out when the nodes meet, and nothing is decided for the
+/// operator.
+#[test]
+fn two_words_are_found_out() {
+    let mut cluster = Cluster::running_by_hand(3);
+    cluster.publish(20);
+    cluster.kill(0, 9);
+    cluster.cut.extend([(1, 2), (2, 1)]);
+    cluster.until("both wait", |cluster| {
+        (1..3).all(|at| obstacle(cluster, at).is_some())
+    });
+    promote(&mut cluster, 1, false).unwrap();
+    promote(&mut cluster, 2, false).unwrap();
+    cluster.until("both lead", |cluster| {
+        (1..3).all(|at| cluster.standing(at) == Standing::Leading)
+    });
+    cluster.cut.clear();
+    cluster.until("it is found out", |cluster| {
+        (1..3).any(|at| {
+            let halted = cluster.machines[at].halted;
+            matches!(halted, Some(HaltReason::TwoRecords(_)))
+        })
+    });
 }
