@@ -351,6 +351,11 @@ impl Process {
         self.fuse = Some(fuse);
     }
 
+    /// It will not.
+    pub(crate) const fn put_out(&mut self) {
+        self.fuse = None;
+    }
+
     /// How it died, if it did so in the middle of a turn.
     pub(crate) fn burnt(&self) -> Option<Fuse> {
         self.fuse.filter(|fuse| fuse.effects == 0)

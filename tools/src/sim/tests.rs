@@ -103,6 +103,7 @@ fn every_broken_rule_is_found() {
         let fails = |seed: &u64| {
             let mut recipe = short(*seed);
             recipe.wish.is_beyond = Some(false);
+            recipe.wish.damages_copy = Some(false);
             recipe.wish.nodes = Some(nodes);
             recipe.wish.pause_ms = Some(50);
             recipe.canary = Some(canary);
@@ -123,6 +124,7 @@ fn a_failure_is_shrunk_to_the_fault_it_needs() {
         .map(|seed| {
             let mut recipe = short(seed);
             recipe.wish.is_beyond = Some(false);
+            recipe.wish.damages_copy = Some(false);
             recipe.wish.nodes = Some(1);
             recipe.wish.pause_ms = Some(50);
             recipe.canary = Some(Canary::CutTooFar);

@@ -199,6 +199,9 @@ impl Process {
                     self.check_promise(record.epoch, around.disk);
                     self.check_new(record.epoch);
                 }
+                if let NodeNote::Damaged(_) = &what {
+                    *around.reported += 1;
+                }
                 let node = self.node;
                 around.note(Note::Node { node, what });
             }
