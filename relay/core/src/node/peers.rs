@@ -185,10 +185,13 @@ impl Node {
                 self.on_progress(group, peer, envelope.epoch, progress, now);
             }
             PeerMessage::Open(membership) => {
-                if group.failover.joined().map(|joined| joined.epoch) != Some(membership.epoch) {
+                let before = group.failover.joined().map(|joined| joined.epoch);
+                group.failover.on_open(peer, membership, now.mono_ns);
+                let after = group.failover.joined().map(|joined| joined.epoch);
+                // Who is refused, a primary of the past, does not part this node from the one it follows.
+                if after.is_none() || after != before {
                     group.source = None;
                 }
-                group.failover.on_open(peer, membership, now.mono_ns);
             }
             PeerMessage::History(history) => {
                 self.on_history(group, peer, envelope.epoch, history, now);
