@@ -642,12 +642,14 @@ fn add_damage(
         let (fault, crashed) = match damage {
             Damage::EveryCopy => (Fault::RotEverywhere, 0..cast.nodes),
             _ if is_blank => (Fault::Blank { node }, 0..0),
+            _ if random.chance(500_000) => (Fault::Rot { node }, 0..cast.nodes),
             _ => (Fault::Rot { node }, node..node + 1),
         };
         let seed = random.next();
         schedule.push(Scheduled { at_ns, fault, seed });
         for node in crashed {
-            let at_ns = (at_ns + random.tailed(300 * MILLISECOND)).min(duration_ns);
+            let delay_ns = random.pick(&[10, 300]) * MILLISECOND;
+            let at_ns = (at_ns + random.tailed(delay_ns)).min(duration_ns);
             let fault = if random.chance(500_000) {
                 Fault::CutPower { node }
             } else {

@@ -117,7 +117,7 @@ impl Cluster<'_> {
         self.is_copy_lost &= !self.is_group_whole();
         match fault {
             Fault::Blank { node } => {
-                if self.is_copy_lost || !self.is_group_whole() {
+                if self.is_copy_lost || !self.is_group_whole() || self.is_a_tail_unknown() {
                     return false;
                 }
                 self.is_copy_lost = true;
@@ -131,6 +131,14 @@ impl Cluster<'_> {
             }
             _ => !self.is_copy_lost || fault.crashes().is_none(),
         }
+    }
+
+    /// Whether a node cut damage at its start and nobody has answered for it yet.
+    fn is_a_tail_unknown(&mut self) -> bool {
+        self.nodes.iter_mut().any(|node| {
+            let status = node.process().map(|process| process.machine().status());
+            status.is_some_and(|status| status.vote.unknown_tail.is_some())
+        })
     }
 
     fn strike_disk(&mut self, index: usize, fault: Fault, random: &mut Random) {
@@ -154,8 +162,11 @@ impl Cluster<'_> {
                 if self.parameters.damage == Damage::OneCopy {
                     self.damaged = Some(node);
                 }
-                let end = self.ledger.position().get();
-                self.disks[node].rot(random.below(end.max(1)), random);
+                // Anywhere, or where it may look like a torn end.
+                let end = self.ledger.position().get().max(1);
+                let unsure = self.parameters.settings.in_flight_bytes_max().min(end);
+                let reach = random.pick(&[end, unsure]);
+                self.disks[node].rot(end - 1 - random.below(reach), random);
             }
             Fault::RotEverywhere => {
                 // Not at the end: there it may look torn on every node, and nobody would know of the loss.
