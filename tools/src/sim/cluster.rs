@@ -560,7 +560,14 @@ impl Cluster<'_> {
         let Some(record) = self.arbiter.record().filter(|_| count > 1) else {
             return true;
         };
-        let (epoch, is_full) = (record.epoch, record.members.len() == count);
+        let epoch = record.epoch;
+        let members = record.members.as_slice();
+        // A record may still name a disk that was taken away.
+        let is_full = members.len() == count
+            && members.iter().all(|member| {
+                let disk = &self.disks[member.node.get() as usize - 1];
+                disk.incarnation() == member.incarnation
+            });
         let end = self.ledger.position();
         is_full
             && self.nodes.iter_mut().all(|node| {
