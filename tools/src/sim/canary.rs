@@ -49,6 +49,8 @@ pub(crate) enum Canary {
     StaleRecordRead,
     /// A node that is told to cut its log does not.
     CutForgotten,
+    /// A node that cut damage at its start does not write down that its tail is unknown.
+    TornCountsAsAbsent,
     /// Who loses power comes back with an old copy of its disk, which counts as the same disk.
     OldCopyCounts,
     /// Who loses power comes back with a blank disk under the old disk's name.

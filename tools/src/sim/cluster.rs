@@ -128,6 +128,10 @@ pub(crate) struct Cluster<'a> {
     ledger: Ledger,
     history: &'a mut History,
     images: Vec<Option<Image>>,
+    /// The node whose disk was damaged, within the promise.
+    damaged: Option<usize>,
+    /// A copy is lost and not made anew yet: nothing else may be lost.
+    is_copy_lost: bool,
     alarm: Option<String>,
     reported: u64,
     random: Random,
@@ -178,6 +182,8 @@ impl<'a> Cluster<'a> {
             ledger: Ledger::new(STREAM, parameters.contents),
             history,
             images: (0..cast.nodes).map(|_| None).collect(),
+            damaged: None,
+            is_copy_lost: false,
             alarm: None,
             reported: 0,
             random: Random::of(seed, 3),
@@ -538,6 +544,7 @@ impl Cluster<'_> {
             .any(|client| client.waits_for(&self.ledger).is_some());
         let is_served = self.nodes.iter_mut().all(|node| node.process().is_some());
         if is_busy || is_waiting || !is_served || !self.is_group_whole() {
+            self.lead_elsewhere();
             self.queue.after(20 * MILLISECOND, Event::Look);
             return;
         }
@@ -553,7 +560,14 @@ impl Cluster<'_> {
         let Some(record) = self.arbiter.record().filter(|_| count > 1) else {
             return true;
         };
-        let (epoch, is_full) = (record.epoch, record.members.len() == count);
+        let epoch = record.epoch;
+        let members = record.members.as_slice();
+        // A record may still name a disk that was taken away.
+        let is_full = members.len() == count
+            && members.iter().all(|member| {
+                let disk = &self.disks[member.node.get() as usize - 1];
+                disk.incarnation() == member.incarnation
+            });
         let end = self.ledger.position();
         is_full
             && self.nodes.iter_mut().all(|node| {
@@ -564,11 +578,26 @@ impl Cluster<'_> {
             })
     }
 
+    /// What rotted long ago is not read at a start, and so not mended: an operator has another node lead, whose copy is whole.
+    fn lead_elsewhere(&mut self) {
+        if let Some(node) = self.damaged {
+            let now = self.nodes[node].clock.read(self.queue.now_ns());
+            if let Some(process) = self.nodes[node].process() {
+                process.ask_to_hand_over(now);
+                self.ask_for_turn(node);
+            }
+        }
+    }
+
     /// Every journal, read from its first byte, is what was released and perhaps a little more.
     fn check_journals(&mut self) {
         for (node, disk) in self.disks.iter_mut().enumerate() {
             // Writes under way would look like a torn end, which is no matter here.
             let end = self.ledger.position();
+            if self.damaged == Some(node) {
+                self.ledger.compare(node, disk);
+                continue;
+            }
             let recovered = Node::fold_from_start(disk)
                 .unwrap_or_else(|halt| panic!("node {node} would not start again: {halt}"));
             assert!(

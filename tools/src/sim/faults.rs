@@ -7,8 +7,14 @@
 //!
 //! What the promise of a node standing alone covers: crashes and cuts of power at any moment, torn writes, errors, stalls,
 //! anything on the network, any behaviour of clients. Such a run must end with everything acknowledged and
-//! delivered. A run that is *beyond* may also damage the only copy; there the one right answer is a halt that says so
-//! (or an alarm of the client that knows more), and nothing altered may reach anyone.
+//! delivered. In a group that releases nothing with fewer than two copies a run may also damage one copy, always the same
+//! node's, by rot or by a blank disk, and must end the same ([`Damage::OneCopy`]). While a blank disk is being filled the
+//! others are spared crashes and errors: they would be a second loss at the same time. A run that is *beyond* may damage
+//! every copy; there the one right answer is a halt or a report that says so (or an alarm of the client that knows more),
+//! and nothing altered may reach anyone ([`Damage::EveryCopy`]).
+//!
+//! Not drawn in groups: disks that forget without a trace (lost, misdirected and aged bytes, lies, old copies). Whoever
+//! has one may believe that its log is whole; rule R22 narrows that to what the floor at the arbiter has not named yet.
 
 use crate::clock::{MILLISECOND, SECOND};
 use crate::random::Random;
@@ -67,6 +73,8 @@ pub(crate) enum Fault {
     Rot {
         node: usize,
     },
+    /// The same place on every node.
+    RotEverywhere,
     LoseWrite {
         node: usize,
     },
@@ -196,6 +204,7 @@ impl core::fmt::Display for Fault {
                 )
             }
             Self::Rot { node } => write!(f, "a bit of node {node}'s log rots"),
+            Self::RotEverywhere => write!(f, "the same block rots on every node"),
             Self::LoseWrite { node } => write!(f, "node {node}'s disk loses the next write"),
             Self::MisdirectWrite { node } => write!(f, "node {node}'s next write goes astray"),
             Self::AgeRead { node } => write!(f, "node {node}'s next read is stale"),
@@ -263,6 +272,34 @@ impl core::fmt::Display for Fault {
             Self::StartAnew { client } => write!(f, "client {client} starts somewhere else"),
             Self::AskWrongly { client } => write!(f, "client {client} asks for what is not there"),
             Self::Stranger { node } => write!(f, "a stranger talks to node {node}"),
+        }
+    }
+}
+
+/// How much the disks of a run may damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// Nothing.
+    None,
+    /// One node's copy, in a group that releases nothing with fewer than two.
+    OneCopy,
+    /// All there are.
+    EveryCopy,
+}
+
+impl Fault {
+    /// The node whose process ends by it, or whose disk fails.
+    pub(crate) const fn crashes(&self) -> Option<usize> {
+        match *self {
+            Self::Kill { node }
+            | Self::KillAtEffect { node, .. }
+            | Self::CutPower { node }
+            | Self::CrashStarting { node, .. }
+            | Self::Stop { node }
+            | Self::FailWrite { node }
+            | Self::FailSync { node }
+            | Self::FailRead { node } => Some(node),
+            _ => None,
         }
     }
 }
@@ -403,7 +440,7 @@ pub(crate) fn draw(
     cast: Cast,
     duration_ns: u64,
     pause_ns: u64,
-    is_beyond: bool,
+    damage: Damage,
 ) -> Vec<Scheduled> {
     let mut weights = Vec::new();
     for (kind, most) in COVERED {
@@ -433,8 +470,12 @@ pub(crate) fn draw(
         });
         at_ns += random.tailed(pause_ns);
     }
-    if is_beyond {
-        add_beyond(random, cast, duration_ns, &mut schedule);
+    match damage {
+        Damage::None => {}
+        Damage::EveryCopy if cast.nodes == 1 => {
+            add_beyond(random, cast, duration_ns, &mut schedule);
+        }
+        _ => add_damage(random, cast, duration_ns, damage, &mut schedule),
     }
     schedule.sort_by_key(|scheduled| scheduled.at_ns);
     schedule
@@ -583,5 +624,39 @@ fn add_beyond(random: &mut Random, cast: Cast, duration_ns: u64, schedule: &mut 
             Fault::Kill { node }
         };
         add(random, crash_ns.min(duration_ns), crash);
+    }
+}
+
+/// Damage in a group: to one copy or to all, a few times, each followed by crashes that may bring it to light.
+fn add_damage(
+    random: &mut Random,
+    cast: Cast,
+    duration_ns: u64,
+    damage: Damage,
+    schedule: &mut Vec<Scheduled>,
+) {
+    let node = random.below(cast.nodes as u64) as usize;
+    let is_blank = random.chance(400_000);
+    for _ in 0..random.within(1, 4) {
+        let at_ns = random.within(duration_ns / 4, duration_ns - 1);
+        let (fault, crashed) = match damage {
+            Damage::EveryCopy => (Fault::RotEverywhere, 0..cast.nodes),
+            _ if is_blank => (Fault::Blank { node }, 0..0),
+            _ if random.chance(500_000) => (Fault::Rot { node }, 0..cast.nodes),
+            _ => (Fault::Rot { node }, node..node + 1),
+        };
+        let seed = random.next();
+        schedule.push(Scheduled { at_ns, fault, seed });
+        for node in crashed {
+            let delay_ns = random.pick(&[10, 300]) * MILLISECOND;
+            let at_ns = (at_ns + random.tailed(delay_ns)).min(duration_ns);
+            let fault = if random.chance(500_000) {
+                Fault::CutPower { node }
+            } else {
+                Fault::Kill { node }
+            };
+            let seed = random.next();
+            schedule.push(Scheduled { at_ns, fault, seed });
+        }
     }
 }

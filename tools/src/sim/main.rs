@@ -89,9 +89,12 @@ struct Arguments {
     /// Mean milliseconds between two faults, instead of what the seed draws.
     #[arg(long)]
     pause_ms: Option<u64>,
-    /// Whether runs may damage the only copy, instead of what the seed draws.
+    /// Whether runs may damage every copy, instead of what the seed draws.
     #[arg(long)]
     beyond: Option<bool>,
+    /// Whether a group's runs may damage one copy, instead of what the seed draws.
+    #[arg(long)]
+    damage: Option<bool>,
     /// Breaks a rule on purpose: the run must fail.
     #[arg(long)]
     canary: Option<Canary>,
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
             rate: arguments.rate,
             pause_ms: arguments.pause_ms,
             is_beyond: arguments.beyond,
+            damages_copy: arguments.damage,
         },
         without: arguments.without,
         canary: arguments.canary,

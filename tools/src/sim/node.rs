@@ -424,7 +424,9 @@ impl Node {
             Step::WritingMark | Step::WritingSuperblock => {
                 let mut next = starting.superblock;
                 next.generation += 1;
-                if starting.step == Step::WritingMark {
+                if around.canary == Some(Canary::TornCountsAsAbsent) {
+                    next.clean = None;
+                } else if starting.step == Step::WritingMark {
                     next.unknown_tail.get_or_insert(starting.recovered.tail);
                 } else {
                     next.clean = None;

@@ -351,6 +351,11 @@ impl Process {
         self.fuse = Some(fuse);
     }
 
+    /// It will not.
+    pub(crate) const fn put_out(&mut self) {
+        self.fuse = None;
+    }
+
     /// How it died, if it did so in the middle of a turn.
     pub(crate) fn burnt(&self) -> Option<Fuse> {
         self.fuse.filter(|fuse| fuse.effects == 0)
@@ -567,7 +572,9 @@ impl Process {
         let span = u64::from(self.settings.block_span_max());
         let appended = self.machine.open_position().max(heard);
         let written = appended.plus(span).min(end);
-        if written > start {
+        // Records come by commands and blocks of peers; all else that is written moves the open position.
+        let is_written = work > 0 || is_stalled || self.machine.open_position() != start;
+        if is_written && written > start {
             self.memory.mirror(start, written);
         }
         if self.group.is_some() {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::faults::Damage;
 use crate::run::{self, Outcome, Recipe};
 use crate::search::Found;
 use crate::shrink;
@@ -31,6 +32,7 @@ fn command(recipe: &Recipe) -> String {
     add("rate", wish.rate.map(|n| n.to_string()));
     add("pause-ms", wish.pause_ms.map(|n| n.to_string()));
     add("beyond", wish.is_beyond.map(|b| b.to_string()));
+    add("damage", wish.damages_copy.map(|b| b.to_string()));
     let canary = recipe
         .canary
         .and_then(|canary| clap::ValueEnum::to_possible_value(&canary));
@@ -63,10 +65,10 @@ fn describe(recipe: &Recipe) -> String {
         s.heartbeat_ns / 1_000_000,
         p.duration_ns as f64 / 1e9,
         p.schedule.len().saturating_sub(recipe.without.len()),
-        if p.is_beyond {
-            ", beyond the promise"
-        } else {
-            ""
+        match p.damage {
+            Damage::None => "",
+            Damage::OneCopy => ", one copy is damaged",
+            Damage::EveryCopy => ", beyond the promise",
         }
     )
 }

@@ -16,7 +16,7 @@ use relay_wire::membership::{Member, Members, Membership};
 use crate::clock::{MILLISECOND, SECOND};
 use crate::content::Contents;
 use crate::disk::Latencies;
-use crate::faults::{self, Cast, Scheduled};
+use crate::faults::{self, Cast, Damage, Fault, Scheduled};
 use crate::network::Conduct;
 use crate::random::{Random, mix};
 
@@ -38,8 +38,10 @@ pub(crate) struct Wish {
     pub(crate) rate: Option<u64>,
     /// Mean milliseconds between two faults.
     pub(crate) pause_ms: Option<u64>,
-    /// Whether the run may damage the only copy.
+    /// Whether the run may damage every copy there is.
     pub(crate) is_beyond: Option<bool>,
+    /// Whether a group's run may damage one copy.
+    pub(crate) damages_copy: Option<bool>,
 }
 
 /// What a group's nodes have in common. Times are nanoseconds.
@@ -65,6 +67,7 @@ pub(crate) struct Parameters {
     pub(crate) seed: u64,
     pub(crate) cast: Cast,
     pub(crate) is_beyond: bool,
+    pub(crate) damage: Damage,
     /// Simulated time in which faults strike.
     pub(crate) duration_ns: u64,
     /// Simulated time after that in which everything must come to rest.
@@ -130,16 +133,32 @@ impl Parameters {
         let segment = settings.segment_size;
         let mut arbiter = Random::of(seed, 5);
         let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
+        let group = draw_group(&mut random, cast);
+        let draws_damage = Random::of(seed, 6).chance(400_000);
+        let damages_copy = wish.damages_copy.unwrap_or(draws_damage);
+        let damage = if is_beyond {
+            Damage::EveryCopy
+        } else if cast.nodes > 1 && group.min_copies > 1 && damages_copy {
+            Damage::OneCopy
+        } else {
+            Damage::None
+        };
         let mut fault_random = Random::of(seed, 1);
-        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, is_beyond);
+        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, damage);
         Self {
             seed,
             cast,
             is_beyond,
+            damage,
             duration_ns,
-            patience_ns: if is_beyond { 20 } else { 40 } * SECOND,
+            patience_ns: match damage {
+                Damage::None | Damage::OneCopy => 40 * SECOND,
+                Damage::EveryCopy if cast.nodes == 1 => 20 * SECOND,
+                // Starts that find damage read all of the log again and again.
+                Damage::EveryCopy => 6 * SECOND,
+            },
             contents: Contents::new(seed, topics, settings.payload_limit),
-            group: draw_group(&mut random, cast),
+            group,
             write_method: random.pick(WriteMethod::ALL),
             prepared_ahead: ahead_min + random.below(4),
             checkpoint_every: random.within(1, 8) * segment,
@@ -164,7 +183,6 @@ impl Parameters {
     /// forget beyond it; and where it damages what it holds, what recovery can't tell from a torn end.
     pub(crate) fn may_lose(&self) -> Option<u64> {
         let forgets = |scheduled: &Scheduled| {
-            use crate::faults::Fault;
             matches!(
                 scheduled.fault,
                 Fault::Lie { .. }

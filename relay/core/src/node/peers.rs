@@ -185,13 +185,16 @@ impl Node {
                 self.on_progress(group, peer, envelope.epoch, progress, now);
             }
             PeerMessage::Open(membership) => {
-                if group.failover.joined().map(|joined| joined.epoch) != Some(membership.epoch) {
-                    group.source = None;
-                }
+                let before = group.failover.joined().map(|joined| joined.epoch);
                 let durable = self.positions(group).1.point.position;
                 group
                     .failover
                     .on_open(peer, membership, durable, now.mono_ns);
+                let after = group.failover.joined().map(|joined| joined.epoch);
+                // Who is refused, a primary of the past, does not part this node from the one it follows.
+                if after.is_none() || after != before {
+                    group.source = None;
+                }
             }
             PeerMessage::History(history) => {
                 self.on_history(group, peer, envelope.epoch, history, now);

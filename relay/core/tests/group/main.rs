@@ -758,6 +758,33 @@ fn a_mirrored_pair_that_restarted_whole_waits_for_an_operator_and_skips() {
     assert_eq!(unclean.count(), 1, "once for one loss");
 }
 
+/// Goal: a primary of the past that asks to be followed does not part a follower from its present one. Method: three nodes; the
+/// first wakes behind a partition, without an arbiter, and goes on asking the third, which follows the second by then.
+#[test]
+fn a_follower_stays_with_its_primary_whatever_an_earlier_one_asks() {
+    let mut cluster = Cluster::running(3, 2);
+    cluster.publish(10);
+    cluster.machines[0].is_frozen = true;
+    cluster.until("another serves", |cluster| cluster.serving() == Some(1));
+    cluster.publish(10);
+    cluster.cut.extend([(0, 1), (1, 0)]);
+    cluster.no_arbiter.insert(0);
+    cluster.machines[0].is_frozen = false;
+    cluster.machines[0].is_serving = false;
+    cluster.pass(500, |_| false);
+    assert_eq!(
+        cluster.standing(0),
+        Standing::Leading,
+        "it knows of nothing"
+    );
+    cluster.publish(10);
+    cluster.cut.clear();
+    cluster.no_arbiter.clear();
+    cluster.until("all are in sync", |cluster| cluster.in_sync() == 3);
+    cluster.publish(10);
+    cluster.verify();
+}
+
 /// Goal: who has come to an end wants nothing more of a connection, also not of one that never proved itself. Its socket is gone
 /// with the rest, and the answer that nothing was sent must not bring the same wish again and again. Method: a stranger
 /// whose socket has no room, a halt, and then the answers.

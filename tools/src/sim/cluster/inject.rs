@@ -4,7 +4,7 @@ use super::{Cluster, Event};
 use crate::canary::Canary;
 use crate::client::stranger;
 use crate::clock::MILLISECOND;
-use crate::faults::Fault;
+use crate::faults::{Damage, Fault};
 use crate::history::Note;
 use crate::network::{Owner, Port};
 use crate::process::Fuse;
@@ -16,6 +16,9 @@ impl Cluster<'_> {
         let scheduled = self.parameters.schedule[index];
         let fault = scheduled.fault;
         let mut random = Random::of(scheduled.seed, 0);
+        if !self.may_strike(fault) {
+            return;
+        }
         self.faults += 1;
         self.history
             .note(self.queue.now_ns(), Note::Fault { index, fault });
@@ -105,6 +108,39 @@ impl Cluster<'_> {
         }
     }
 
+    /// Within the promise one copy may be lost at a time: a disk is taken away only from a group that is whole, and until it is
+    /// whole again nobody else is hit.
+    fn may_strike(&mut self, fault: Fault) -> bool {
+        if self.parameters.damage != Damage::OneCopy {
+            return true;
+        }
+        self.is_copy_lost &= !self.is_group_whole();
+        match fault {
+            Fault::Blank { node } => {
+                if self.is_copy_lost || !self.is_group_whole() || self.is_a_tail_unknown() {
+                    return false;
+                }
+                self.is_copy_lost = true;
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    self.disks[other].disarm();
+                    if let Some(process) = self.nodes[other].process() {
+                        process.put_out();
+                    }
+                }
+                true
+            }
+            _ => !self.is_copy_lost || fault.crashes().is_none(),
+        }
+    }
+
+    /// Whether a node cut damage at its start and nobody has answered for it yet.
+    fn is_a_tail_unknown(&mut self) -> bool {
+        self.nodes.iter_mut().any(|node| {
+            let status = node.process().map(|process| process.machine().status());
+            status.is_some_and(|status| status.vote.unknown_tail.is_some())
+        })
+    }
+
     fn strike_disk(&mut self, index: usize, fault: Fault, random: &mut Random) {
         let now_ns = self.queue.now_ns();
         match fault {
@@ -123,8 +159,23 @@ impl Cluster<'_> {
                 self.end_later(index, fault);
             }
             Fault::Rot { node } => {
-                let end = self.ledger.position().get();
-                self.disks[node].rot(random.below(end.max(1)), random);
+                if self.parameters.damage == Damage::OneCopy {
+                    self.damaged = Some(node);
+                }
+                // Anywhere, or where it may look like a torn end.
+                let end = self.ledger.position().get().max(1);
+                let unsure = self.parameters.settings.in_flight_bytes_max().min(end);
+                let reach = random.pick(&[end, unsure]);
+                self.disks[node].rot(end - 1 - random.below(reach), random);
+            }
+            Fault::RotEverywhere => {
+                // Not at the end: there it may look torn on every node, and nobody would know of the loss.
+                let unsure = 2 * self.parameters.settings.in_flight_bytes_max();
+                let end = self.ledger.position().get().saturating_sub(unsure);
+                let place = random.below(end.max(1));
+                for disk in self.disks.iter_mut().filter(|_| end > 0) {
+                    disk.rot(place, &mut random.clone());
+                }
             }
             Fault::LoseWrite { node } => self.disks[node].lose_write(),
             Fault::MisdirectWrite { node } => self.disks[node].misdirect_write(),

@@ -49,19 +49,26 @@ impl Pair {
     }
 
     fn run(&mut self) {
-        while let Some(event) = self.queue.next() {
-            let Event::Network(event) = event else {
-                unreachable!("there is nothing but a network")
-            };
-            match self.network.on_event(event, &mut self.queue) {
-                Some((end, _, Signal::Incoming)) => {
-                    self.network.accept(end, NODE, &mut self.queue);
-                    self.node = Some(end);
-                }
-                Some((_, owner, signal)) => self.heard.push((owner, signal)),
-                None => {}
+        while self.step() {}
+    }
+
+    /// The next thing happens; false where there is none.
+    fn step(&mut self) -> bool {
+        let Some(event) = self.queue.next() else {
+            return false;
+        };
+        let Event::Network(event) = event else {
+            unreachable!("there is nothing but a network")
+        };
+        match self.network.on_event(event, &mut self.queue) {
+            Some((end, _, Signal::Incoming)) => {
+                self.network.accept(end, NODE, &mut self.queue);
+                self.node = Some(end);
             }
+            Some((_, owner, signal)) => self.heard.push((owner, signal)),
+            None => {}
         }
+        true
     }
 
     fn take(&mut self) -> Vec<(Owner, Signal)> {
@@ -151,6 +158,21 @@ fn nobody_connects_through_a_partition_or_to_a_host_that_is_off() {
         pair.run();
         assert_eq!(pair.take(), [(CLIENT, Signal::Refused)]);
     }
+}
+
+/// Goal: where the answer to a connection attempt is lost, nothing that follows it is heard either. Method: a partition at just
+/// that time, and a greeting from the side that believes it is connected.
+#[test]
+fn nobody_hears_anything_before_it_is_connected() {
+    let mut pair = Pair::begin(100);
+    assert!(pair.step(), "the attempt arrives");
+    let node = pair.node.expect("it was accepted");
+    pair.network.block(B, A);
+    assert!(pair.step(), "the answer is lost");
+    pair.network.unblock(B, A, &mut pair.queue);
+    pair.network.write(node, b"welcome", &mut pair.queue);
+    pair.run();
+    assert_eq!(pair.take(), [(CLIENT, Signal::Refused)]);
 }
 
 /// Goal: a power cut is heard of only by who speaks, and only once the host is up again; nothing old reaches the new.

@@ -205,6 +205,9 @@ impl Process {
                     self.check_promise(record.epoch, around.disk);
                     self.check_new(record.epoch);
                 }
+                if let NodeNote::Damaged(_) = &what {
+                    *around.reported += 1;
+                }
                 let node = self.node;
                 around.note(Note::Node { node, what });
             }
@@ -242,7 +245,11 @@ impl Process {
     }
 
     fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
-        around.ledger.check_holds(self.node, tables, around.disk);
+        // Who hears late of a swap it won may lead when somebody else was elected since; it can't release any more.
+        let newest = around.arbiter.record().map(|record| record.epoch);
+        if newest.is_none_or(|newest| newest <= epoch) {
+            around.ledger.check_holds(self.node, tables, around.disk);
+        }
         let settings = self.settings.clone();
         let book = around.parameters.credentials();
         self.floor = tables.position;
