@@ -235,7 +235,8 @@ impl Storage {
             }
             if found.length != geometry.segment_size() {
                 let what = format!(
-                    "is {} bytes long instead of {}; restore it",
+                    "is {} bytes long instead of {}: the disk lost what was synced. Restore it; or, where a peer \
+                     has the log, format this disk anew and fetch it from a peer",
                     found.length,
                     geometry.segment_size()
                 );
