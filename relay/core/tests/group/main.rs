@@ -550,7 +550,11 @@ fn a_follower_stays_with_its_primary_whatever_an_earlier_one_asks() {
     cluster.machines[0].is_frozen = false;
     cluster.machines[0].is_serving = false;
     cluster.pass(500, |_| false);
-    assert_eq!(cluster.standing(0), Standing::Leading, "it knows of nothing");
+    assert_eq!(
+        cluster.standing(0),
+        Standing::Leading,
+        "it knows of nothing"
+    );
     cluster.publish(10);
     cluster.cut.clear();
     cluster.no_arbiter.clear();
