@@ -153,9 +153,7 @@ impl Parameters {
             duration_ns,
             patience_ns: match damage {
                 Damage::None | Damage::OneCopy => 40 * SECOND,
-                Damage::EveryCopy if cast.nodes == 1 => 20 * SECOND,
-                // Starts that find damage read all of the log again and again.
-                Damage::EveryCopy => 6 * SECOND,
+                Damage::EveryCopy => 20 * SECOND,
             },
             contents: Contents::new(seed, topics, settings.payload_limit),
             group,
