@@ -6,6 +6,8 @@
 //! what the blocks and marks themselves say was released, or all of it when the relay stopped in
 //! order.
 
+pub mod set_aside;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::scan::{Front, Link, SourceError, Window};
 use crate::segment;
-use crate::set_aside;
+use crate::set_aside::parse_name;
 use crate::source::{DirSource, SegmentFile, list_segments};
 use crate::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
 use crate::tables::Tables;
@@ -218,9 +220,7 @@ impl JournalDir {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(at_path(&self.path))? {
             let name = entry.map_err(at_path(&self.path))?.file_name();
-            let name = name
-                .to_str()
-                .filter(|name| set_aside::parse_name(name).is_some());
+            let name = name.to_str().filter(|name| parse_name(name).is_some());
             names.extend(name.map(str::to_owned));
         }
         names.sort_unstable();

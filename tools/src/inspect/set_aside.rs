@@ -7,8 +7,9 @@
 use std::path::Path;
 
 use relay_journal::block;
+use relay_journal::reader::set_aside::{Part, SetAside};
 use relay_journal::reader::{Found, ReaderError};
-use relay_journal::set_aside::{Part, SetAside, parse_name};
+use relay_journal::set_aside::parse_name;
 use relay_journal::topics::Topics;
 use serde::Serialize;
 
