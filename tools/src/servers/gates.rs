@@ -29,8 +29,10 @@ const PIECE_BYTES: usize = 64 << 10;
 const BACKLOG: i32 = 128;
 /// A queue of connections that takes no more for so long is full.
 const FULL_AFTER: Duration = Duration::from_millis(20);
-/// Most connections that fill one: the shortest queue there is holds one, or two.
-const FILLERS_MAX: usize = 4;
+/// Most attempts to fill one: the thread that accepts holds one connection, the shortest queue there is one or two.
+const FILLERS_MAX: usize = 8;
+/// How long that thread may take to get there.
+const HELD_WAIT: Duration = Duration::from_secs(10);
 
 /// All gates of a cluster.
 #[derive(Debug, Default)]
@@ -53,6 +55,9 @@ struct Shared {
     upstream: SocketAddr,
     is_open: Mutex<bool>,
     opened: Condvar,
+    /// The thread that accepts holds a connection and waits until the gate is open.
+    is_held: Mutex<bool>,
+    held: Condvar,
     is_over: AtomicBool,
 }
 
@@ -105,6 +110,8 @@ impl Gate {
             upstream,
             is_open: Mutex::new(true),
             opened: Condvar::new(),
+            is_held: Mutex::new(false),
+            held: Condvar::new(),
             is_over: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -126,8 +133,11 @@ impl Gate {
         for _ in 0..FILLERS_MAX {
             match TcpStream::connect_timeout(&self.address, FULL_AFTER) {
                 Ok(filler) => self.fillers.push(filler),
-                Err(_) => return,
+                // No more is taken out of the queue now, so it stays full.
+                Err(_) if self.shared.is_held() => return,
+                Err(_) => {}
             }
+            self.shared.wait_until_held();
         }
     }
 
@@ -163,10 +173,30 @@ impl Shared {
         }
     }
 
+    fn is_held(&self) -> bool {
+        *self.is_held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_held(&self, is_held: bool) {
+        *self.is_held.lock().unwrap_or_else(PoisonError::into_inner) = is_held;
+        self.held.notify_all();
+    }
+
+    fn wait_until_held(&self) {
+        let is_held = self.is_held.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |is_held: &mut bool| !*is_held;
+        // Where it takes longer the gate is shut all the same, and answers without serving.
+        drop(self.held.wait_timeout_while(is_held, HELD_WAIT, waiting));
+    }
+
     fn accept(self: Arc<Self>) {
         loop {
             let accepted = self.listener.accept();
-            self.wait_until_open();
+            if !*self.is_open() {
+                self.set_held(true);
+                self.wait_until_open();
+                self.set_held(false);
+            }
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
