@@ -54,8 +54,9 @@ pub(crate) struct Mirror {
     /// What was released at the time beside it; the next one is set when it holds that.
     milestone: Position,
     milestone_ns: u64,
-    /// When it last acknowledged something new, or had nothing to acknowledge.
-    progressed_ns: u64,
+    /// The end of what was sealed at the time beside it; the next one is set when it has acknowledged that.
+    awaited: Position,
+    awaited_ns: u64,
     is_reading: bool,
     read_length: u32,
     /// Bytes it may be sent from disk by now.
@@ -80,7 +81,8 @@ impl Mirror {
             received: Position(0),
             milestone: Position(0),
             milestone_ns: 0,
-            progressed_ns: 0,
+            awaited: Position(0),
+            awaited_ns: 0,
             is_reading: false,
             read_length: READ_LENGTH.max(block_span_max),
             budget: 0,
@@ -120,7 +122,8 @@ impl Mirror {
         self.cursor = parting;
         self.acknowledged = Position(0);
         self.received = Position(0);
-        self.progressed_ns = now_ns;
+        self.awaited = parting;
+        self.awaited_ns = now_ns;
     }
 
     pub(crate) fn is_streaming(&self) -> bool {
@@ -141,7 +144,7 @@ impl Mirror {
     }
 
     /// It said, in the present epoch, what it holds.
-    pub(crate) fn on_progress(&mut self, progress: &Progress, sequence: &Sequence, now_ns: u64) {
+    pub(crate) fn on_progress(&mut self, progress: &Progress, sequence: &Sequence) {
         if !self.is_streaming() {
             return;
         }
@@ -164,19 +167,19 @@ impl Mirror {
             self.acknowledged,
         );
         let received = counts(progress.received, progress.received_checksum, self.received);
-        if acknowledged > self.acknowledged {
-            self.progressed_ns = now_ns;
-        }
         self.acknowledged = acknowledged;
         self.received = received.max(acknowledged);
     }
 
-    /// Whether something has waited for its acknowledgement for longer than `deadline_ns`.
+    /// Whether something has waited for its acknowledgement for longer than `deadline_ns` (rule R24): found out before it has
+    /// waited for twice as long. A peer that acknowledges all the time, and ever later, is overdue too; otherwise the whole
+    /// flow would go at its pace.
     pub(crate) fn is_overdue(&mut self, sealed: Position, deadline_ns: u64, now_ns: u64) -> bool {
-        if self.acknowledged >= sealed {
-            self.progressed_ns = now_ns;
+        if self.acknowledged >= self.awaited {
+            self.awaited = sealed;
+            self.awaited_ns = now_ns;
         }
-        self.is_streaming() && now_ns >= self.progressed_ns + deadline_ns
+        self.is_streaming() && now_ns >= self.awaited_ns + deadline_ns
     }
 
     /// Whether it follows the release at a short distance: what was released a moment ago it holds by now.
@@ -306,4 +309,46 @@ pub(crate) enum ReadOutcome {
     Stale,
     /// The first block read is not intact, or there was no room for it.
     Damaged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const DEADLINE: u64 = 100 * MS;
+
+    /// When it is overdue first, ms, where 4096 bytes a millisecond are sealed and so many acknowledged, from `late` ms on.
+    fn overdue_at(acknowledged_per_ms: u64, late: u64) -> Option<u64> {
+        let mut mirror = Mirror::new(0, 4096, 1 << 20, 1 << 20);
+        mirror.start(Position(0), 0);
+        (0..2_000).find(|&ms| {
+            let sealed = Position(4096 * ms);
+            let acknowledged = acknowledged_per_ms * ms.saturating_sub(late);
+            mirror.acknowledged = Position(acknowledged.min(sealed.get()));
+            mirror.is_overdue(sealed, DEADLINE, ms * MS)
+        })
+    }
+
+    #[test]
+    fn a_peer_that_keeps_up_a_little_late_is_never_overdue() {
+        assert_eq!(overdue_at(4096, 0), None);
+        assert_eq!(overdue_at(4096, 40), None);
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_is_overdue_at_the_deadline() {
+        let found = overdue_at(0, 0).expect("it is");
+        assert!((100..=201).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_peer_that_acknowledges_all_the_time_and_ever_later_is_overdue() {
+        let found = overdue_at(4096 / 10, 0).expect("it is");
+        assert!(found <= 250, "{found}");
+        assert!(
+            overdue_at(4096, 150).is_some(),
+            "always later than the deadline"
+        );
+    }
 }

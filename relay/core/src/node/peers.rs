@@ -182,7 +182,7 @@ impl Node {
         group.failover.on_heard(peer, now.mono_ns);
         match message {
             PeerMessage::Progress(progress) => {
-                self.on_progress(group, peer, envelope.epoch, progress, now);
+                self.on_progress(group, peer, envelope.epoch, progress);
             }
             PeerMessage::Open(membership) => {
                 let before = group.failover.joined().map(|joined| joined.epoch);
@@ -217,21 +217,14 @@ impl Node {
         true
     }
 
-    fn on_progress(
-        &mut self,
-        group: &mut Group,
-        peer: u32,
-        epoch: Epoch,
-        progress: &Progress,
-        now: Now,
-    ) {
+    fn on_progress(&mut self, group: &mut Group, peer: u32, epoch: Epoch, progress: &Progress) {
         group.failover.on_progress(peer, epoch, progress);
         let is_present = epoch == group.failover.epoch() && epoch.get() > 0;
         match &mut self.role {
             Role::Primary(primary) => {
                 let mirror = &mut group.mirrors[peer as usize];
                 if is_present {
-                    mirror.on_progress(progress, &primary.sequence, now.mono_ns);
+                    mirror.on_progress(progress, &primary.sequence);
                 } else if mirror.is_streaming() {
                     // It left the epoch after it had told its log: it has to be asked again.
                     mirror.reset();
