@@ -12,6 +12,7 @@
 //!
 //! [`Message::encode`] and [`Message::decode`] are each other's inverse. A decoded message borrows from its bytes.
 
+mod error;
 mod layout;
 
 use zerocopy::little_endian::U16;
@@ -24,6 +25,7 @@ use crate::item::MESSAGE_HEADER_LENGTH;
 use crate::proof::{self, Nonce, Proof};
 use crate::{PROTOCOL_VERSION, stride};
 
+pub use self::error::MessageError;
 use self::layout::{
     AckLayout, ChallengeLayout, HeaderLayout, HeartbeatLayout, LOGON_PROOF_AT, LogonAckLayout,
     LogonLayout, RejectLayout, SubscribeLayout, SubscribedLayout, TerminateLayout, TopicLayout,
@@ -276,52 +278,6 @@ pub enum Message<'a> {
     Subscribe(Subscribe<'a>),
     Subscribed(Subscribed),
 }
-
-/// Why bytes are not a session message, or a message can't be encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageError {
-    /// A kind this version does not know.
-    Kind(u8),
-    /// A version other than [`PROTOCOL_VERSION`].
-    Version(u8),
-    /// The checksum does not fit.
-    Checksum,
-    /// The length is not what the kind and its fields say.
-    Length,
-    /// A field that must be zero is not.
-    NotZero,
-    /// A field has a number that means nothing.
-    Number(&'static str),
-    /// A text is not UTF-8.
-    NotUtf8,
-    /// A list of patterns that is empty, too long or does not add up.
-    Patterns,
-    /// The buffer is too short; so many bytes are needed.
-    NoRoom(usize),
-}
-
-impl core::fmt::Display for MessageError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Kind(kind) => write!(f, "no session message has kind {kind}"),
-            Self::Version(version) => {
-                write!(
-                    f,
-                    "protocol version {version} is not spoken, only {PROTOCOL_VERSION}"
-                )
-            }
-            Self::Checksum => write!(f, "a session message's checksum does not fit"),
-            Self::Length => write!(f, "a session message's length is not what its fields say"),
-            Self::NotZero => write!(f, "a session message has a reserved field that is not zero"),
-            Self::Number(field) => write!(f, "a session message's {field} has no meaning"),
-            Self::NotUtf8 => write!(f, "a session message's text is not UTF-8"),
-            Self::Patterns => write!(f, "a subscription needs 1 to {PATTERNS_MAX} patterns"),
-            Self::NoRoom(needed) => write!(f, "a session message needs {needed} bytes"),
-        }
-    }
-}
-
-impl core::error::Error for MessageError {}
 
 fn checksum_of(item: &[u8]) -> u32 {
     crc32c_append(crc32c(&item[..8]), &item[12..])

@@ -1,7 +1,6 @@
 //! One subscriber's state: what it wants, where it stands, what is under way to it.
 
-use relay_wire::code::Held;
-use relay_wire::code::TerminateCode;
+use relay_wire::code::{Held, TerminateCode};
 use relay_wire::id::{Epoch, Position, Seq};
 use relay_wire::message::{Heartbeat, Message};
 

@@ -1,6 +1,8 @@
 //! A group in memory: real machines, disks that are vectors, connections that are vectors, an arbiter that is one value, a clock
 //! that moves a millisecond a step. Scenarios cut, freeze, hold and restart; every release is compared with every disk.
 
+mod arbiter;
+mod checks;
 mod publisher;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -407,29 +409,6 @@ impl Cluster {
         });
     }
 
-    pub fn describe(&self) -> String {
-        let mut text = format!(
-            "at {} ms, registers {:?}\npublisher acked {} of {}\n",
-            self.now.mono_ns / MS,
-            self.registers,
-            self.publisher.acked,
-            self.publisher.wanted
-        );
-        for (at, machine) in self.machines.iter().enumerate() {
-            let status = machine.node.as_ref().map(Node::status);
-            text += &format!(
-                "machine {at}: halted {:?}, frozen {}, {status:?}\n",
-                machine.halted, machine.is_frozen
-            );
-            if let Some(node) = &machine.node {
-                for peer in node.peers() {
-                    text += &format!("    {peer:?}\n");
-                }
-            }
-        }
-        text
-    }
-
     pub fn step(&mut self) {
         self.now.utc_ns += MS;
         self.now.mono_ns += MS;
@@ -485,71 +464,6 @@ impl Cluster {
         }
     }
 
-    fn answer(&mut self, at: usize) {
-        let now = self.now;
-        let machine = &mut self.machines[at];
-        let Some(node) = &mut machine.node else {
-            return;
-        };
-        if !machine.holds_writes {
-            for (number, position, bytes) in machine.writes.drain(..) {
-                let from = position.get() as usize;
-                machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
-                node.on_written(number, now);
-            }
-        }
-        for (peer, purpose, position, length) in machine.reads.drain(..) {
-            let from = position.get() as usize;
-            let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
-            node.on_log_read(peer, purpose, position, &bytes, now);
-        }
-        for (vote, record) in std::mem::take(&mut machine.votes) {
-            machine.store(&vote, record);
-            if let Some(node) = &mut machine.node {
-                node.on_vote_stored();
-            }
-        }
-        if self.mute_arbiter.contains(&at) {
-            return;
-        }
-        while let Some(request) = self.machines[at].asks.pop_front() {
-            let is_swap = matches!(request.ask, Ask::Swap { .. });
-            if is_swap && self.late_swaps.contains(&at) {
-                self.swaps_kept.push_back((at, request));
-                self.reply(at, request.id, ArbiterAnswer::Unknown);
-                continue;
-            }
-            if self.no_arbiter.contains(&at) {
-                self.reply(at, request.id, ArbiterAnswer::Unavailable);
-                continue;
-            }
-            let answer = if self.is_manual {
-                arbitrate_in(&mut self.machines[at].register, &request.ask)
-            } else {
-                self.arbitrate(&request.ask)
-            };
-            let is_hidden = is_swap && self.unknown_swaps.contains(&at);
-            let answer = if is_hidden {
-                ArbiterAnswer::Unknown
-            } else {
-                answer
-            };
-            self.reply(at, request.id, answer);
-        }
-    }
-
-    fn reply(&mut self, at: usize, id: u64, answer: ArbiterAnswer) {
-        let now = self.now;
-        if let Some(node) = &mut self.machines[at].node {
-            node.on_arbiter(&ArbiterReply { id, answer }, now);
-        }
-    }
-
-    /// The register itself.
-    pub fn arbitrate(&mut self, ask: &Ask) -> ArbiterAnswer {
-        arbitrate_in(&mut self.registers, ask)
-    }
-
     fn turn(&mut self, at: usize) {
         self.with_window(at, |node, log, now| node.turn(now, log));
         let now = self.now;
@@ -603,38 +517,6 @@ impl Cluster {
                 NodeEffect::Halt(reason) => machine.halted = Some(reason),
                 NodeEffect::Note(Note::PeerRefused(fault)) => panic!("{fault}"),
                 NodeEffect::Note(note) => machine.notes.push(note),
-            }
-        }
-    }
-
-    /// Compares what is released with everything released before, and with the disks of every copy that counts.
-    fn on_released(&mut self, at: usize, position: Position) {
-        let machine = &mut self.machines[at];
-        machine.floor = position;
-        let end = position.get() as usize;
-        let node = machine.node.as_ref().unwrap();
-        let status = node.status();
-        let first = node.ring_start().get() as usize;
-        let mut log = machine.disk.bytes[..first.min(end)].to_vec();
-        log.extend_from_slice(&machine.memory[first.min(end)..end]);
-        let common = log.len().min(self.ledger.len());
-        assert!(
-            is_same_log(&log[..common], &self.ledger[..common]),
-            "two histories"
-        );
-        if log.len() > self.ledger.len() {
-            self.ledger = log;
-            let before = *self.released_by.entry(status.epoch).or_insert(at);
-            assert_eq!(before, at, "two nodes release in epoch {}", status.epoch);
-            if self.settings.policy == Policy::Durable {
-                let ledger = &self.ledger;
-                let copies = self.machines.iter();
-                let copies = copies.filter(|m| is_same_log(&m.disk.bytes[..end], ledger));
-                assert!(
-                    copies.count() >= self.min_copies.into(),
-                    "released to {end} with too few copies\n{}",
-                    self.describe()
-                );
             }
         }
     }
@@ -740,117 +622,6 @@ impl Cluster {
         self.forget(at);
         self.start_with(at, Some(carry)).unwrap();
     }
-
-    /// What was released behind the end of this machine's log is given up: its log is the history from here on.
-    pub fn accept_loss(&mut self, at: usize) {
-        let node = self.machines[at].node.as_ref().unwrap();
-        let tail = node.status().durable.point.position.get() as usize;
-        let log = &self.machines[at].disk.bytes[..tail];
-        let mut parting = 0;
-        while let Ok(ours) = relay_journal::block::decode_header(&log[parting..])
-            && let Some(theirs) = self.ledger.get(parting..)
-            && relay_journal::block::decode_header(theirs) == Ok(ours)
-        {
-            parting += ours.span as usize;
-        }
-        self.ledger.truncate(parting);
-        self.publisher.acked = 0;
-        self.publisher.sent = 0;
-    }
-
-    /// Kinds of all records released.
-    pub fn kinds(&self) -> Vec<RecordKind> {
-        let mut kinds = Vec::new();
-        let mut at = 0;
-        while at < self.ledger.len() {
-            let header = relay_journal::block::decode_header(&self.ledger[at..]).unwrap();
-            let body =
-                &self.ledger[at + relay_journal::block::HEADER_LENGTH..at + header.body_end()];
-            for record in relay_journal::block::records(body) {
-                kinds.extend(record.unwrap().1.kind());
-            }
-            at += header.span as usize;
-        }
-        kinds
-    }
-
-    /// The fold of everything released.
-    pub fn tables(&self) -> Tables {
-        let mut disk = Disk {
-            bytes: self.ledger.clone(),
-            superblock: self.machines[0].disk.superblock,
-        };
-        disk.superblock.clean = None;
-        let superblock = disk.superblock;
-        let empty = Tables::empty(self.settings.stream);
-        let recovered = recover(&mut disk, &superblock, empty, &mut |_| {});
-        recovered.unwrap().tables
-    }
-
-    /// Folds the ledger: everything acknowledged is in it, once, in order.
-    pub fn verify(&self) {
-        let tables = self.tables();
-        let publisher = &tables.publishers[&PublisherId(1)];
-        assert!(publisher.last.get() >= self.publisher.acked);
-        assert_eq!(
-            tables.next_seq.get() - 1,
-            publisher.last.get(),
-            "each message once"
-        );
-    }
-}
-
-/// A register's answer, and what becomes of it.
-fn arbitrate_in(register: &mut Option<Registers>, ask: &Ask) -> ArbiterAnswer {
-    let Some(registers) = register else {
-        return ArbiterAnswer::Read(None);
-    };
-    match ask {
-        Ask::Read => ArbiterAnswer::Read(Some(*registers)),
-        Ask::Swap {
-            base,
-            floor_base,
-            next,
-        } => {
-            let floor_fits = floor_base.is_none_or(|base| base == registers.floor_revision);
-            if *base != registers.revision || !floor_fits {
-                return ArbiterAnswer::Refused(Some(*registers));
-            }
-            assert!(next.epoch > registers.membership.epoch, "epochs rise");
-            registers.membership = *next;
-            registers.revision.0 += 1;
-            ArbiterAnswer::Done(registers.revision)
-        }
-        Ask::Floor { base, floor } => {
-            if *base != registers.revision {
-                return ArbiterAnswer::Refused(Some(*registers));
-            }
-            registers.floor = Some(*floor);
-            registers.floor_revision.0 += 1;
-            ArbiterAnswer::Done(registers.floor_revision)
-        }
-    }
-}
-
-/// Whether two logs hold the same blocks; what lies behind a filler's first unit is not part of a log.
-fn is_same_log(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    let mut at = 0;
-    while at < a.len() {
-        let (Ok(left), Ok(right)) = (
-            relay_journal::block::decode_header(&a[at..]),
-            relay_journal::block::decode_header(&b[at..]),
-        ) else {
-            return false;
-        };
-        if left != right || a[at..at + left.body_end()] != b[at..at + left.body_end()] {
-            return false;
-        }
-        at += left.span as usize;
-    }
-    true
 }
 
 impl Machine {

@@ -4,16 +4,16 @@
 
 mod cluster;
 mod manual;
+mod words;
 
 use cluster::{Cluster, MS, Machine};
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply};
-use relay_core::group::{Loss, Obstacle, WordRefused};
+use relay_core::group::Obstacle;
 use relay_core::links::LinkEffect;
 use relay_core::log::LogWindow;
 use relay_core::node::{NodeEffect, Note};
-use relay_core::sequence::SEQS_SKIPPED;
-use relay_wire::code::{Policy, RecordKind};
-use relay_wire::id::{NodeId, Position, PublisherId};
+use relay_wire::code::Policy;
+use relay_wire::id::{NodeId, Position};
 use relay_wire::membership::{Member, Members};
 use relay_wire::peer::Standing;
 
@@ -644,118 +644,6 @@ fn a_primary_that_can_drop_nobody_learns_that_it_was_superseded() {
     cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
     cluster.publish(10);
     cluster.verify();
-}
-
-#[test]
-fn a_detached_node_stays_out_until_it_is_let_in() {
-    let mut cluster = Cluster::running(3, 2);
-    cluster.publish(10);
-    let detach = |cluster: &mut Cluster, node, is_detached| {
-        let primary = cluster.machines[0].node.as_mut().unwrap();
-        primary.detach(NodeId(node), is_detached)
-    };
-    detach(&mut cluster, 3, true).unwrap();
-    cluster.until("it is out", |cluster| cluster.in_sync() == 2);
-    cluster.publish(10);
-    cluster.pass(1_000, |cluster| cluster.in_sync() == 3);
-    assert_eq!(
-        detach(&mut cluster, 2, true),
-        Err(WordRefused::TooFewCopies)
-    );
-    detach(&mut cluster, 3, false).unwrap();
-    cluster.until("it is in again", |cluster| cluster.in_sync() == 3);
-    cluster.verify();
-}
-
-/// Goal: a copy that may lack something leads only where an operator accepts the loss, and the journal says so.
-#[test]
-fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(10);
-    cluster.kill(1, 0);
-    cluster.until("the standby is dropped", |cluster| cluster.in_sync() == 1);
-    cluster.publish(10);
-    cluster.kill(0, 9);
-    cluster.start(1);
-    cluster.pass(3_000, |cluster| cluster.standing(1) == Standing::Leading);
-    let now = cluster.now;
-    let node = cluster.machines[1].node.as_mut().unwrap();
-    assert_eq!(
-        node.promote(false, now),
-        Err(WordRefused::MayLose(Loss::NotInSet))
-    );
-    node.promote(true, now).unwrap();
-    // What only the first disk held is lost, as accepted: the new history begins where the standby's log ends.
-    cluster.accept_loss(1);
-    cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
-    let before = cluster.tables().publishers[&PublisherId(1)].last_seq.get();
-    cluster.publish(5);
-    assert!(cluster.kinds().contains(&RecordKind::Unclean));
-    let next_seq = cluster.tables().next_seq.get();
-    let sent = cluster.publisher.acked - before;
-    assert_eq!(next_seq, before + 1 + SEQS_SKIPPED + sent, "no seq twice");
-}
-
-/// Goal: a word that can't be carried out is given up, and the log says so.
-#[test]
-fn a_promotion_lapses_without_an_arbiter() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(10);
-    cluster.mute_arbiter.insert(1);
-    cluster.kill(0, 9);
-    cluster.pass(500, |_| false);
-    let now = cluster.now;
-    let node = cluster.machines[1].node.as_mut().unwrap();
-    node.promote(false, now).unwrap();
-    cluster.until("it is given up", |cluster| {
-        cluster.has_noted(1, Note::PromotionLapsed)
-    });
-    assert_ne!(cluster.standing(1), Standing::Leading);
-    cluster.mute_arbiter.clear();
-    cluster.publish(10);
-    cluster.verify();
-}
-
-/// Goal: where copies in memory counted and every process was restarted, nobody leads before an operator says so, and what may have been
-/// released keeps its seqs for ever (design, release policies). Method: both are killed with writes under way.
-#[test]
-fn a_mirrored_pair_that_restarted_whole_waits_for_an_operator_and_skips() {
-    let mut cluster = mirrored_pair(1);
-    cluster.publish(20);
-    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
-    cluster.pass(100, |_| false);
-    cluster.machines[0].holds_writes = true;
-    cluster.machines[1].holds_writes = true;
-    let acked = cluster.publisher.acked;
-    cluster.publisher.wanted += 1;
-    cluster.until("it is released from memory", |cluster| {
-        cluster.publisher.acked == acked + 1
-    });
-    let seq_lost = cluster.tables().next_seq.get() - 1;
-    for at in 0..2 {
-        cluster.kill(at, 0);
-        cluster.machines[at].holds_writes = false;
-        cluster.start(at);
-    }
-    cluster.pass(5_000, |cluster| cluster.serving().is_some());
-    let now = cluster.now;
-    let node = cluster.machines[1].node.as_mut().unwrap();
-    assert_eq!(node.status().obstacle, Some(Obstacle::NotInSet));
-    assert_eq!(
-        node.promote(false, now),
-        Err(WordRefused::MayLose(Loss::NotInSet))
-    );
-    node.promote(true, now).unwrap();
-    cluster.accept_loss(1);
-    cluster.until("it leads", |cluster| cluster.machines[1].is_serving);
-    cluster.publish(5);
-    let publisher = cluster.tables().publishers[&PublisherId(1)];
-    assert!(publisher.last_seq.get() > seq_lost + SEQS_SKIPPED / 2);
-    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
-    cluster.publish(5);
-    let kinds = cluster.kinds();
-    let unclean = kinds.iter().filter(|kind| **kind == RecordKind::Unclean);
-    assert_eq!(unclean.count(), 1, "once for one loss");
 }
 
 /// Goal: a primary of the past that asks to be followed does not part a follower from its present one. Method: three nodes; the
