@@ -237,7 +237,10 @@ impl Sequence {
 
     pub(super) fn on_gap(&mut self, conn: ConnId, publisher_seq: PublisherSeq, now: Now) {
         let session = &mut self.sessions[conn.index as usize];
-        if !self.asks_first {
+        // Who is told without asking only sends again what it has. There is one for each connection at most, but those of
+        // connections that are gone stay until their time is over.
+        let is_full = self.gaps.len() == self.gaps.capacity();
+        if !self.asks_first || is_full {
             self.reject(conn, publisher_seq, 0, RejectCode::Gap);
         } else if !session.is_going_back {
             session.is_going_back = true;
