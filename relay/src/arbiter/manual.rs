@@ -106,6 +106,10 @@ impl OwnRegister {
     /// Answers what a node asks of its arbiter.
     pub(crate) fn ask(&self, ask: &Ask) -> ArbiterAnswer {
         let mut held = self.lock();
+        if held.has_failed {
+            // That was said when it happened.
+            return ArbiterAnswer::Unknown;
+        }
         match held.decide(&register::request(ask)) {
             Ok(answer) => register::answer(held.stream, &answer),
             Err(error) => {
