@@ -1,6 +1,8 @@
-//! Not a test but a measurement, run by hand on the machine in question:
-//! `cargo test --release -p relay-journal --test measure -- --ignored --nocapture`.
+//! What a start costs per byte: fold, recovery, checkpoint, and the seal of a block. `cargo bench -p relay-journal`.
+//!
+//! Logs of hundreds of megabytes are read once a run, so this takes medians by itself.
 
+#[path = "../tests/log/mod.rs"]
 mod log;
 
 use std::time::Instant;
@@ -12,6 +14,11 @@ use relay_journal::position_index::{IndexEntry, PositionIndex, SPACING_MIN};
 use relay_journal::recovery::recover;
 use relay_journal::tables::Tables;
 use relay_wire::id::{Position, Seq};
+
+fn main() {
+    fold_and_scan();
+    checkpoint_and_seal();
+}
 
 /// The middle one of several runs, seconds.
 fn median(mut run: impl FnMut() -> f64) -> f64 {
@@ -35,8 +42,6 @@ fn filled(messages: u32) -> LogBuilder {
     log
 }
 
-#[test]
-#[ignore = "a measurement, for a release build"]
 fn fold_and_scan() {
     for messages in [1, 16, 64, 900] {
         let log = filled(messages);
@@ -74,8 +79,6 @@ fn fold_and_scan() {
     }
 }
 
-#[test]
-#[ignore = "a measurement, for a release build"]
 fn checkpoint_and_seal() {
     let mut log = LogBuilder::new(superblock(1 << 28, 4096, 1 << 22));
     log.open_epoch();

@@ -7,7 +7,7 @@
 //! change only where a test says so.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use relay_journal::block::{BlockHeader, BlockKind, HEADER_LENGTH, SPAN_MAX, seal, span_for};
+use relay_journal::block::{BlockHeader, BlockKind, HEADER_LENGTH, seal, span_for};
 use relay_journal::recovery::{LogSource, Recovered, RecoveryError, SourceError, recover};
 use relay_journal::segment::Geometry;
 use relay_journal::superblock::{FORMAT_VERSION, Superblock, WriteMethod};
@@ -395,7 +395,7 @@ fn the_builder_stays_within_the_window() {
         let first = log.writes[write.durable_before.min(index)].header.position;
         assert!(index - write.durable_before < DEPTH);
         assert!(write.header.next_position().since(first) <= 32_768);
-        assert!(write.header.span <= SPAN_MAX);
+        assert!(write.header.span <= relay_journal::block::SPAN_MAX);
         assert!(write.header.released <= write.header.position);
     }
 }
