@@ -117,6 +117,8 @@ struct Report {
     outages_ms: Vec<f64>,
     /// Changes of the primary that no strike explains.
     unasked_takeovers: u64,
+    /// Strikes at a primary that had just dropped another node, so that nobody could take over.
+    strikes_repeated: u64,
     verified: bool,
     identical_bytes: u64,
     rate: f64,
@@ -160,6 +162,7 @@ pub(super) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         leader: None,
         outages: Vec::new(),
         unasked_takeovers: 0,
+        strikes_repeated: 0,
     };
     let bar = progress(options.runs, "losing primaries");
     for run in 0..options.runs {
@@ -215,6 +218,7 @@ struct Trial<'a> {
     leader: Option<usize>,
     outages: Vec<Duration>,
     unasked_takeovers: u64,
+    strikes_repeated: u64,
 }
 
 /// What a trial found.
@@ -222,33 +226,57 @@ struct Found {
     counts: Counts,
     outages: Vec<Duration>,
     unasked_takeovers: u64,
+    strikes_repeated: u64,
     journals: Judgement,
 }
 
 impl Trial<'_> {
     /// Loses the primary, waits for the flow, and brings the lost node back into the set.
+    ///
+    /// Where the primary had dropped another node by the moment it was struck, nobody may lead, and no outage is measured: it is
+    /// brought back, and struck again.
     fn lose_one(&mut self) -> Result<(), Failure> {
-        self.flow.await_more(self.steady, self.interrupt)?;
-        let (victim, epoch) = self.cluster.await_leader(0, self.interrupt)?;
-        if self.leader.is_some_and(|leader| leader != victim) {
-            self.unasked_takeovers += 1;
+        loop {
+            self.flow.await_more(self.steady, self.interrupt)?;
+            let (victim, epoch) = self.cluster.await_leader(0, self.interrupt)?;
+            if self.leader.is_some_and(|leader| leader != victim) {
+                self.unasked_takeovers += 1;
+            }
+            self.flow.take_gap();
+            self.strike(victim)?;
+            if self.cluster.had_whole_set(victim) {
+                let (leader, _) = self.cluster.await_leader(epoch, self.interrupt)?;
+                self.flow.await_more(self.steady, self.interrupt)?;
+                self.outages.push(self.flow.take_gap());
+                self.leader = Some(leader);
+                self.bring_back(victim)?;
+                return self.cluster.await_in_sync(self.interrupt);
+            }
+            self.strikes_repeated += 1;
+            self.bring_back(victim)?;
+            self.cluster.await_in_sync(self.interrupt)?;
+            self.leader = None;
         }
-        self.flow.take_gap();
+    }
+
+    fn strike(&mut self, victim: usize) -> Result<(), Failure> {
         match self.how {
             How::Kill => self.cluster.kill(victim),
             How::Freeze => self.cluster.freeze(victim)?,
             How::Cut => self.cluster.cut(victim),
         }
-        let (leader, _) = self.cluster.await_leader(epoch, self.interrupt)?;
-        self.flow.await_more(self.steady, self.interrupt)?;
-        self.outages.push(self.flow.take_gap());
-        self.leader = Some(leader);
+        Ok(())
+    }
+
+    fn bring_back(&mut self, victim: usize) -> Result<(), Failure> {
         match self.how {
-            How::Kill => self.cluster.start_node(victim)?,
-            How::Freeze => self.cluster.thaw(victim)?,
-            How::Cut => self.cluster.heal(victim),
+            How::Kill => self.cluster.start_node(victim),
+            How::Freeze => self.cluster.thaw(victim),
+            How::Cut => {
+                self.cluster.heal(victim);
+                Ok(())
+            }
         }
-        self.cluster.await_in_sync(self.interrupt)
     }
 
     fn finish(mut self) -> Result<Found, Failure> {
@@ -258,6 +286,7 @@ impl Trial<'_> {
             counts,
             outages: self.outages,
             unasked_takeovers: self.unasked_takeovers,
+            strikes_repeated: self.strikes_repeated,
             journals,
         })
     }
@@ -280,6 +309,7 @@ impl Report {
             disordered: counts.disordered,
             outages_ms,
             unasked_takeovers: found.unasked_takeovers,
+            strikes_repeated: found.strikes_repeated,
             verified: found.journals.is_right(),
             identical_bytes: found.journals.identical_bytes,
             rate: options.rate,
@@ -309,13 +339,14 @@ impl Report {
             self.outage_ms_p50, self.outage_ms_p99, self.outage_ms_max
         ))?;
         line(&format!(
-            "sent {}, received {}, lost {}, duplicated {}, out of order {}, takeovers nobody asked for {}{}",
+            "sent {}, received {}, lost {}, duplicated {}, out of order {}, takeovers nobody asked for {}, struck again {}{}",
             thousands(self.sent),
             thousands(self.received),
             self.lost,
             self.duplicated,
             self.disordered,
             self.unasked_takeovers,
+            self.strikes_repeated,
             journals_text(Some(self.verified), Some(self.identical_bytes))
         ))
     }

@@ -303,6 +303,13 @@ impl Cluster {
         }
     }
 
+    /// Whether the set of the one at `place` was every node when it last said so, running or not.
+    pub(crate) fn had_whole_set(&self, place: usize) -> bool {
+        let counters = Counters::read(&self.nodes[place].stream_directory()).ok();
+        let members = counters.and_then(|counters| counters.value("group.members"));
+        members == Some(self.nodes.len() as u64)
+    }
+
     fn counters(&self, place: usize) -> Option<Counters> {
         let node = &self.nodes[place];
         if !node.daemon.is_running() {
