@@ -186,7 +186,7 @@ impl Group {
     }
 
     /// Copies of what is released, as the primary at `place` sees it: its own and those of members.
-    fn copies(&self, place: usize) -> usize {
+    pub fn copies(&self, place: usize) -> usize {
         let counters = self.nodes[place].counters();
         let counter = |label: &str| counters.get(label).copied().unwrap_or(0);
         let released = counter("position.released");
