@@ -265,6 +265,9 @@ impl HotThread {
             if let Some(ingress) = ingress {
                 work += ingress.turn(&mut self.ring, now);
             }
+            if let Some(replicate) = replicate {
+                replicate.turn(&mut self.ring);
+            }
             if work > 0 {
                 let took = self.parts.clock.now().mono_ns - now.mono_ns;
                 self.parts.turn_ns_max.raise(took);
@@ -435,7 +438,6 @@ fn sequence_turn(
         replicate.carry_out(ring, sequence.node(), wish, now);
     }
     sequence.submit(ring, now);
-    replicate.turn(ring);
     work
 }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
+use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, NodeId, Position, Seq};
 use relay_wire::membership::Membership;
 use relay_wire::peer::{Envelope, Place, Standing};
@@ -749,6 +750,16 @@ impl Node {
         match &self.role {
             Role::Primary(primary) => Some(&primary.sequence),
             Role::Follower(_) | Role::Over => None,
+        }
+    }
+
+    /// Whether releases wait for this node's memory only, not for its disk.
+    #[must_use]
+    pub fn is_release_from_memory(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.is_release_from_memory(),
+            Role::Follower(_) => self.settings.policy == Policy::Mirrored,
+            Role::Over => false,
         }
     }
 

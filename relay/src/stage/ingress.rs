@@ -65,6 +65,8 @@ struct Connection {
     /// Commands that name bytes of the buffer and were not taken.
     outstanding: u32,
     is_receiving: bool,
+    /// Stands in the agent's list of those that are to receive.
+    is_to_receive: bool,
     is_sending: bool,
     wants_more: bool,
 }
@@ -103,6 +105,8 @@ pub(crate) struct IngressAgent {
     arrivals: rtrb::Producer<Arrival>,
     pending_arrivals: VecDeque<Arrival>,
     sends: Vec<ConnId>,
+    /// Places that receive on once this turn's words are with the kernel.
+    to_receive: Vec<u32>,
     lingering: u32,
     sequence: Parking,
     egress: Parking,
@@ -134,6 +138,7 @@ impl IngressAgent {
             arrivals: parts.arrivals,
             pending_arrivals: VecDeque::new(),
             sends: Vec::with_capacity(places as usize),
+            to_receive: Vec::with_capacity(2 * places as usize),
             lingering: 0,
             sequence: parts.sequence,
             egress: parts.egress,
@@ -168,14 +173,14 @@ impl IngressAgent {
         while let Ok(reply) = self.replies.pop() {
             work += 1;
             if let ToIngress::Taken { conn, through } = reply {
-                self.on_taken(ring, conn, through);
+                self.on_taken(conn, through);
             } else {
                 self.machine.on_reply(reply, now.mono_ns);
             }
-            self.drain(ring, now);
+            self.drain(now);
         }
         self.machine.on_time(now.mono_ns);
-        self.drain(ring, now);
+        self.drain(now);
         if self.lingering > 0 {
             self.end_lingering(now);
         }
@@ -192,7 +197,22 @@ impl IngressAgent {
             work += 1;
             self.send(ring, conn);
         }
+        while let Some(place) = self.to_receive.pop() {
+            if let Some(connection) = &mut self.table[place as usize] {
+                connection.is_to_receive = false;
+                self.receive(ring, place);
+            }
+        }
         work
+    }
+
+    /// Receives at this place when the turn is over: what others wait for goes first.
+    fn receive_later(&mut self, place: u32) {
+        let connection = self.connection(place);
+        if !connection.is_to_receive {
+            connection.is_to_receive = true;
+            self.to_receive.push(place);
+        }
     }
 
     fn place_of(&self, conn: ConnId) -> Option<u32> {
@@ -212,7 +232,7 @@ impl IngressAgent {
         let place = completion.op.index;
         match completion.op.purpose {
             ACCEPT => self.on_accept(ring, completion, now),
-            RECEIVE => self.on_received(ring, place, completion.result, now),
+            RECEIVE => self.on_received(place, completion.result, now),
             SEND => {
                 let connection = self.connection(place);
                 connection.is_sending = false;
@@ -236,7 +256,7 @@ impl IngressAgent {
             }
             other => unreachable!("no such purpose: {other}"),
         }
-        self.drain(ring, now);
+        self.drain(now);
     }
 
     fn on_accept(&mut self, ring: &mut Ring, completion: Completion, now: Now) {
@@ -277,6 +297,7 @@ impl IngressAgent {
             taken: 0,
             outstanding: 0,
             is_receiving: false,
+            is_to_receive: false,
             is_sending: false,
             wants_more: true,
         });
@@ -342,27 +363,27 @@ impl IngressAgent {
         };
     }
 
-    fn on_received(&mut self, ring: &mut Ring, place: u32, result: i32, now: Now) {
+    fn on_received(&mut self, place: u32, result: i32, now: Now) {
         let connection = self.connection(place);
         connection.is_receiving = false;
         let conn = connection.conn;
         match (connection.life, result) {
             (Life::Closed, _) => self.let_go(place),
-            (Life::Lingering { .. }, result) if result > 0 => self.receive(ring, place),
+            (Life::Lingering { .. }, result) if result > 0 => self.receive_later(place),
             (Life::Lingering { .. }, _) => self.close_for_good(place),
             (Life::Open, result) if result > 0 => {
                 connection.filled += result as usize;
                 self.bytes.add(result as u64);
-                self.parse(ring, place, now);
+                self.parse(place, now);
             }
             (Life::Open, error) if error == -libc::EINTR || error == -libc::EAGAIN => {
-                self.receive(ring, place);
+                self.receive_later(place);
             }
             (Life::Open, _) => self.machine.on_closed(conn),
         }
     }
 
-    fn parse(&mut self, ring: &mut Ring, place: u32, now: Now) {
+    fn parse(&mut self, place: u32, now: Now) {
         if self.is_stopping {
             return;
         }
@@ -388,7 +409,7 @@ impl IngressAgent {
         connection.wants_more = done.is_open;
         self.collect_commands(buffer.unwrap_or(0), now);
         if done.is_open {
-            self.receive(ring, place);
+            self.receive_later(place);
         }
     }
 
@@ -407,7 +428,7 @@ impl IngressAgent {
         }
     }
 
-    fn on_taken(&mut self, ring: &mut Ring, conn: ConnId, through: u32) {
+    fn on_taken(&mut self, conn: ConnId, through: u32) {
         // The connection may be closed and its number given out again: look for the very one.
         let place = self.place_of(conn).or_else(|| {
             self.table
@@ -423,24 +444,24 @@ impl IngressAgent {
         connection.taken = through as usize;
         let is_waiting = !connection.is_receiving && connection.wants_more;
         match connection.life {
-            Life::Open if is_waiting => self.receive(ring, place),
+            Life::Open if is_waiting => self.receive_later(place),
             Life::Open | Life::Lingering { .. } => {}
             Life::Closed => self.let_go(place),
         }
     }
 
-    fn drain(&mut self, ring: &mut Ring, now: Now) {
+    fn drain(&mut self, now: Now) {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 IngressEffect::Send(conn) => self.sends.push(conn),
                 IngressEffect::Close(conn) => {
                     if let Some(place) = self.place_of(conn) {
-                        self.close(ring, place, now);
+                        self.close(place, now);
                     }
                 }
                 IngressEffect::WidenReceive(conn) => {
                     if let Some(place) = self.place_of(conn) {
-                        self.widen(ring, place, now);
+                        self.widen(place, now);
                     }
                 }
                 IngressEffect::HandOver { conn, credential } => {
@@ -454,7 +475,7 @@ impl IngressAgent {
     }
 
     /// Gives a publisher its receive buffer, with what it sent before it had one.
-    fn widen(&mut self, ring: &mut Ring, place: u32, now: Now) {
+    fn widen(&mut self, place: u32, now: Now) {
         let Some(buffer) = self.free_buffers.pop() else {
             // Only while connections of publishers that logged on anew still linger: the client comes back.
             let conn = self.connection(place).conn;
@@ -480,7 +501,7 @@ impl IngressAgent {
                 .pointer(buffer as usize * self.receive_buffer_size);
             std::ptr::copy_nonoverlapping(early.as_ptr(), to, early.len());
         }
-        self.parse(ring, place, now);
+        self.parse(place, now);
     }
 
     fn hand_over(&mut self, place: u32, credential: u32) {
@@ -551,7 +572,7 @@ impl IngressAgent {
 
     /// The machine is done with the connection: no more is sent, what still comes is thrown away until the peer has read
     /// the farewell and closes too.
-    fn close(&mut self, ring: &mut Ring, place: u32, now: Now) {
+    fn close(&mut self, place: u32, now: Now) {
         let connection = self.connection(place);
         let index = connection.conn.index as usize;
         connection.life = Life::Lingering {
@@ -561,7 +582,7 @@ impl IngressAgent {
         shut_down(&connection.socket, libc::SHUT_WR);
         self.by_conn[index] = u32::MAX;
         self.lingering += 1;
-        self.receive(ring, place);
+        self.receive_later(place);
         self.connections.set(self.machine.connections() as u64);
     }
 

@@ -57,6 +57,12 @@ impl Sequence {
         }
     }
 
+    /// Whether a release waits for this node's memory only, not for its disk.
+    #[must_use]
+    pub const fn is_release_from_memory(&self) -> bool {
+        self.memory_counts
+    }
+
     /// The join: releases what this node's own part and the group's both cover, whole blocks at a time.
     fn advance(&mut self) {
         if self.persist.start_sync() {
