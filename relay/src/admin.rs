@@ -1,12 +1,12 @@
-//! An operator's words to a running node of a group: a socket in the journal's directory, one line each way.
+//! An operator's words to a running node: a socket in the journal's directory, one line each way.
 //!
 //! ```text
 //! relay hand-over --> admin.sock --line--> this thread --Word--> hot thread: the node decides
 //!                                              ^----Answer + wake----'
 //! ```
 //!
-//! A request is `hand-over [NODE]`, `detach NODE`, `attach NODE`, `promote [accept-loss NODE]` or `status`; the answer is one
-//! line of JSON: `{"ok":true}`, or `{"ok":false,"error":"..."}`. One request at a time is served; the socket belongs to the
+//! A request is `hand-over [NODE]`, `detach NODE`, `attach NODE`, `promote [accept-loss NODE]`, `roll-session NUMBER NAME` or
+//! `status`; the answer is one line of JSON: `{"ok":true}`, or `{"ok":false,"error":"..."}`. One request at a time is served; the socket belongs to the
 //! user relayd runs as.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use relay_core::command::SessionName;
 use relay_core::group::WordRefused;
 use relay_wire::id::NodeId;
 
@@ -45,6 +46,11 @@ pub(crate) enum Word {
     /// This node is to lead.
     Promote {
         accepts_loss: bool,
+    },
+    /// The trading session is to be closed and this one opened.
+    RollSession {
+        number: u64,
+        name: SessionName,
     },
 }
 
@@ -82,8 +88,8 @@ impl Admin {
                 tracing::warn!(
                     path = %path.display(),
                     %error,
-                    "no socket for an operator's words can be made here: hand-over, detach and promote are not \
-                     to be had on this node"
+                    "no socket for an operator's words can be made here: hand-over, detach, promote and \
+                     roll-session are not to be had on this node"
                 );
                 return Ok(admin);
             }
@@ -119,7 +125,7 @@ impl Admin {
     }
 
     /// Passes a word on and waits for what the node says.
-    fn say(&self, word: Word) -> Result<(), String> {
+    pub(crate) fn say(&self, word: Word) -> Result<(), String> {
         let busy =
             || "the node begins again from its disk just now: try again in a moment".to_owned();
         let mut ends = self.lock();
@@ -230,9 +236,18 @@ fn parse(request: &str, me: NodeId) -> Result<Word, String> {
         ["promote", "accept-loss", _] => Err(format!(
             "this is node {me}: a loss is accepted by naming the node that is to lead"
         )),
+        ["roll-session", number, ..] => {
+            let number = number.parse().ok().filter(|&number| number > 0);
+            let number = number.ok_or("a trading session's number is a whole one above 0")?;
+            // A name may hold blanks.
+            let name = request.splitn(3, char::is_whitespace).nth(2).unwrap_or("");
+            let name = SessionName::new(name.trim());
+            let name = name.ok_or("a trading session's name has 1 to 64 bytes")?;
+            Ok(Word::RollSession { number, name })
+        }
         _ => Err(
-            "hand-over [NODE], detach NODE, attach NODE, promote [accept-loss NODE] or status is \
-             understood"
+            "hand-over [NODE], detach NODE, attach NODE, promote [accept-loss NODE], roll-session \
+             NUMBER NAME or status is understood"
                 .to_owned(),
         ),
     }
@@ -253,8 +268,17 @@ mod tests {
         assert_eq!(parse("detach 1", me), Ok(Word::Detach(NodeId(1))));
         let lossy = Word::Promote { accepts_loss: true };
         assert_eq!(parse("promote accept-loss 2", me), Ok(lossy));
+        let rolled = Word::RollSession {
+            number: 20_261_130,
+            name: SessionName::new("30 November").unwrap(),
+        };
+        assert_eq!(parse("roll-session 20261130 30 November", me), Ok(rolled));
         for wrong in [
             "",
+            "roll-session",
+            "roll-session 0 x",
+            "roll-session 5",
+            "roll-session x y",
             "hand-over x",
             "promote accept-loss 1",
             "detach",

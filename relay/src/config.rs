@@ -4,11 +4,13 @@
 //! machines get [`Settings`].
 
 mod group;
+mod schedule;
 mod size;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use relay_core::credential::Credential;
 use relay_core::settings::Settings;
@@ -20,8 +22,11 @@ use serde::Deserialize;
 
 pub(crate) use self::group::GroupConfig;
 use self::group::GroupSection;
+use self::schedule::ScheduleSection;
 pub(crate) use self::size::Size;
 use crate::idle::IdleStrategy;
+use crate::schedule::Schedule;
+use crate::scrubber::ScrubPace;
 
 /// Clients of a node without a group hear something so often.
 const HEARTBEAT_MS_ALONE: u64 = 1_000;
@@ -89,6 +94,7 @@ struct StreamSection {
     limits: LimitsSection,
     #[serde(default)]
     trading_session: Option<SessionSection>,
+    schedule: Option<ScheduleSection>,
     #[serde(default)]
     credential: Vec<CredentialSection>,
     group: Option<GroupSection>,
@@ -144,6 +150,8 @@ struct JournalSection {
     seal_threshold: Size,
     checkpoint_every: Size,
     mark_after_ms: u64,
+    scrub_rate: Size,
+    scrub_every_s: u64,
 }
 
 impl Default for JournalSection {
@@ -160,6 +168,8 @@ impl Default for JournalSection {
             seal_threshold: Size(16 << 10),
             checkpoint_every: Size(64 << 20),
             mark_after_ms: 10,
+            scrub_rate: Size(8 << 20),
+            scrub_every_s: 86_400,
         }
     }
 }
@@ -240,6 +250,8 @@ pub(crate) struct StreamConfig {
     pub(crate) settings: Settings,
     pub(crate) credentials: Vec<Credential>,
     pub(crate) trading_session: Option<(u64, String)>,
+    /// When trading sessions open by themselves.
+    pub(crate) schedule: Option<Schedule>,
     pub(crate) mode: ThreadingMode,
     pub(crate) idle: IdleStrategy,
     pub(crate) cpus: Vec<usize>,
@@ -249,6 +261,8 @@ pub(crate) struct StreamConfig {
     pub(crate) prepared: u64,
     /// Bytes per second at which it is topped up.
     pub(crate) prepare_rate: u64,
+    /// `None`: never.
+    pub(crate) scrub: Option<ScrubPace>,
     /// Bytes of log between two checkpoints.
     pub(crate) checkpoint_every: u64,
     /// The other nodes, if there are any.
@@ -429,11 +443,18 @@ impl Check<'_> {
             journal.checkpoint_every.0,
             1 << 20..=1 << 40,
         )?;
+        let scrub_rate = self.within("scrub_rate", at, journal.scrub_rate.0, 64 << 10..=1 << 40)?;
+        let scrub_every_s =
+            self.within("scrub_every_s", at, journal.scrub_every_s, 0..=31_536_000)?;
         if let Some(session) = &section.trading_session
             && !(1..=64).contains(&session.name.len())
         {
             return Err(self.refuse("trading_session", at, "its name has 1 to 64 bytes"));
         }
+        let schedule = section.schedule.as_ref().map(ScheduleSection::schedule);
+        let schedule = schedule
+            .transpose()
+            .map_err(|message| self.refuse("schedule", at, message))?;
         let credentials = self.credentials(at, &section.credential)?;
         Ok(StreamConfig {
             name: section.name.clone(),
@@ -445,6 +466,7 @@ impl Check<'_> {
                 .trading_session
                 .as_ref()
                 .map(|s| (s.number, s.name.clone())),
+            schedule,
             mode: threads.mode,
             idle: threads.idle,
             cpus: threads.cpus.clone(),
@@ -456,6 +478,10 @@ impl Check<'_> {
             prepared,
             prepare_rate: rate,
             checkpoint_every: every,
+            scrub: (scrub_every_s > 0).then_some(ScrubPace {
+                rate: scrub_rate,
+                every: Duration::from_secs(scrub_every_s),
+            }),
             group,
         })
     }

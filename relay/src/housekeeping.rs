@@ -337,7 +337,7 @@ pub(crate) fn save_checkpoint(
 }
 
 /// Housekeeping gives way to everything else on its CPU.
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     // SAFETY: plain numbers are passed; on Linux 0 means the calling thread.
     let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0;
     if refused {

@@ -232,6 +232,12 @@ fn tell(note: &Note) {
              cut. Bring a node back that holds everything; or, where there is none, give up what is missing: `relay promote \
              --accept-loss` with this node's number"
         ),
+        Note::TailUnknown(position) => tracing::error!(
+            %position,
+            "this node does not lead: damage was cut from the end of its log when it started, and no other member of the set \
+             has answered for what lay there. Bring one back with the disk it had; or, where there is none, give up what may be \
+             missing: `relay promote --accept-loss` with this node's number"
+        ),
         Note::PromotionLapsed => tracing::error!(
             "the promotion was not carried out: the arbiter gave no certain answer in time. See `relay status`, and say it \
              again once the arbiter is reached"

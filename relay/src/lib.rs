@@ -28,6 +28,8 @@ mod parking_flag;
 mod pipeline;
 mod repair;
 mod ring;
+mod schedule;
+mod scrubber;
 mod space;
 mod stage;
 mod startup;

@@ -57,7 +57,7 @@ pub(crate) fn remedy(asker: &Asker<'_>, finding: &Finding, alignment: u32) -> Re
 }
 
 /// An intact block as it lies on disk.
-fn padded(block: &[u8], position: Position, alignment: u32) -> Option<Vec<u8>> {
+pub(crate) fn padded(block: &[u8], position: Position, alignment: u32) -> Option<Vec<u8>> {
     let header = block::decode_header(block).ok()?;
     let is_whole = header.position == position && header.body_end() == block.len();
     if !is_whole || block::verify_body(&header, &block[HEADER_LENGTH..]).is_err() {

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::config::StreamConfig;
 use crate::counters::CounterFile;
 use crate::pipeline::Ending;
+use crate::schedule;
 use crate::stage::End;
 
 /// An error for the operator; the text says what to do.
@@ -125,10 +126,13 @@ pub(crate) fn start(config: StreamConfig) -> Result<RunningStream, StartError> {
         let directory = directory.display();
         format!("{directory}: the counters file can't be made ({error}); is the disk full?")
     })?;
-    let admin = match &config.group {
-        None => None,
-        Some(_) => Some(Admin::start(&directory, settings.node, id)?),
-    };
+    let admin = Admin::start(&directory, settings.node, id)?;
+    if let Some(schedule) = config.schedule.clone() {
+        let admin = admin.clone();
+        std::thread::Builder::new()
+            .name(format!("schedule-{id}"))
+            .spawn(move || schedule::run(&schedule, &admin))?;
+    }
     let mut ground = Ground {
         admin,
         listener: Some(listener),

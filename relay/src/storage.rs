@@ -302,14 +302,12 @@ impl Storage {
 
     /// Writes a good block over a damaged one, durably.
     pub(crate) fn mend(&self, position: Position, bytes: &[u8]) -> Result<(), StorageError> {
-        let geometry = self.superblock.geometry();
-        let path = segment_path(&self.directory, geometry.segment_of(position));
-        OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_DSYNC)
-            .open(&path)
-            .and_then(|file| file.write_all_at(bytes, geometry.offset_of(position)))
-            .map_err(at("mending a block", &path))
+        mend_block(
+            &self.directory,
+            &self.superblock.geometry(),
+            position,
+            bytes,
+        )
     }
 
     /// The end of what lies in the prepared space from `position` on, at a multiple of the block alignment: behind it all is
@@ -488,6 +486,22 @@ pub(crate) fn check_space(directory: &Path, bytes: u64) -> Result<(), StorageErr
     Ok(())
 }
 
+/// Writes a good block over a damaged one, durably.
+pub(crate) fn mend_block(
+    directory: &Path,
+    geometry: &Geometry,
+    position: Position,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let path = segment_path(directory, geometry.segment_of(position));
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DSYNC)
+        .open(&path)
+        .and_then(|file| file.write_all_at(bytes, geometry.offset_of(position)))
+        .map_err(at("mending a block", &path))
+}
+
 /// The open segments of a stream, from the first on. Segments are added by one thread and used by all without a lock.
 #[derive(Debug, Clone)]
 pub(crate) struct Segments {
@@ -525,6 +539,11 @@ impl Segments {
     /// How many more a stream can have.
     pub(crate) fn places_left(&self) -> u64 {
         (SEGMENTS_MAX - self.count()) as u64
+    }
+
+    /// How the log lies in them.
+    pub(crate) const fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Bytes of each.

@@ -11,10 +11,11 @@ const GROUP_SAMPLE: &str = concat!(
 );
 
 /// Each section: its heading in README's table and in a file.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("top of the file", ""),
     ("`[[stream]]`", "[[stream]]"),
     ("`trading_session`", "[stream.trading_session]"),
+    ("`schedule`", "[stream.schedule]"),
     ("`[stream.threads]`", "[stream.threads]"),
     ("`[stream.journal]`", "[stream.journal]"),
     ("`[stream.limits]`", "[stream.limits]"),
@@ -105,11 +106,11 @@ fn every_key_stands_in_the_sample_with_the_same_default() {
                 let is_section = SAMPLE.contains(&format!("[stream.{key}]"))
                     || GROUP_SAMPLE.contains(&format!("[stream.{key}]"))
                     || GROUP_SAMPLE.contains(&format!("[stream.group.{key}]"));
-                let shown = if heading == "[stream.trading_session]" {
-                    let inline = sample_value("[[stream]]", "trading_session").unwrap();
-                    inline.contains(key).then(String::new)
-                } else {
-                    sample_value(heading, key)
+                let inline = title.trim_matches('`');
+                let inline = sample_value("[[stream]]", inline).filter(|_| !inline.contains('['));
+                let shown = match inline {
+                    Some(inline) => inline.contains(key).then(String::new),
+                    None => sample_value(heading, key),
                 };
                 // A file beside the configuration stands for the secret in it.
                 let is_secret = key == "secret" && heading == "[stream.group]";

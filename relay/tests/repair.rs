@@ -170,3 +170,76 @@ fn a_log_torn_while_it_caught_up_is_cut() {
     group.await_in_sync();
     assert!(group.stop_and_compare() > 0);
 }
+
+/// The byte at `at` of the first segment.
+fn byte(node: &Appliance, at: u64) -> u8 {
+    let mut byte = [0];
+    let file = std::fs::File::open(segment_path(node)).unwrap();
+    file.read_exact_at(&mut byte, at).unwrap();
+    byte[0]
+}
+
+fn set_byte(node: &Appliance, at: u64, value: u8) {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(segment_path(node))
+        .unwrap();
+    file.write_all_at(&[value], at).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Goal: rot on the disk of a running node is found and mended from its peer, whoever leads; where both copies are damaged the place is
+/// told, the flow goes on, and a later pass mends it once there is a good copy. Method: a segment that is released to its end, passes every
+/// second.
+#[test]
+fn rot_under_a_running_node_is_mended_from_its_peer() {
+    let mut wanted = GroupShape::default();
+    wanted
+        .shape
+        .journal
+        .push_str("\nscrub_every_s = 1\nscrub_rate = \"64MiB\"");
+    let mut group = Group::started(&wanted);
+    let flow = Flow::on(&group, 2_000);
+    group.eventually("a whole segment was looked at", || {
+        (0..2).all(|place| group.counter(place, "scrub.passes") > 0)
+    });
+    let leader = group.await_in_sync();
+    let position = middle_block(&group.nodes[leader], 4 << 20);
+    let at = position + block::HEADER_LENGTH as u64 + 40;
+    let good = byte(&group.nodes[leader], at);
+    let bad = good ^ 0x40;
+    for place in [1 - leader, leader] {
+        set_byte(&group.nodes[place], at, bad);
+        group.eventually("it is mended", || {
+            group.counter(place, "scrub.repaired") == 1 && byte(&group.nodes[place], at) == good
+        });
+        assert_eq!(group.counter(place, "scrub.unrepaired"), 0);
+        let log = group.nodes[place].log();
+        assert!(
+            log.contains("a peer's copy was written in its place"),
+            "{log}"
+        );
+    }
+    group.eventually("both copies are found damaged", || {
+        for node in &group.nodes {
+            // A pass may have mended one before the other was damaged.
+            set_byte(node, at, bad);
+        }
+        (0..2).all(|place| group.counter(place, "scrub.unrepaired") == 1)
+    });
+    for place in 0..2 {
+        assert_eq!(group.counter(place, "scrub.unrepaired_position"), position);
+        let log = group.nodes[place].log();
+        assert!(
+            log.contains("no other copy could mend it") && log.contains("damaged there too"),
+            "{log}"
+        );
+    }
+    flow.await_more(100);
+    set_byte(&group.nodes[leader], at, good);
+    group.eventually("a later pass mends the other", || {
+        (0..2).all(|place| group.counter(place, "scrub.unrepaired") == 0)
+    });
+    flow.finish();
+    assert!(group.stop_and_compare() > 0);
+}

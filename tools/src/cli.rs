@@ -6,7 +6,7 @@ use crate::bench::BenchOptions;
 use crate::demo::DemoOptions;
 use crate::exit::STATUSES;
 use crate::inspect::InspectOptions;
-use crate::operate::{DetachOptions, HandOverOptions, PromoteOptions};
+use crate::operate::{DetachOptions, HandOverOptions, PromoteOptions, RollSessionOptions};
 use crate::publish::PublishOptions;
 use crate::status::StatusOptions;
 use crate::subscribe::SubscribeOptions;
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Attach(DetachOptions),
     /// Make a node lead: where an operator decides, or after a disaster
     Promote(PromoteOptions),
+    /// Close the trading session and open the next
+    RollSession(RollSessionOptions),
     /// Show it all: publish, kill one primary after the other, go on, compare, verify
     Demo(DemoOptions),
 }
@@ -79,6 +81,7 @@ mod tests {
             "detach",
             "attach",
             "promote",
+            "roll-session",
             "demo",
             "bench",
         ];
@@ -97,6 +100,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 14);
+        assert_eq!(seen, 15);
     }
 }

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Detach(options) => operate::detach(&options),
         Command::Attach(options) => operate::attach(&options),
         Command::Promote(options) => operate::promote(&options),
+        Command::RollSession(options) => operate::roll_session(&options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

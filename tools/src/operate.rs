@@ -1,4 +1,4 @@
-//! `relay hand-over`, `detach`, `attach` and `promote`: an operator's words to a node of a group on this machine.
+//! `relay hand-over`, `detach`, `attach`, `promote` and `roll-session`: an operator's words to a node on this machine.
 //!
 //! They go through the socket `admin.sock` in the stream's directory, one line each way; what may be done the node decides.
 
@@ -65,6 +65,24 @@ pub(crate) struct PromoteOptions {
     accept_loss: Option<u64>,
 }
 
+/// Options of `relay roll-session`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  relay roll-session --dir /var/lib/relay/orders\n  \
+                        relay roll-session 20261130 --name \"30 November\" --dir /var/lib/relay/orders"
+)]
+pub(crate) struct RollSessionOptions {
+    /// Number of the trading session to open, above that of the one that is open [default: today's date in UTC, as 20261130]
+    #[arg(value_name = "NUMBER")]
+    number: Option<u64>,
+    /// Its name, 1 to 64 bytes [default: today's date, or the number]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The stream's directory on the node that leads
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
 /// Runs `relay hand-over`: over once the node does not lead any more.
 pub(crate) fn hand_over(options: &HandOverOptions) -> Result<(), Failure> {
     let directory = &options.dir;
@@ -127,6 +145,34 @@ pub(crate) fn promote(options: &PromoteOptions) -> Result<(), Failure> {
     ))
 }
 
+/// Runs `relay roll-session`: over once the session's record is released.
+pub(crate) fn roll_session(options: &RollSessionOptions) -> Result<(), Failure> {
+    let today = jiff::Timestamp::now()
+        .to_zoned_datetime(jiff::tz::TimeZone::UTC)
+        .date();
+    let (number, name) = match options.number {
+        Some(number) => (number, number.to_string()),
+        None => {
+            let number = today.strftime("%Y%m%d").to_string();
+            (number.parse().expect("eight digits"), today.to_string())
+        }
+    };
+    let name = options.name.as_ref().unwrap_or(&name);
+    ask(&options.dir, &format!("roll-session {number} {name}"))?;
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let counters = Counters::read(&options.dir)?;
+        if counters.value("sequence.trading_session") == Some(number) {
+            return tell(&format!("trading session {number} ({name}) is open"));
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(Failure::Failed(
+        "the session's record is not released yet: it is opened as soon as copies and journal space allow; see `relay status`"
+            .to_owned(),
+    ))
+}
+
 fn tell(text: &str) -> Result<(), Failure> {
     let mut lines = Lines::new();
     lines.text(text)?;
@@ -147,7 +193,7 @@ fn ask(directory: &Path, request: &str) -> Result<(), Failure> {
     let answer = asked().map_err(|error| {
         let path = path.display();
         Failure::Refused(format!(
-            "asking the node at {path}: {error}; see that relayd runs there, with a group, and run this \
+            "asking the node at {path}: {error}; see that relayd runs there and run this \
              as the same user"
         ))
     })?;

@@ -123,6 +123,11 @@ pub enum ToIngress {
         /// Number of the trading session.
         trading_session: u64,
     },
+    /// Another trading session is open, and its record is released.
+    Session {
+        /// Its number.
+        number: u64,
+    },
     /// This node leads but reaches neither its standbys nor the arbiter: clients are to try elsewhere until it serves again.
     Withdraw,
     /// Release moved on, or publishers are held or let go.
@@ -132,6 +137,43 @@ pub enum ToIngress {
         /// Whether publishers are held.
         held: Held,
     },
+}
+
+/// Most bytes of a trading session's name.
+pub const SESSION_NAME_LENGTH_MAX: usize = 64;
+
+/// Name of a trading session, 1 to [`SESSION_NAME_LENGTH_MAX`] bytes of UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionName {
+    bytes: [u8; SESSION_NAME_LENGTH_MAX],
+    length: u8,
+}
+
+impl SessionName {
+    /// `None` for a name that is empty or too long.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        if !(1..=SESSION_NAME_LENGTH_MAX).contains(&name.len()) {
+            return None;
+        }
+        let mut bytes = [0; SESSION_NAME_LENGTH_MAX];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        let length = name.len() as u8;
+        Some(Self { bytes, length })
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = &self.bytes[..usize::from(self.length)];
+        core::str::from_utf8(bytes).expect("it was made of text")
+    }
+}
+
+impl core::fmt::Debug for SessionName {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("SessionName").field(&self.as_str()).finish()
+    }
 }
 
 /// The end of a block: what it releases, and the checksum that stands for the whole log up to there.

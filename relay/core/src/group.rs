@@ -94,6 +94,8 @@ pub enum WordRefused {
     NotInSync,
     /// A planned switch is under way.
     UnderWay,
+    /// The trading session named does not come after this one, which is open.
+    SessionNotNewer(u64),
     /// Something that was released may be missing here; only with the loss accepted.
     MayLose(Loss),
 }
@@ -124,6 +126,8 @@ pub enum Obstacle {
     BelowFloor = 2,
     /// This copy is not in the set the newest known record names.
     NotInSet = 3,
+    /// Damage was cut from this copy's end, and no other member has answered for it (rule R17).
+    TailUnknown = 4,
 }
 
 impl core::fmt::Display for Loss {
@@ -166,6 +170,10 @@ impl core::fmt::Display for WordRefused {
                 "that node is not in the in-sync set now: wait until it has caught up, see status"
             ),
             Self::UnderWay => write!(f, "a switch is under way already"),
+            Self::SessionNotNewer(open) => write!(
+                f,
+                "trading session {open} is open or about to be: the next one has a higher number"
+            ),
             Self::MayLose(loss) => write!(
                 f,
                 "it could lose messages that were acknowledged: {loss}. Bring another copy back, or \

@@ -511,6 +511,7 @@ impl Ingress {
                 self.epoch = epoch;
                 self.trading_session = trading_session;
             }
+            ToIngress::Session { number } => self.trading_session = number,
             ToIngress::Withdraw => {
                 self.is_serving = false;
                 self.end_all(TerminateCode::NotPrimary, now_ns);

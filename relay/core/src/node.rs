@@ -15,6 +15,7 @@
 //! place: a primary that is superseded, and a follower whose log has to be cut, begin again from their disk
 //! ([`NodeEffect::Restart`]), the way every start goes.
 
+mod fetch;
 mod peers;
 mod primary;
 
@@ -29,10 +30,12 @@ use relay_wire::membership::Membership;
 use relay_wire::peer::{Envelope, Place, Standing};
 
 use crate::arbiter::{ArbiterReply, ArbiterRequest};
-use crate::command::{LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
+use crate::command::{LogEnd, Now, ReleasePoint, SessionName, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::failover::{Facts, Failover, Order};
-use crate::group::{Carry, GroupSettings, HaltReason, Loss, Obstacle, RestartReason, Vote};
+use crate::group::{
+    Carry, GroupSettings, HaltReason, Loss, Obstacle, RestartReason, Vote, WordRefused,
+};
 use crate::links::{LinkEffect, LinkFault, Links};
 use crate::log::{LogView, LogWindow};
 use crate::mirror::Mirror;
@@ -40,6 +43,7 @@ use crate::sequence::{Progress, Sequence, SequenceEffect};
 use crate::settings::Settings;
 use crate::standby::Standby;
 
+pub use self::fetch::Fetched;
 pub use self::peers::Heard;
 use self::primary::Primary;
 
@@ -88,6 +92,8 @@ pub enum NodeEffect {
         /// Bytes; not beyond the segment's end.
         length: u32,
     },
+    /// The answer to what [`Node::fetch`] asked.
+    Fetched(Box<Fetched>),
     /// This node leads: subscribers will be served from a log with these tables.
     Lead(Box<Tables>, Epoch),
     /// Give everything up and begin again from the disk, with what is carried.
@@ -139,6 +145,9 @@ pub enum Note {
     NotInSet(NodeId),
     /// No primary is heard, and this node may not lead: its log ends at the first position, released is up to the second.
     EndsBelowFloor(Position, Position),
+    /// No primary is heard, and this node may not lead: damage was cut from its log at this position, and no other member has answered
+    /// for what lay there.
+    TailUnknown(Position),
     /// A promotion was not carried out: the arbiter gave no certain answer in time.
     PromotionLapsed,
     /// A promotion was not carried out: the record read since shows what could be lost.
@@ -227,6 +236,8 @@ struct Group {
     mirrors: Vec<Mirror>,
     /// The block each peer asks for, because its own copy is damaged.
     fetches: Vec<Option<Place>>,
+    /// The block this node asked a peer for.
+    asked: Option<(u32, Place)>,
     /// The follower's blocks come over this peer's connection, from where the primary said.
     source: Option<u32>,
     /// Won, and not begun yet: what was received is still on its way to the disk.
@@ -321,6 +332,7 @@ impl Node {
                 failover,
                 links,
                 fetches: vec![None; nodes.len()],
+                asked: None,
                 mirrors,
                 source: None,
                 winning: None,
@@ -760,6 +772,35 @@ impl Node {
             Role::Primary(primary) => primary.sequence.is_release_from_memory(),
             Role::Follower(_) => self.settings.policy == Policy::Mirrored,
             Role::Over => false,
+        }
+    }
+
+    /// An operator or the schedule wants the trading session closed and this one opened.
+    ///
+    /// # Errors
+    /// [`WordRefused`]: this node does not lead, or the session does not come after the one that is open.
+    pub fn roll_session(&mut self, number: u64, name: SessionName) -> Result<(), WordRefused> {
+        let Role::Primary(primary) = &mut self.role else {
+            return Err(WordRefused::NotPrimary);
+        };
+        if primary.sequence.roll_session(number, name) {
+            Ok(())
+        } else {
+            let open = primary.sequence.trading_session();
+            Err(WordRefused::SessionNotNewer(open))
+        }
+    }
+
+    /// Number of the trading session this node's log is in, 0 for none.
+    #[must_use]
+    pub fn trading_session(&self) -> u64 {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.trading_session(),
+            Role::Follower(standby) => {
+                let session = standby.tables().trading_session.as_ref();
+                session.map_or(0, |session| session.number)
+            }
+            Role::Over => 0,
         }
     }
 

@@ -29,7 +29,9 @@ use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 use self::clients::Session;
-use crate::command::{ConnId, LogEnd, Now, ReleasePoint, ToIngress, ToSequence};
+use crate::command::{
+    ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, ToIngress, ToSequence,
+};
 use crate::credential::CredentialBook;
 use crate::log::LogWindow;
 use crate::packing::{Fit, Packing};
@@ -116,6 +118,19 @@ struct TopicWait {
     topic: TopicId,
 }
 
+/// Where the stream stands in its trading sessions.
+#[derive(Debug, Clone, Copy, Hash)]
+struct SessionState {
+    /// Number of the one last opened in the log, 0 for none.
+    appended: u64,
+    /// Number of the block that holds its record.
+    block: u64,
+    /// The one last opened whose record is released.
+    released: u64,
+    /// To be opened once there is room.
+    wanted: Option<(u64, SessionName)>,
+}
+
 /// The machine. See the module's description.
 #[derive(Debug, Clone, Hash)]
 pub struct Sequence {
@@ -151,6 +166,7 @@ pub struct Sequence {
     last_checksum: u32,
     receive_time_ns: u64,
     last_work_ns: u64,
+    session: SessionState,
     prepared: Position,
     held: Held,
     /// Whether this node still leads is asked before a gap is told.
@@ -232,6 +248,16 @@ impl Sequence {
             last_checksum: point.checksum,
             receive_time_ns: tables.last_time_ns.max(beginning.now.utc_ns),
             last_work_ns: beginning.now.mono_ns,
+            session: {
+                let open = tables.trading_session.as_ref();
+                let number = open.map_or(0, |session| session.number);
+                SessionState {
+                    appended: number,
+                    block: 0,
+                    released: number,
+                    wanted: None,
+                }
+            },
             prepared: beginning.prepared,
             held: Held::No,
             asks_first: false,
@@ -343,9 +369,43 @@ impl Sequence {
         self.append_control(RecordKind::Epoch, &Fields::default(), payload, log);
     }
 
+    /// Closes the trading session and opens this one, as soon as there is room for its record; false where it does not come after the one
+    /// that is open, or about to be. What goes on is the numbering of messages.
+    pub fn roll_session(&mut self, number: u64, name: SessionName) -> bool {
+        let newest = self
+            .session
+            .wanted
+            .map_or(self.session.appended, |(n, _)| n);
+        if number <= newest {
+            return false;
+        }
+        self.session.wanted = Some((number, name));
+        true
+    }
+
+    /// Number of the trading session that is open, its record released; 0 for none.
+    #[must_use]
+    pub const fn trading_session(&self) -> u64 {
+        self.session.released
+    }
+
+    fn open_session_if_wanted(&mut self, now: Now, log: &mut LogWindow<'_>) {
+        let Some((number, name)) = self.session.wanted else {
+            return;
+        };
+        if self.stop_asked || !self.make_room(CONTROL_STRIDE_MAX, now, log) {
+            return;
+        }
+        self.session.wanted = None;
+        self.receive_time_ns = self.receive_time_ns.max(now.utc_ns);
+        self.append_trading_session(number, name.as_str(), log);
+    }
+
     fn append_trading_session(&mut self, number: u64, name: &str, log: &mut LogWindow<'_>) {
-        let mut payload = [0_u8; 8 + 64];
-        let name = &name.as_bytes()[..name.floor_char_boundary(64)];
+        self.session.appended = number;
+        self.session.block = self.packing.number();
+        let mut payload = [0_u8; 8 + SESSION_NAME_LENGTH_MAX];
+        let name = &name.as_bytes()[..name.floor_char_boundary(SESSION_NAME_LENGTH_MAX)];
         payload[..8].copy_from_slice(&number.to_le_bytes());
         payload[8..8 + name.len()].copy_from_slice(name);
         let payload = &payload[..8 + name.len()];
@@ -515,7 +575,11 @@ impl Sequence {
 
     /// Seals what is worth it. Call once a turn, after the commands.
     pub fn seal_if_due(&mut self, now: Now, log: &mut LogWindow<'_>) {
-        if self.is_failed || !self.persist.has_room() {
+        if self.is_failed {
+            return;
+        }
+        self.open_session_if_wanted(now, log);
+        if !self.persist.has_room() {
             return;
         }
         let length = self.packing.body_length();

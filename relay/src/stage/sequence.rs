@@ -17,6 +17,7 @@ use relay_wire::id::Position;
 
 pub(crate) use self::group::{GroupEnds, GroupParts};
 
+use crate::admin::{AdminLink, Answer, Word};
 use crate::arena::{LogRing, Pages};
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::fixed_files::{FileName, FixedFiles};
@@ -43,6 +44,7 @@ struct Exported {
     released: Counter,
     next_seq: Counter,
     topics: Counter,
+    trading_session: Counter,
     held: Counter,
     stalls: Counter,
     in_flight: Counter,
@@ -62,6 +64,7 @@ impl Exported {
             released: file.counter("position.released"),
             next_seq: file.counter("sequence.next_seq"),
             topics: file.counter("sequence.topics"),
+            trading_session: file.counter("sequence.trading_session"),
             held: file.counter("sequence.held"),
             stalls: file.counter("sequence.stalls"),
             in_flight: file.counter("sequence.writes_in_flight"),
@@ -99,6 +102,7 @@ const WRITE_AFTER_NS: u64 = 50_000;
 /// Ends of the links the agent uses, and what it works on.
 pub(crate) struct SequenceAgent {
     node: Node,
+    admin: AdminLink,
     group: Option<GroupEnds>,
     ring: Arc<LogRing>,
     is_registered: bool,
@@ -134,6 +138,7 @@ pub(crate) struct SequenceAgent {
 /// What [`SequenceAgent::new`] takes.
 pub(crate) struct SequenceParts {
     pub(crate) node: Node,
+    pub(crate) admin: AdminLink,
     /// Present on a node of a group.
     pub(crate) group: Option<GroupParts>,
     pub(crate) ring: Arc<LogRing>,
@@ -162,6 +167,7 @@ impl SequenceAgent {
                 .group
                 .map(|group| GroupEnds::new(group, open, counters)),
             node: parts.node,
+            admin: parts.admin,
             ring: parts.ring,
             is_registered: false,
             received: parts.received,
@@ -231,6 +237,11 @@ impl SequenceAgent {
                 Ok(()) => {}
                 Err(what) => self.fail(what),
             }
+        }
+        while let Ok(word) = self.admin.words.pop() {
+            let answer = carry_out(&mut self.node, word, now);
+            // An operator who has gone meanwhile misses the answer.
+            let _ = self.admin.answers.push(answer);
         }
         self.node.on_prepared(self.segments.end());
         let start = self.node.open_position();
@@ -397,6 +408,7 @@ impl SequenceAgent {
                     position,
                     length,
                 }),
+                NodeEffect::Fetched(fetched) => self.group().fetched(fetched),
                 NodeEffect::Lead(tables, epoch) => {
                     // Until its fan-out exists nobody reads the ring below here, nor moves the floor on.
                     self.floor.publish(tables.position);
@@ -441,9 +453,9 @@ impl SequenceAgent {
     }
 
     fn on_released(&mut self, point: ReleasePoint, now: Now) {
-        self.released.publish(point.position);
-        if let Some(group) = &mut self.group {
-            group.on_released(point.position, now);
+        match &mut self.group {
+            Some(group) => group.on_released(point.position, now),
+            None => self.released.publish(point.position),
         }
         self.pending_release = Some(Release {
             point,
@@ -590,6 +602,7 @@ impl SequenceAgent {
         exported.durable.set(status.durable.point.position.get());
         exported.released.set(status.released.point.position.get());
         exported.next_seq.set(status.released.point.next_seq.get());
+        exported.trading_session.set(self.node.trading_session());
         if let Some(sequence) = self.node.sequence() {
             exported.topics.set(sequence.topic_count().into());
             exported.held.set(sequence.held().number().into());
@@ -616,7 +629,18 @@ impl SequenceAgent {
     pub(crate) fn is_idle(&self) -> bool {
         self.commands.is_empty()
             && self.to_disk.is_empty()
+            && self.admin.words.is_empty()
             && self.group.as_ref().is_none_or(GroupEnds::is_idle)
+    }
+}
+
+fn carry_out(node: &mut Node, word: Word, now: Now) -> Answer {
+    match word {
+        Word::HandOver(to) => node.hand_over(to, now),
+        Word::Detach(which) => node.detach(which, true),
+        Word::Attach(which) => node.detach(which, false),
+        Word::Promote { accepts_loss } => node.promote(accepts_loss, now),
+        Word::RollSession { number, name } => node.roll_session(number, name),
     }
 }
 

@@ -33,6 +33,7 @@ use crate::housekeeping::{Housekeeping, HousekeepingParts};
 use crate::keeper;
 use crate::link::{Answered, Parking, PositionCell};
 use crate::pipeline::{self, Agents, Ending, ThreadParts};
+use crate::scrubber::{self, PeersEnd, ScrubParts, Scrubber};
 use crate::stage::egress::{EgressAgent, EgressParts};
 use crate::stage::ingress::{IngressAgent, IngressParts};
 use crate::stage::replicate::{ReplicateAgent, ReplicateParts};
@@ -56,8 +57,7 @@ pub(super) struct Ground {
     pub(super) ring: Arc<LogRing>,
     pub(super) clock: Clock,
     pub(super) counters: CounterFile,
-    /// On a node of a group.
-    pub(super) admin: Option<Admin>,
+    pub(super) admin: Admin,
 }
 
 /// Why a life begins, where it is not the first.
@@ -71,8 +71,9 @@ pub(super) struct Again {
 pub(super) struct Life {
     pub(super) ending: Arc<Ending>,
     threads: Vec<JoinHandle<()>>,
-    housekeeping: JoinHandle<()>,
-    stop_housekeeping: Arc<AtomicBool>,
+    /// Housekeeping, and the scrubber where there is one.
+    background: Vec<JoinHandle<()>>,
+    stop_background: Arc<AtomicBool>,
     storage: Holder,
 }
 
@@ -131,7 +132,7 @@ impl Life {
             .as_ref()
             .map(|session| session.number);
         let configured = config.trading_session.as_ref();
-        let opened = configured.filter(|(number, _)| Some(*number) != known);
+        let opened = configured.filter(|(number, _)| Some(*number) > known);
         {
             let (ring, tail) = (&ground.ring, tables.position);
             // SAFETY: no thread runs yet; nobody else has the ring.
@@ -163,6 +164,7 @@ impl Life {
             to_egress: None,
             doubts: None,
             replicate: None,
+            peers: None,
             method,
         };
         Self::spawn(ground, ready, &links, parts, Holder::Here(storage))
@@ -197,11 +199,8 @@ impl Life {
         let arbiter = arbiter::start(&group.arbiter, move || answer.raise())?;
         let own = arbiter.own_register();
         let (keeper, thread) = keeper::start(storage, own, name, hot.clone(), unsaid)?;
-        let admin = ground
-            .admin
-            .as_ref()
-            .expect("a node of a group is spoken to");
-        let admin = admin.link(hot);
+        let nodes: Vec<_> = group.peers.iter().map(|(peer, _)| peer.node).collect();
+        let (peers, scrub) = scrubber::way_to(nodes.clone(), hot.clone());
         let (to_egress_in, to_egress) = rtrb::RingBuffer::new(16);
         let doubts = Doubts {
             raised: Answered::new(links.parkings[1].clone()),
@@ -231,14 +230,15 @@ impl Life {
                 to_egress: to_egress_in,
                 doubts: doubts.clone(),
                 keeper,
-                admin,
                 arbiter,
                 arbiter_answered,
-                peers: group.peers.iter().map(|(peer, _)| peer.node).collect(),
+                peers: nodes,
+                scrub,
             }),
             to_egress: Some(to_egress),
             doubts: Some(doubts),
             replicate: Some(replicate),
+            peers: Some(peers),
             method,
         };
         Self::spawn(ground, ready, &links, parts, Holder::Keeper(thread))
@@ -248,14 +248,28 @@ impl Life {
         ground: &mut Ground,
         ready: Ready,
         links: &Links,
-        parts: Parts,
+        mut parts: Parts,
         storage: Holder,
     ) -> Result<Self, StartError> {
         let (ready_segments, tables) = (ready.segments, ready.recovered.tables);
+        let peers = parts.peers.take();
         let agents = agents(ground, &ready_segments, links, parts)?;
         let config = &ground.config;
         let ending = Arc::new(Ending::default());
-        let stop_housekeeping = Arc::new(AtomicBool::new(false));
+        let stop_background = Arc::new(AtomicBool::new(false));
+        let scrubber = config.scrub.map(|pace| {
+            let parts = ScrubParts {
+                directory: config.directory.clone(),
+                stream: config.settings.stream,
+                geometry: ready_segments.geometry(),
+                segments: ready_segments.clone(),
+                released: links.released.clone(),
+                pace,
+                peers,
+                stop: Arc::clone(&stop_background),
+            };
+            Scrubber::new(parts, &mut ground.counters)
+        });
         let housekeeping = Housekeeping::new(
             HousekeepingParts {
                 directory: config.directory.clone(),
@@ -266,7 +280,7 @@ impl Life {
                 block_room: 2 * u64::from(config.settings.block_span_max()),
                 prepare_rate: config.prepare_rate,
                 checkpoint_every: config.checkpoint_every,
-                stop: Arc::clone(&stop_housekeeping),
+                stop: Arc::clone(&stop_background),
             },
             &mut ground.counters,
         )?;
@@ -288,14 +302,17 @@ impl Life {
             };
             threads.push(pipeline::spawn(parts, agents)?);
         }
-        let housekeeping = std::thread::Builder::new()
-            .name(format!("housekeeping-{}", config.settings.stream))
-            .spawn(move || housekeeping.run())?;
+        let stream = config.settings.stream;
+        let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{stream}"));
+        let mut background = vec![thread("housekeeping").spawn(move || housekeeping.run())?];
+        if let Some(scrubber) = scrubber {
+            background.push(thread("scrubber").spawn(move || scrubber.run())?);
+        }
         Ok(Self {
             ending,
             threads,
-            housekeeping,
-            stop_housekeeping,
+            background,
+            stop_background,
             storage,
         })
     }
@@ -307,10 +324,12 @@ impl Life {
                 .join()
                 .map_err(|_| "a hot thread ended in a panic; see the log")?;
         }
-        self.stop_housekeeping.store(true, Ordering::Release);
-        self.housekeeping
-            .join()
-            .map_err(|_| "housekeeping ended in a panic; see the log")?;
+        self.stop_background.store(true, Ordering::Release);
+        for thread in self.background {
+            thread
+                .join()
+                .map_err(|_| "a background thread ended in a panic; see the log")?;
+        }
         let storage = match self.storage {
             Holder::Here(storage) => storage,
             Holder::Keeper(thread) => thread
@@ -387,6 +406,7 @@ struct Parts {
     to_egress: Option<rtrb::Consumer<ToEgress>>,
     doubts: Option<Doubts>,
     replicate: Option<ReplicateAgent>,
+    peers: Option<PeersEnd>,
     method: WriteMethod,
 }
 
@@ -434,6 +454,7 @@ fn agents(
     let sequence = SequenceAgent::new(
         SequenceParts {
             node: parts.node,
+            admin: ground.admin.link(parkings[1].clone()),
             group: parts.group,
             ring: Arc::clone(&ground.ring),
             received: Arc::clone(&links.received),

@@ -67,6 +67,10 @@ fn waits_for(number: u64) -> Option<&'static str> {
             "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that \
              were in sync last, or accept the loss with `relay promote --accept-loss`",
         ),
+        4 => Some(
+            "it does not lead: damage was cut from the end of its log, and no other member has answered for what lay there; \
+             bring one back with the disk it had, or accept the loss with `relay promote --accept-loss`",
+        ),
         _ => Some("it does not lead; see its log"),
     }
 }

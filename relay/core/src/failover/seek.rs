@@ -59,7 +59,11 @@ impl Failover {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }
-        if facts.is_disk_stalled || !self.is_tail_answered(&record, facts, now_ns) {
+        if facts.is_disk_stalled {
+            return;
+        }
+        if !self.is_tail_answered(&record, facts, now_ns) {
+            self.await_an_answer(suspected_ns, now_ns);
             return;
         }
         let floor = registers.floor.unwrap_or_default().position;
@@ -103,6 +107,17 @@ impl Failover {
             self.is_kept_by(Obstacle::Operator, Note::AwaitsOperator(record.primary));
         } else {
             self.is_kept_by(Obstacle::NotInSet, Note::NotInSet(record.primary));
+        }
+    }
+
+    /// Says why this node does not lead where the other members have had time to answer for its tail and none did: they are gone, or
+    /// their disks are.
+    fn await_an_answer(&mut self, suspected_ns: u64, now_ns: u64) {
+        let patience_ns = self.settings.start_wait_ns.max(self.settings.suspect_ns);
+        if let Some(position) = self.wanted.unknown_tail
+            && now_ns >= suspected_ns + patience_ns
+        {
+            self.is_kept_by(Obstacle::TailUnknown, Note::TailUnknown(position));
         }
     }
 

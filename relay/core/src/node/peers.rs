@@ -1,11 +1,9 @@
 //! What peers say, and what is said to them.
 
-use relay_journal::block::{self, HEADER_LENGTH};
+use relay_journal::block;
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Membership;
-use relay_wire::peer::{
-    Envelope, FetchOutcome, History, HistoryEntry, PeerMessage, Place, Progress,
-};
+use relay_wire::peer::{Envelope, History, HistoryEntry, PeerMessage, Progress};
 use relay_wire::proof::Nonce;
 
 use super::{Group, Node, NodeEffect, Note, ReadPurpose, Role};
@@ -210,8 +208,9 @@ impl Node {
                     .on_hand_over(peer, envelope.epoch, now.mono_ns);
             }
             PeerMessage::Fetch(place) => self.on_fetch(group, peer, *place),
-            // Asked for by a start that repairs its journal, which reads the answer itself.
-            PeerMessage::Fetched(..) => {}
+            PeerMessage::Fetched(place, outcome, block) => {
+                self.on_fetched(group, peer, *place, *outcome, block);
+            }
             PeerMessage::Hello(_) | PeerMessage::Proof(_) => group.links.close_peer(peer),
         }
         true
@@ -416,81 +415,6 @@ impl Node {
                 .push_back(NodeEffect::Note(Note::Damaged(position)));
         }
         self.group = Some(group);
-    }
-
-    /// A peer's copy of a block is damaged: ours is read from disk, not from memory, so that it is known to be good there.
-    fn on_fetch(&mut self, group: &mut Group, peer: u32, place: Place) {
-        let (_, durable, _) = self.positions(group);
-        let durable = durable.point.position;
-        let alignment = u64::from(self.settings.block_alignment);
-        let is_there = place.position < durable && place.position.get().is_multiple_of(alignment);
-        if !is_there {
-            self.say_fetched(group, peer, place, FetchOutcome::Otherwise, &[]);
-            return;
-        }
-        if group.fetches[peer as usize].replace(place).is_some() {
-            // A read for an earlier question is under way; after it this one is read.
-            return;
-        }
-        self.read_fetched(peer, place.position, durable);
-    }
-
-    fn read_fetched(&mut self, peer: u32, position: Position, durable: Position) {
-        let left = self.settings.segment_size - position.get() % self.settings.segment_size;
-        let length = durable
-            .since(position)
-            .min(left)
-            .min(self.settings.block_span_max().into());
-        self.effects.push_back(NodeEffect::ReadLog {
-            peer,
-            purpose: ReadPurpose::Repair,
-            position,
-            length: length as u32,
-        });
-    }
-
-    fn answer_fetch(&mut self, group: &mut Group, peer: u32, position: Position, bytes: &[u8]) {
-        let Some(place) = group.fetches[peer as usize] else {
-            return;
-        };
-        if place.position != position {
-            let (_, durable, _) = self.positions(group);
-            self.read_fetched(peer, place.position, durable.point.position);
-            return;
-        }
-        group.fetches[peer as usize] = None;
-        let header = block::decode_header(bytes).ok().filter(|header| {
-            let body = bytes.get(HEADER_LENGTH..header.body_end());
-            header.position == place.position
-                && body.is_some_and(|body| block::verify_body(header, body).is_ok())
-        });
-        let (outcome, length) = match header {
-            None => (FetchOutcome::Damaged, 0),
-            Some(header) if header.previous_checksum == place.previous_checksum => {
-                (FetchOutcome::Here, header.body_end())
-            }
-            Some(_) => (FetchOutcome::Otherwise, 0),
-        };
-        self.say_fetched(group, peer, place, outcome, &bytes[..length]);
-        if outcome == FetchOutcome::Here {
-            let node = group.failover.peers()[peer as usize].member.node;
-            let note = Note::Fetched(node, place.position);
-            self.effects.push_back(NodeEffect::Note(note));
-        }
-    }
-
-    fn say_fetched(
-        &mut self,
-        group: &mut Group,
-        peer: u32,
-        place: Place,
-        outcome: FetchOutcome,
-        block: &[u8],
-    ) {
-        let envelope = group.envelope(&self.settings);
-        let answer = PeerMessage::Fetched(place, outcome, block);
-        // Where it does not fit, the asker asks again.
-        let _ = group.links.say(peer, &envelope, &answer);
     }
 
     pub(super) fn ask_end(&mut self, group: &mut Group, peer: u32, epoch: Epoch) {

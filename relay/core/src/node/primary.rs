@@ -32,7 +32,6 @@ pub(super) struct Primary {
     serving: Option<Membership>,
     /// Clients were sent away.
     is_withdrawn: bool,
-    trading_session: u64,
     /// What an operator accepted with this reign, until it is journalled.
     unclean: Option<UncleanBody>,
     hand_over: Option<HandOver>,
@@ -54,7 +53,6 @@ impl Primary {
             opening: None,
             serving: None,
             is_withdrawn: false,
-            trading_session: 0,
             unclean: None,
             hand_over: None,
         }
@@ -107,7 +105,7 @@ impl Node {
         });
         let mut epochs = Vec::with_capacity(tables.epochs.len() + 1024);
         epochs.extend(entries);
-        let trading_session = known_session(&tables, group);
+        forget_old_session(&tables, group);
         self.role = Role::Primary(Box::new(Primary {
             opened: Position(u64::MAX),
             sequence,
@@ -115,7 +113,6 @@ impl Node {
             opening: Some(*membership),
             serving: None,
             is_withdrawn: false,
-            trading_session,
             unclean: group.failover.take_unclean(),
             hand_over: None,
         }));
@@ -172,9 +169,7 @@ impl Node {
             start: position,
             previous_checksum: checksum,
         });
-        if let Some((number, _)) = group.session.take() {
-            primary.trading_session = number;
-        }
+        group.session = None;
         primary.opening = None;
         primary.opened = primary.sequence.sealed_end().point.position;
         primary.serving = Some(membership);
@@ -285,7 +280,7 @@ impl Node {
             }
             self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {
                 epoch: membership.epoch,
-                trading_session: primary.trading_session,
+                trading_session: primary.sequence.trading_session(),
             }));
         } else if primary.is_withdrawn {
             primary.serving = group.failover.membership().copied();
@@ -422,14 +417,11 @@ impl Node {
     }
 }
 
-/// The trading session the log is in; the configured one is only to be opened if it is another.
-fn known_session(tables: &Tables, group: &mut Group) -> u64 {
+/// The configured trading session is only to be opened if it comes after the one the log is in.
+fn forget_old_session(tables: &Tables, group: &mut Group) {
     let known = tables
         .trading_session
         .as_ref()
-        .map(|session| session.number);
-    if group.session.as_ref().map(|(number, _)| *number) == known {
-        group.session = None;
-    }
-    known.unwrap_or(0)
+        .map_or(0, |session| session.number);
+    group.session.take_if(|(number, _)| *number <= known);
 }

@@ -93,6 +93,13 @@ impl Sequence {
         let first_unreleased = self.unreleased.front().map(|(number, _)| *number);
         self.released_block = first_unreleased.unwrap_or(self.packing.number());
         self.effects.push_back(SequenceEffect::Released(point));
+        if self.session.released != self.session.appended
+            && self.session.block < self.released_block
+        {
+            self.session.released = self.session.appended;
+            let number = self.session.released;
+            self.reply(ToIngress::Session { number });
+        }
         self.reply(ToIngress::Progress {
             next_seq: point.next_seq,
             held: self.held,

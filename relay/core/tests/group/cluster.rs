@@ -14,7 +14,7 @@ use relay_core::credential::{Credential, CredentialBook};
 use relay_core::group::{Carry, GroupSettings, HaltReason, PeerSettings, RestartReason, Vote};
 use relay_core::links::{LinkEffect, LinkId};
 use relay_core::log::{LogView, LogWindow};
-use relay_core::node::{Node, NodeEffect, Note, ReadPurpose, Start};
+use relay_core::node::{Fetched, Node, NodeEffect, Note, ReadPurpose, Start};
 use relay_core::settings::Settings;
 use relay_journal::recovery::{RecoveryError, recover};
 use relay_journal::scan::{LogSource, SourceError};
@@ -62,6 +62,7 @@ pub struct Machine {
     /// Its own register, where an operator is the arbiter.
     pub register: Option<Registers>,
     pub notes: Vec<Note>,
+    pub fetched: Vec<Fetched>,
     /// How often it was sure to lead still after a doubt.
     pub assurances: usize,
     pub halted: Option<HaltReason>,
@@ -509,6 +510,7 @@ impl Cluster {
                     position,
                     length,
                 } => machine.reads.push_back((peer, purpose, position, length)),
+                NodeEffect::Fetched(fetched) => machine.fetched.push(*fetched),
                 NodeEffect::Lead(tables, epoch) => {
                     machine.floor = tables.position;
                     machine.reigns.push(epoch);
@@ -661,6 +663,7 @@ impl Machine {
             replies: Vec::new(),
             register: None,
             notes: Vec::new(),
+            fetched: Vec::new(),
             assurances: 0,
             halted: None,
             set_aside: Vec::new(),

@@ -9,18 +9,17 @@ use relay_core::command::Now;
 use relay_core::credential::CredentialBook;
 use relay_core::fanout::Fanout;
 use relay_core::group::Vote;
-use relay_core::node::{Node, Note};
+use relay_core::node::{Fetched, Node, Note};
 use relay_core::settings::Settings;
 use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::Membership;
-use relay_wire::peer::Standing;
 
-use crate::admin::{AdminLink, Answer, Word};
 use crate::arbiter::ArbiterHandle;
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::keeper::KeeperLink;
 use crate::link::{Answered, PositionCell};
+use crate::scrubber::ScrubEnd;
 use crate::stage::{Doubts, ToEgress};
 
 /// Most blocks whose way to their release is timed at once; of more than these some are left out.
@@ -35,12 +34,13 @@ pub(crate) struct GroupParts {
     pub(crate) to_egress: rtrb::Producer<ToEgress>,
     pub(crate) doubts: Doubts,
     pub(crate) keeper: KeeperLink,
-    pub(crate) admin: AdminLink,
     pub(crate) arbiter: ArbiterHandle,
     /// Raised when the arbiter has answered.
     pub(crate) arbiter_answered: Answered,
     /// In the order of the configuration.
     pub(crate) peers: Vec<NodeId>,
+    /// What the scrubber asks the peers.
+    pub(crate) scrub: ScrubEnd,
 }
 
 /// See the module's description.
@@ -70,6 +70,7 @@ struct GroupExported {
     appended: Counter,
     durable: Counter,
     released: Counter,
+    trading_session: Counter,
     sequenced_to_released: Hop,
     peers: Vec<PeerExported>,
 }
@@ -115,6 +116,7 @@ impl GroupEnds {
                 appended: file.counter("position.appended"),
                 durable: file.counter("position.durable"),
                 released: file.counter("position.released"),
+                trading_session: file.counter("sequence.trading_session"),
                 sequenced_to_released: file.hop("sequenced_to_released"),
                 peers: parts.peers.iter().map(|node| peer(node, file)).collect(),
             },
@@ -157,12 +159,18 @@ impl GroupEnds {
             stored?;
             node.on_vote_stored();
         }
-        while let Ok(word) = self.parts.admin.words.pop() {
-            let answer = carry_out(node, word, now);
-            // An operator who has gone meanwhile misses the answer.
-            let _ = self.parts.admin.answers.push(answer);
+        while let Ok((peer, place)) = self.parts.scrub.questions.pop() {
+            if !node.fetch(peer, place) {
+                // The scrubber may have given up waiting.
+                let _ = self.parts.scrub.answers.push(None);
+            }
         }
         Ok(())
+    }
+
+    /// A peer answered what the scrubber asked.
+    pub(super) fn fetched(&mut self, fetched: Box<Fetched>) {
+        let _ = self.parts.scrub.answers.push(Some(fetched));
     }
 
     pub(super) fn ask(&self, request: ArbiterRequest) {
@@ -210,22 +218,22 @@ impl GroupEnds {
         !self.parts.arbiter_answered.is_raised()
             && !self.parts.doubts.raised.is_raised()
             && self.parts.keeper.is_idle()
-            && self.parts.admin.words.is_empty()
+            && self.parts.scrub.questions.is_empty()
     }
 
-    /// Exports how the group stands, now and then, and lets housekeeping know how far a follower's log is released.
+    /// Exports how the group stands, now and then, and lets housekeeping know how far the log on this disk is released.
     pub(super) fn export(&mut self, node: &Node, released: &PositionCell, now: Now) {
         if now.mono_ns < self.exported_ns + EXPORT_NS {
             return;
         }
         self.exported_ns = now.mono_ns;
         let status = node.status();
-        if status.standing != Standing::Leading {
-            let known = status.released.point.position;
-            if known > self.released_told {
-                self.released_told = known;
-                released.publish(known);
-            }
+        // Where copies in memory count, release may be ahead of this disk, and a follower may know of more than it has.
+        let known = status.released.point.position;
+        let known = known.min(status.durable.point.position);
+        if known > self.released_told {
+            self.released_told = known;
+            released.publish(known);
         }
         let exported = &self.exported;
         let appended = status.appended.point.position;
@@ -240,6 +248,7 @@ impl GroupEnds {
         exported.appended.set(appended.get());
         exported.durable.set(status.durable.point.position.get());
         exported.released.set(status.released.point.position.get());
+        exported.trading_session.set(node.trading_session());
         if let Some(membership) = &status.membership {
             exported.primary.set(membership.primary.get());
             exported.members.set(membership.members.len() as u64);
@@ -261,14 +270,5 @@ impl GroupEnds {
             exported.lag.set(lag);
             exported.mismatches.set(peer.mismatches);
         }
-    }
-}
-
-fn carry_out(node: &mut Node, word: Word, now: Now) -> Answer {
-    match word {
-        Word::HandOver(to) => node.hand_over(to, now),
-        Word::Detach(which) => node.detach(which, true),
-        Word::Attach(which) => node.detach(which, false),
-        Word::Promote { accepts_loss } => node.promote(accepts_loss, now),
     }
 }

@@ -275,7 +275,8 @@ impl Run<'_> {
             NodeEffect::Note(_)
             | NodeEffect::Stopped(_)
             | NodeEffect::Withdraw
-            | NodeEffect::Assured => {}
+            | NodeEffect::Assured
+            | NodeEffect::Fetched(_) => {}
         }
     }
 

@@ -211,6 +211,7 @@ impl Process {
                 let node = self.node;
                 around.note(Note::Node { node, what });
             }
+            NodeEffect::Fetched(_) => unreachable!("nobody asks while the node runs"),
             NodeEffect::Write { .. }
             | NodeEffect::Sync
             | NodeEffect::Reply(_)
