@@ -6,6 +6,7 @@
 //! what the blocks and marks themselves say was released, or all of it when the relay stopped in
 //! order.
 
+pub mod seals;
 pub mod set_aside;
 
 use std::fs;

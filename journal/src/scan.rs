@@ -329,7 +329,7 @@ impl<'s> Window<'s> {
 }
 
 /// Judges an intact block of our stream at `position`.
-fn judge(
+pub(crate) fn judge(
     header: &BlockHeader,
     position: Position,
     link: Option<&Link>,
