@@ -15,6 +15,7 @@
 
 pub mod block;
 pub mod checkpoint;
+pub mod clock;
 pub mod position_index;
 pub mod reader;
 pub mod recovery;

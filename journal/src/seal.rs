@@ -777,7 +777,7 @@ impl fmt::Display for SumError {
 impl core::error::Error for SumError {}
 
 /// Zeroes that stand for what lies behind a filler's first unit.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The sum over one segment's blocks, taken in as they are read; at its end, what a seal says.
 #[derive(Debug, Clone)]

@@ -417,7 +417,8 @@ impl Tables {
             Some(RecordKind::PublisherSession) => self.apply_publisher_session(record),
             Some(RecordKind::Epoch) => self.apply_epoch(header, record, is_first),
             Some(RecordKind::TradingSession) => self.apply_trading_session(record),
-            Some(RecordKind::Unclean) => Ok(()),
+            // They say something about the node that leads, and nothing about the log.
+            Some(RecordKind::Unclean | RecordKind::SealKey | RecordKind::Clock) => Ok(()),
             None => match record.header().kind {
                 1..=127 => Ok(()),
                 kind => Err(FoldError::RecordKind(kind)),

@@ -44,7 +44,7 @@ impl Journal {
         log.begin(2, 2);
         let mut random = Random(11);
         while (log.tail() as u64) < segments * SEGMENT {
-            log.grow(10, 1_500, &mut random);
+            log.grow(10, 6_000, &mut random);
         }
         let home = tempfile::tempdir().expect("a temporary directory");
         let both = [log.superblock.encode(), log.superblock.encode()].concat();
@@ -341,7 +341,7 @@ fn two_nodes_give_the_same_seal_hashes() {
 
 #[test]
 fn every_class_of_field_is_covered() {
-    let journal = Journal::sealed(3);
+    let journal = Journal::sealed(8);
     let writes = &journal.log.writes;
     let find = |kind: BlockKind, is_wanted: &dyn Fn(&log::Write) -> bool| {
         let found = writes

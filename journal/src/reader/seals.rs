@@ -283,6 +283,10 @@ impl SegmentReport {
 
 /// What [`SealCheck::step`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a step reads megabytes, and its report is kept"
+)]
 pub enum SealStep {
     /// It read on; up to here everything was looked at.
     Read(Position),
