@@ -41,6 +41,24 @@ codes!(
         TradingSession = 5,
         /// An operator made a node lead although something released may be missing there.
         Unclean = 6,
+        /// Names the key with which the node that leads signs its seals.
+        SealKey = 7,
+        /// What the clock that stamps is worth.
+        Clock = 8,
+    }
+);
+
+codes!(
+    /// By what a clock is kept right.
+    ClockDiscipline: u8 {
+        /// By nothing that is known.
+        None = 0,
+        /// By chrony.
+        Chrony = 1,
+        /// By a PTP hardware clock.
+        Ptp = 2,
+        /// By another daemon through the kernel.
+        Kernel = 3,
     }
 );
 

@@ -18,7 +18,7 @@
 //! The publisher fills everything but the two stamped fields; the sequencer stamps them where the record lies
 //! ([`stamp`]). The checksum leaves them out, so it is computed once and holds for the record's whole life.
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::{crc32c, crc32c_append};
@@ -463,6 +463,72 @@ pub struct UncleanBody {
 }
 
 const _: () = assert!(size_of::<UncleanBody>() == 40);
+
+/// Body of a SEAL_KEY record: with which key the node that leads signs the seals of its journal. It is journalled at the start of a
+/// reign and when the key is replaced.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Hash,
+)]
+#[repr(C)]
+pub struct SealKeyBody {
+    /// The node that leads.
+    pub node: U64,
+    /// Its ed25519 public key from here on.
+    pub key: [u8; 32],
+    /// The key this one replaced since the process started; zeroes for none.
+    pub replaced: [u8; 32],
+}
+
+const _: () = assert!(size_of::<SealKeyBody>() == 72);
+
+/// Views the body of a SEAL_KEY record.
+#[must_use]
+pub fn seal_key_body(payload: &[u8]) -> Option<&SealKeyBody> {
+    SealKeyBody::ref_from_bytes(payload).ok()
+}
+
+/// [`ClockBody::error_bound_ns`] where nothing bounds the error.
+pub const ERROR_UNBOUNDED: u64 = u64::MAX;
+/// Most bytes of the text behind a [`ClockBody`].
+pub const CLOCK_SOURCE_LENGTH_MAX: usize = 96;
+
+/// Body of a CLOCK record: what the clock of the node that leads is worth. A text in UTF-8 follows it that names the sources, of at
+/// most [`CLOCK_SOURCE_LENGTH_MAX`] bytes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Hash,
+)]
+#[repr(C)]
+pub struct ClockBody {
+    /// The node whose clock it is.
+    pub node: U64,
+    /// When it was measured, ns UTC by that clock.
+    pub measured_ns: U64,
+    /// The clock lies within so many ns of UTC, as far as its source knows; [`ERROR_UNBOUNDED`] where it follows none.
+    pub error_bound_ns: U64,
+    /// The kernel's or the daemon's estimate of how far the clock is from its source, ns; positive when the clock is ahead.
+    pub offset_ns: I64,
+    /// The kernel's estimated error, ns.
+    pub kernel_error_ns: U64,
+    /// The kernel's maximum error, ns.
+    pub kernel_error_ns_max: U64,
+    /// By how much the kernel corrects the clock's rate, parts in 10^12.
+    pub frequency_ppt: I64,
+    /// What adjtimex answered: 0 ok, 1 to 4 about a leap second, 5 not synchronised.
+    pub state: u8,
+    /// See [`crate::code::ClockDiscipline`].
+    pub discipline: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+const _: () = assert!(size_of::<ClockBody>() == 64);
+
+/// Views the body of a CLOCK record: the figures and the names of the sources.
+#[must_use]
+pub fn clock_body(payload: &[u8]) -> Option<(&ClockBody, &str)> {
+    let (body, sources) = ClockBody::ref_from_prefix(payload).ok()?;
+    Some((body, core::str::from_utf8(sources).ok()?))
+}
 
 /// Views the body of a TRADING_SESSION record: its number and name.
 #[must_use]

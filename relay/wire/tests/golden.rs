@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use relay_wire::code::{From, Held, Policy, RecordKind, RejectCode, Role, TerminateCode};
+use relay_wire::code::{
+    ClockDiscipline, From, Held, Policy, RecordKind, RejectCode, Role, TerminateCode,
+};
 use relay_wire::id::{
     Epoch, Incarnation, NodeId, PublisherId, PublisherSeq, Seq, StreamId, TopicId,
 };
@@ -15,8 +17,8 @@ use relay_wire::message::{
     Terminate, Topic, TopicRequest,
 };
 use relay_wire::record::{
-    EpochBody, Fields, Record, UncleanBody, encode, encoded_stride, epoch_body, epoch_membership,
-    stamp, trading_session_body,
+    ClockBody, EpochBody, Fields, Record, SealKeyBody, UncleanBody, clock_body, encode,
+    encoded_stride, epoch_body, epoch_membership, seal_key_body, stamp, trading_session_body,
 };
 use serde_json::{Value, json};
 use zerocopy::FromBytes;
@@ -449,6 +451,29 @@ fn body_of(kind: RecordKind, payload: &[u8]) -> Value {
             let (number, name) = trading_session_body(payload).unwrap();
             json!({ "number": number, "name": name })
         }
+        RecordKind::SealKey => {
+            let body = seal_key_body(payload).unwrap();
+            json!({
+                "node": body.node.get(),
+                "key": hex(&body.key),
+                "replaced": hex(&body.replaced),
+            })
+        }
+        RecordKind::Clock => {
+            let (body, sources) = clock_body(payload).unwrap();
+            json!({
+                "node": body.node.get(),
+                "measured": body.measured_ns.get(),
+                "error_bound": body.error_bound_ns.get(),
+                "offset": body.offset_ns.get(),
+                "kernel_error": body.kernel_error_ns.get(),
+                "kernel_error_max": body.kernel_error_ns_max.get(),
+                "frequency": body.frequency_ppt.get(),
+                "state": body.state,
+                "discipline": body.discipline,
+                "sources": sources,
+            })
+        }
     }
 }
 
@@ -511,6 +536,24 @@ fn records() -> Vec<Value> {
         loss: 2,
         reserved: [0; 7],
     };
+    let seal_key = SealKeyBody {
+        node: 2.into(),
+        key: thirty_two(0x20),
+        replaced: thirty_two(0x60),
+    };
+    let clock = ClockBody {
+        node: 2.into(),
+        measured_ns: 1_700_000_001_000_040_000_u64.into(),
+        error_bound_ns: 41_000.into(),
+        offset_ns: (-1_234_i64).into(),
+        kernel_error_ns: 9_000.into(),
+        kernel_error_ns_max: 120_000.into(),
+        frequency_ppt: (-7_654_321_i64).into(),
+        state: 0,
+        discipline: ClockDiscipline::Chrony.number(),
+        reserved: [0; 6],
+    };
+    let clock = [clock.as_bytes(), "tsc, chrony 192.0.2.1".as_bytes()].concat();
     let data = RecordKind::Data;
     let mut vectors = vec![
         record(
@@ -536,6 +579,8 @@ fn records() -> Vec<Value> {
         (RecordKind::Epoch, epoch.as_bytes()),
         (RecordKind::TradingSession, &session),
         (RecordKind::Unclean, unclean.as_bytes()),
+        (RecordKind::SealKey, seal_key.as_bytes()),
+        (RecordKind::Clock, &clock),
     ] {
         for has_extension in [false, true] {
             let with = if has_extension { "with" } else { "without" };
