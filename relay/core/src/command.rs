@@ -5,6 +5,7 @@
 
 use relay_wire::code::{Held, RejectCode, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
+use relay_wire::record::{CLOCK_SOURCE_LENGTH_MAX, ClockBody, SealKeyBody};
 
 /// A connection: a place in a table and how often that place was given out before, so that a late word about an
 /// earlier connection is not taken for the present one.
@@ -55,6 +56,42 @@ pub enum ToSequence {
         /// Which.
         conn: ConnId,
     },
+}
+
+/// What was found out about this node, and is to be journalled where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Testimony {
+    /// The key that signs its seals.
+    SealKey(SealKeyBody),
+    /// What its clock is worth.
+    Clock(ClockBody, ClockSources),
+}
+
+/// Names of what a clock is kept right by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClockSources {
+    bytes: [u8; CLOCK_SOURCE_LENGTH_MAX],
+    length: u8,
+}
+
+impl ClockSources {
+    /// This text, or as much of its beginning as a CLOCK record holds.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let text = &text[..text.floor_char_boundary(CLOCK_SOURCE_LENGTH_MAX)];
+        let mut bytes = [0; CLOCK_SOURCE_LENGTH_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Self {
+            bytes,
+            length: text.len() as u8,
+        }
+    }
+
+    /// The text's bytes, UTF-8.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
 }
 
 /// From the sequencer to ingress.

@@ -18,6 +18,7 @@
 mod fetch;
 mod peers;
 mod primary;
+mod testimony;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use crate::standby::Standby;
 pub use self::fetch::Fetched;
 pub use self::peers::Heard;
 use self::primary::Primary;
+use self::testimony::Testimonies;
 
 /// Where the arbiter does not answer, a publisher is told of its gap after so long, ns: it sends again what it has.
 const GAP_NS: u64 = 1_000_000_000;
@@ -264,6 +266,7 @@ pub struct Node {
     group: Option<Box<Group>>,
     /// Positions below are not in this process's memory ring.
     ring_start: Position,
+    testimonies: Testimonies,
     /// When a write last completed, while some are under way.
     disk_moved_ns: u64,
     is_stopped: bool,
@@ -283,6 +286,7 @@ impl Node {
             role: Role::Primary(Box::new(Primary::alone(sequence))),
             group: None,
             ring_start: start,
+            testimonies: Testimonies::default(),
             disk_moved_ns: 0,
             is_stopped: false,
             effects: VecDeque::with_capacity(64),
@@ -345,6 +349,7 @@ impl Node {
                 said_durable: Position(0),
             })),
             ring_start,
+            testimonies: Testimonies::default(),
             disk_moved_ns: now.mono_ns,
             is_stopped: false,
             effects: VecDeque::with_capacity(4_096),
@@ -461,6 +466,7 @@ impl Node {
             self.attend(&mut group, now, log);
             self.group = Some(group);
         }
+        self.testify(now, log);
         if let Role::Primary(primary) = &mut self.role {
             primary.sequence.seal_if_due(now, log);
         }

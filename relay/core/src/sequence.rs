@@ -24,13 +24,16 @@ use relay_journal::topics::Topics;
 use relay_wire::code::{Held, Policy, RecordKind};
 use relay_wire::id::{Epoch, Incarnation, Position, PublisherSeq, Seq, TopicId};
 use relay_wire::membership::{MEMBERSHIP_LENGTH_MAX, Membership};
-use relay_wire::record::{self, EpochBody, Fields, Record, UncleanBody};
+use relay_wire::record::{
+    self, CLOCK_SOURCE_LENGTH_MAX, ClockBody, EpochBody, Fields, Record, UncleanBody,
+};
 use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 use self::clients::Session;
 use crate::command::{
-    ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, ToIngress, ToSequence,
+    ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, Testimony, ToIngress,
+    ToSequence,
 };
 use crate::credential::CredentialBook;
 use crate::log::LogWindow;
@@ -571,6 +574,34 @@ impl Sequence {
             .expect("control records are built to fit");
         let place = self.packing.append(log, &bytes[..stride], false);
         record::stamp(place, self.next_seq, self.receive_time_ns);
+    }
+
+    /// Journals what is to be said about this node. False when there is no room for that now: try again next turn. A machine that
+    /// stops says nothing more.
+    pub fn testify(&mut self, testimony: &Testimony, now: Now, log: &mut LogWindow<'_>) -> bool {
+        if self.is_failed || self.stop_asked {
+            return true;
+        }
+        if !self.make_room(CONTROL_STRIDE_MAX, now, log) {
+            return false;
+        }
+        self.receive_time_ns = self.receive_time_ns.max(now.utc_ns);
+        let fields = Fields::default();
+        match testimony {
+            Testimony::SealKey(body) => {
+                self.append_control(RecordKind::SealKey, &fields, body.as_bytes(), log);
+            }
+            Testimony::Clock(body, sources) => {
+                let mut payload = [0_u8; size_of::<ClockBody>() + CLOCK_SOURCE_LENGTH_MAX];
+                let (front, rest) = payload.split_at_mut(size_of::<ClockBody>());
+                front.copy_from_slice(body.as_bytes());
+                let names = sources.as_bytes();
+                rest[..names.len()].copy_from_slice(names);
+                let payload = &payload[..size_of::<ClockBody>() + names.len()];
+                self.append_control(RecordKind::Clock, &fields, payload, log);
+            }
+        }
+        true
     }
 
     /// Seals what is worth it. Call once a turn, after the commands.

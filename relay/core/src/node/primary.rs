@@ -62,6 +62,11 @@ impl Primary {
     pub(super) const fn is_taking(&self) -> bool {
         self.hand_over.is_none()
     }
+
+    /// Whether control records may be stamped: the epoch is open and goes on.
+    pub(super) const fn is_stamping(&self) -> bool {
+        self.opening.is_none() && self.hand_over.is_none()
+    }
 }
 
 impl Node {
@@ -116,6 +121,7 @@ impl Node {
             unclean: group.failover.take_unclean(),
             hand_over: None,
         }));
+        self.testimonies.on_reign();
         for mirror in &mut group.mirrors {
             mirror.reset();
         }
