@@ -3,6 +3,7 @@
 //! Every error names the file, the line, the key and what is allowed. Only `startup` and the commands see this type; the
 //! machines get [`Settings`].
 
+mod evidence;
 mod group;
 mod schedule;
 mod size;
@@ -20,6 +21,8 @@ use relay_wire::id::{NodeId, PublisherId, StreamId};
 use relay_wire::{item, topic};
 use serde::Deserialize;
 
+pub(crate) use self::evidence::EvidenceConfig;
+use self::evidence::EvidenceSection;
 pub(crate) use self::group::GroupConfig;
 use self::group::GroupSection;
 use self::schedule::ScheduleSection;
@@ -90,6 +93,8 @@ struct StreamSection {
     threads: ThreadsSection,
     #[serde(default)]
     journal: JournalSection,
+    #[serde(default)]
+    evidence: EvidenceSection,
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
@@ -265,6 +270,7 @@ pub(crate) struct StreamConfig {
     pub(crate) scrub: Option<ScrubPace>,
     /// Bytes of log between two checkpoints.
     pub(crate) checkpoint_every: u64,
+    pub(crate) evidence: EvidenceConfig,
     /// The other nodes, if there are any.
     pub(crate) group: Option<GroupConfig>,
 }
@@ -482,6 +488,7 @@ impl Check<'_> {
                 rate: scrub_rate,
                 every: Duration::from_secs(scrub_every_s),
             }),
+            evidence: self.evidence(at, &section.evidence)?,
             group,
         })
     }

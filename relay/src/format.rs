@@ -13,6 +13,7 @@ use crate::config::StreamConfig;
 use crate::init_group::incarnation_text;
 use crate::pace::STEP_MAX;
 use crate::ring::{Op, Ring};
+use crate::seal_key;
 use crate::startup::StartError;
 use crate::storage::{self, Preparing, Segments, Storage};
 
@@ -82,6 +83,19 @@ pub(crate) fn format(config: &StreamConfig, say: &mut dyn FnMut(Told)) -> Result
         zero_trial(&storage, config.settings.block_alignment)?;
         storage.update(|next| next.write_method = method)?;
         say(Told::Done(format!("{}: {told}", directory.display())));
+    }
+    if config.evidence.seals {
+        let file = config.seal_key_file();
+        let key = match seal_key::load(&file)? {
+            Some(key) => key,
+            None => seal_key::make(&file)?,
+        };
+        say(Told::Done(format!(
+            "{}: segments are sealed with key {} ({}); give this public key to whoever verifies",
+            directory.display(),
+            key.public(),
+            file.display()
+        )));
     }
     say(Told::Done(format!(
         "{}: this disk is {}={}",

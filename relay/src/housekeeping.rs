@@ -1,4 +1,5 @@
-//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints.
+//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints, and what
+//! [`crate::evidence`] is about.
 //!
 //! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
 //! needed; where the disk is full it tries again every second, so that flow goes on by itself once there is room.
@@ -17,6 +18,7 @@ use relay_wire::id::Position;
 
 use crate::arena::Pages;
 use crate::counters::{Counter, CounterFile};
+use crate::evidence::Evidence;
 use crate::link::PositionCell;
 use crate::pace::{self, STEP_MAX, STEP_PAUSE};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
@@ -44,6 +46,7 @@ pub(crate) struct HousekeepingParts {
     pub(crate) block_room: u64,
     pub(crate) prepare_rate: u64,
     pub(crate) checkpoint_every: u64,
+    pub(crate) evidence: Evidence,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -102,10 +105,16 @@ impl Housekeeping {
     pub(crate) fn run(mut self) {
         lower_priority();
         while !self.parts.stop.load(Ordering::Acquire) {
-            let was_busy = self.prepare() | self.fold();
+            let was_busy = self.prepare() | self.fold() | self.testify();
             self.watch_space();
             std::thread::sleep(if was_busy { STEP_PAUSE } else { IDLE_PAUSE });
         }
+    }
+
+    /// Seals, and says what the clock is worth.
+    fn testify(&mut self) -> bool {
+        let released = self.parts.released.read();
+        self.parts.evidence.step(released, &mut self.pages)
     }
 
     /// One step towards enough prepared space.

@@ -14,8 +14,10 @@ mod allocations;
 pub mod arbiter;
 mod arena;
 mod clock;
+mod clock_watch;
 mod config;
 mod counters;
+mod evidence;
 mod fixed_files;
 mod format;
 mod housekeeping;
@@ -28,8 +30,12 @@ mod parking_flag;
 mod pipeline;
 mod repair;
 mod ring;
+mod rotate_key;
 mod schedule;
 mod scrubber;
+mod seal_file;
+mod seal_key;
+mod sealing;
 mod space;
 mod stage;
 mod startup;
@@ -47,6 +53,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::init_group::InitGroupArguments;
+use crate::rotate_key::RotateKeyArguments;
 use crate::startup::StartError;
 use crate::witness::config::WitnessConfig;
 use crate::witness::store::{self, Store};
@@ -94,6 +101,14 @@ enum Command {
                   check` print a disk as NODE=INCARNATION."
     )]
     InitGroup(InitGroupArguments),
+    /// Sign seals with another key from here on, vouched for by the one before
+    #[command(
+        name = "rotate-key",
+        after_help = "Examples:\n  relayd rotate-key --config /etc/relay/relayd.toml\n  relayd rotate-key \
+                  --config /etc/relay/relayd.toml --stream 2\n\nA stream that runs goes on running. To give a key \
+                  instead of having one made, put it\nbeside the old one first, under the same name with `.next` behind it."
+    )]
+    RotateKey(RotateKeyArguments),
     /// Check a configuration and, where they exist, the journals' superblocks
     #[command(after_help = "Example:\n  relayd check --config /etc/relay/relayd.toml")]
     Check(ConfigArgument),
@@ -122,6 +137,9 @@ pub fn main() -> ExitCode {
         Command::Run(argument) => run(&argument),
         Command::Witness(argument) => run_witness(&argument),
         Command::InitGroup(arguments) => init_group::init_group(&arguments).map(|told| {
+            println!("{told}");
+        }),
+        Command::RotateKey(arguments) => rotate_key::rotate_key(&arguments).map(|told| {
             println!("{told}");
         }),
         Command::Check(argument) => check(&argument),

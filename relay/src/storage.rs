@@ -531,6 +531,11 @@ impl Segments {
         Ok(())
     }
 
+    /// How positions map to them.
+    pub(crate) const fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.count.load(std::sync::atomic::Ordering::Acquire)
@@ -539,11 +544,6 @@ impl Segments {
     /// How many more a stream can have.
     pub(crate) fn places_left(&self) -> u64 {
         (SEGMENTS_MAX - self.count()) as u64
-    }
-
-    /// How the log lies in them.
-    pub(crate) const fn geometry(&self) -> Geometry {
-        self.geometry
     }
 
     /// Bytes of each.

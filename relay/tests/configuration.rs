@@ -18,6 +18,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("`schedule`", "[stream.schedule]"),
     ("`[stream.threads]`", "[stream.threads]"),
     ("`[stream.journal]`", "[stream.journal]"),
+    ("`[stream.evidence]`", "[stream.evidence]"),
     ("`[stream.limits]`", "[stream.limits]"),
     ("`[[stream.credential]]`", "[[stream.credential]]"),
     ("`[stream.group]`", "[stream.group]"),

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use io_uring::{opcode, types};
-use relay_core::command::{Now, ReleasePoint, ToIngress, ToSequence};
+use relay_core::command::{Now, ReleasePoint, Testimony, ToIngress, ToSequence};
 use relay_core::log::LogWindow;
 use relay_core::node::{Node, NodeEffect};
 use relay_journal::superblock::WriteMethod;
@@ -112,6 +112,7 @@ pub(crate) struct SequenceAgent {
     files: FixedFiles,
     method: WriteMethod,
     commands: rtrb::Consumer<Command>,
+    testimonies: rtrb::Consumer<Testimony>,
     current: Option<(Command, usize)>,
     replies: rtrb::Producer<ToIngress>,
     pending_replies: Replies,
@@ -147,6 +148,7 @@ pub(crate) struct SequenceParts {
     pub(crate) segments: Segments,
     pub(crate) method: WriteMethod,
     pub(crate) commands: rtrb::Consumer<Command>,
+    pub(crate) testimonies: rtrb::Consumer<Testimony>,
     pub(crate) replies: rtrb::Producer<ToIngress>,
     pub(crate) releases: rtrb::Producer<Release>,
     pub(crate) floor: PositionCell,
@@ -176,6 +178,7 @@ impl SequenceAgent {
             files: FixedFiles::none(),
             method: parts.method,
             commands: parts.commands,
+            testimonies: parts.testimonies,
             current: None,
             replies: parts.replies,
             pending_replies: VecDeque::with_capacity(4_096),
@@ -255,6 +258,10 @@ impl SequenceAgent {
         let mut work = hear(&mut self.node, &mut window);
         let (taken, is_stalled) = self.take_commands(&mut window, now);
         work += taken;
+        while let Ok(testimony) = self.testimonies.pop() {
+            self.node.on_testimony(testimony);
+            work += 1;
+        }
         self.node.turn(now, &mut window);
         self.node.note_held(is_stalled, &window);
         self.exported.stalls.add(u64::from(is_stalled));
@@ -630,6 +637,7 @@ impl SequenceAgent {
         self.commands.is_empty()
             && self.to_disk.is_empty()
             && self.admin.words.is_empty()
+            && self.testimonies.is_empty()
             && self.group.as_ref().is_none_or(GroupEnds::is_idle)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use relay_core::command::Now;
+use relay_core::command::{Now, Testimony};
 use relay_core::credential::CredentialBook;
 use relay_core::fanout::Fanout;
 use relay_core::group::{Carry, Vote};
@@ -17,6 +17,7 @@ use relay_core::ingress::Ingress;
 use relay_core::node::{Node, Start};
 use relay_core::sequence::{Beginning, Sequence};
 use relay_journal::superblock::WriteMethod;
+use relay_journal::tables::Tables;
 use relay_wire::code::Policy;
 use relay_wire::id::Epoch;
 use relay_wire::membership::Member;
@@ -27,13 +28,17 @@ use crate::admin::Admin;
 use crate::arbiter;
 use crate::arena::{LogRing, Pages};
 use crate::clock::Clock;
+use crate::clock_watch::ClockWatch;
 use crate::config::{GroupConfig, StreamConfig, ThreadingMode};
 use crate::counters::CounterFile;
+use crate::evidence::{Evidence, TESTIMONIES_MAX};
 use crate::housekeeping::{Housekeeping, HousekeepingParts};
 use crate::keeper;
 use crate::link::{Answered, Parking, PositionCell};
 use crate::pipeline::{self, Agents, Ending, ThreadParts};
 use crate::scrubber::{self, PeersEnd, ScrubParts, Scrubber};
+use crate::seal_file::LogFacts;
+use crate::sealing::{Sealing, SealingParts};
 use crate::stage::egress::{EgressAgent, EgressParts};
 use crate::stage::ingress::{IngressAgent, IngressParts};
 use crate::stage::replicate::{ReplicateAgent, ReplicateParts};
@@ -253,7 +258,19 @@ impl Life {
     ) -> Result<Self, StartError> {
         let (ready_segments, tables) = (ready.segments, ready.recovered.tables);
         let peers = parts.peers.take();
-        let agents = agents(ground, &ready_segments, links, parts)?;
+        let (testimonies, testimonies_out) = rtrb::RingBuffer::new(TESTIMONIES_MAX);
+        let agents = agents(ground, &ready_segments, links, parts, testimonies_out)?;
+        let evidence = Evidence {
+            sealing: sealing(ground, &ready_segments, &tables),
+            clock: ClockWatch::new(
+                ground.config.settings.node,
+                ground.clock.clone(),
+                ground.config.evidence.clock_every,
+                &mut ground.counters,
+            ),
+            testimonies,
+            hot: links.parkings[1].clone(),
+        };
         let config = &ground.config;
         let ending = Arc::new(Ending::default());
         let stop_background = Arc::new(AtomicBool::new(false));
@@ -281,6 +298,7 @@ impl Life {
                 prepare_rate: config.prepare_rate,
                 checkpoint_every: config.checkpoint_every,
                 stop: Arc::clone(&stop_background),
+                evidence,
             },
             &mut ground.counters,
         )?;
@@ -338,6 +356,40 @@ impl Life {
         };
         Ok((self.ending.outcome(), storage))
     }
+}
+
+/// The seals of the journal, opened where they stand, if there are to be any.
+fn sealing(ground: &mut Ground, segments: &Segments, tables: &Tables) -> Option<Sealing> {
+    let config = &ground.config;
+    if !config.evidence.seals {
+        return None;
+    }
+    let settings = &config.settings;
+    // What a node without a group recovered is on the one disk that counts.
+    let released = match config.group {
+        None => tables.position,
+        Some(_) => tables.released.min(tables.position),
+    };
+    let ahead_of_disk = match settings.policy {
+        Policy::Mirrored => settings.in_flight_bytes_max(),
+        Policy::Local | Policy::Durable => 0,
+    };
+    let parts = SealingParts {
+        directory: config.directory.clone(),
+        key_file: config.seal_key_file(),
+        segments: segments.clone(),
+        log: LogFacts {
+            stream: settings.stream,
+            geometry: segments.geometry(),
+            tail: tables.position,
+            epoch: tables.epoch,
+        },
+        node: settings.node,
+        released,
+        ahead_of_disk,
+        clock: ground.clock.clone(),
+    };
+    Some(Sealing::new(parts, &mut ground.counters))
 }
 
 /// A node of a group as its journal and the configuration make it.
@@ -438,6 +490,7 @@ fn agents(
     segments: &Segments,
     links: &Links,
     parts: Parts,
+    testimonies: rtrb::Consumer<Testimony>,
 ) -> Result<Vec<(&'static str, Agents)>, StartError> {
     let settings = ground.config.settings.clone();
     let listener = match ground.listener.take() {
@@ -462,6 +515,7 @@ fn agents(
             segments: segments.clone(),
             method: parts.method,
             commands: commands_out,
+            testimonies,
             replies: replies_in,
             releases: releases_in,
             floor: links.floor.clone(),
