@@ -13,9 +13,11 @@ use relay_journal::segment;
 use relay_journal::topics::Topics;
 use serde::Serialize;
 
+use self::control::Said;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, escape, hex, json_line, line, thousands};
 
+mod control;
 pub(crate) mod journals;
 mod set_aside;
 pub(crate) mod verify;
@@ -141,6 +143,13 @@ struct Summary<'a> {
     topics: usize,
     publishers: usize,
     trading_session: Option<&'a str>,
+    /// The public key that signs seals, the newest that they name.
+    seal_key: Option<String>,
+    sealed_segments: u64,
+    /// Where what is sealed ends: what is released behind it is not sealed yet.
+    sealed: u64,
+    /// Hash of the newest seal; it stands for everything sealed, on every node.
+    seal_hash: Option<String>,
     verdict: String,
 }
 
@@ -188,6 +197,8 @@ struct RecordLine<'a> {
     is_intact: bool,
     bytes: usize,
     payload_hex: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    said: Option<Said<'a>>,
 }
 
 impl InspectOptions {
@@ -204,6 +215,11 @@ impl InspectOptions {
             Err(error) => error.to_string(),
         };
         let tables = &extent.tables;
+        // What the seals say; `relay verify` holds it against the segments.
+        let seals = journal
+            .check_seals(&[], Position(0))
+            .map_err(|error| failed(&self.path, error))?;
+        let seals = seals.file();
         let summary = Summary {
             path: &self.path,
             node: superblock.node.get(),
@@ -241,6 +257,10 @@ impl InspectOptions {
                 .trading_session
                 .as_ref()
                 .map(|session| &*session.name),
+            seal_key: seals.keys.last().map(|named| named.key.to_string()),
+            sealed_segments: seals.last.map_or(0, |(segment, _)| segment + 1),
+            sealed: seals.sealed_end.get(),
+            seal_hash: seals.last.map(|(_, hash)| hash.to_string()),
             verdict,
         };
         if self.json {
@@ -472,6 +492,7 @@ impl InspectOptions {
                 is_intact: record.verify().is_ok(),
                 bytes: record.payload().len(),
                 payload_hex: hex(record.payload()),
+                said: Said::of(record),
             });
         }
         let payload = record.payload();
@@ -482,13 +503,17 @@ impl InspectOptions {
         } else {
             ""
         };
+        let shown = match Said::of(record) {
+            Some(said) => said.text(),
+            None => String::from_utf8_lossy(&shown).into_owned() + more,
+        };
         let damage = if record.verify().is_ok() {
             ""
         } else {
             "  CHECKSUM DOES NOT FIT"
         };
         lines.text(&format!(
-            "{:>14}+{:<6} {kind} seq {} {} publisher {}/{} {} bytes: {}{more}{damage}",
+            "{:>14}+{:<6} {kind} seq {} {} publisher {}/{} {} bytes: {shown}{damage}",
             found.block.position.get(),
             found.offset,
             record.seq(),
@@ -496,7 +521,6 @@ impl InspectOptions {
             record.publisher(),
             record.publisher_seq(),
             payload.len(),
-            String::from_utf8_lossy(&shown),
         ))
     }
 }
