@@ -1,11 +1,13 @@
 //! An operator's words to a group with an arbiter: who is let out and in, who is to lead, and what is lost by it.
 
+use relay_core::command::{ClockSources, Testimony};
 use relay_core::group::{Loss, Obstacle, WordRefused};
 use relay_core::node::Note;
 use relay_core::sequence::SEQS_SKIPPED;
 use relay_wire::code::RecordKind;
 use relay_wire::id::{NodeId, PublisherId};
 use relay_wire::peer::Standing;
+use relay_wire::record::{ClockBody, SealKeyBody, clock_body, seal_key_body};
 
 use super::cluster::Cluster;
 use super::mirrored_pair;
@@ -120,4 +122,69 @@ fn a_mirrored_pair_that_restarted_whole_waits_for_an_operator_and_skips() {
     let kinds = cluster.kinds();
     let unclean = kinds.iter().filter(|kind| **kind == RecordKind::Unclean);
     assert_eq!(unclean.count(), 1, "once for one loss");
+}
+
+/// Tells a node a key and a clock's worth that can be recognised by `mark`.
+fn testify(cluster: &mut Cluster, at: usize, mark: u8) {
+    let number = at as u64 + 1;
+    let key = SealKeyBody {
+        node: number.into(),
+        key: [mark; 32],
+        replaced: [0; 32],
+    };
+    let clock = ClockBody {
+        node: number.into(),
+        measured_ns: 1.into(),
+        error_bound_ns: u64::from(mark).into(),
+        offset_ns: 0.into(),
+        kernel_error_ns: 0.into(),
+        kernel_error_ns_max: 0.into(),
+        frequency_ppt: 0.into(),
+        state: 0,
+        discipline: 1,
+        reserved: [0; 6],
+    };
+    let node = cluster.machines[at].node.as_mut().unwrap();
+    node.on_testimony(Testimony::SealKey(key));
+    node.on_testimony(Testimony::Clock(clock, ClockSources::new("tsc")));
+}
+
+/// Node and mark of each testimony in the log, in order.
+fn spoken(cluster: &Cluster) -> Vec<(u64, u8)> {
+    let mut spoken = Vec::new();
+    cluster.each_record(|record| match record.kind() {
+        Some(RecordKind::SealKey) => {
+            let body = seal_key_body(record.payload()).unwrap();
+            spoken.push((body.node.get(), body.key[0]));
+        }
+        Some(RecordKind::Clock) => {
+            let (body, sources) = clock_body(record.payload()).unwrap();
+            assert_eq!(sources, "tsc");
+            spoken.push((body.node.get(), body.error_bound_ns.get() as u8));
+        }
+        _ => {}
+    });
+    spoken
+}
+
+/// Goal: what a node knows of its key and its clock is journalled by whoever leads and by nobody else, at the start of each
+/// reign and with each new word. Method: every node is told, and told again; then the other one leads.
+#[test]
+fn the_node_that_leads_testifies_and_no_other() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(5);
+    for at in 0..2 {
+        testify(&mut cluster, at, 10);
+    }
+    testify(&mut cluster, 1, 11);
+    cluster.publish(5);
+    assert_eq!(spoken(&cluster), [(1, 10), (1, 10)]);
+    testify(&mut cluster, 0, 12);
+    cluster.publish(5);
+    assert_eq!(spoken(&cluster), [(1, 10), (1, 10), (1, 12), (1, 12)]);
+    cluster.kill(0, 9);
+    cluster.until("the other leads", |cluster| cluster.serving() == Some(1));
+    cluster.publish(5);
+    // Its newest word, once, though it was told before it led.
+    assert_eq!(spoken(&cluster)[4..], [(2, 11), (2, 11)]);
 }

@@ -1,5 +1,7 @@
 //! What must hold in every scenario: what is released lies on enough disks and never changes.
 
+use relay_wire::record::Record;
+
 use super::*;
 
 impl Cluster {
@@ -78,17 +80,22 @@ impl Cluster {
     /// Kinds of all records released.
     pub fn kinds(&self) -> Vec<RecordKind> {
         let mut kinds = Vec::new();
+        self.each_record(|record| kinds.extend(record.kind()));
+        kinds
+    }
+
+    /// Shows every record released.
+    pub fn each_record(&self, mut show: impl FnMut(&Record<'_>)) {
         let mut at = 0;
         while at < self.ledger.len() {
             let header = relay_journal::block::decode_header(&self.ledger[at..]).unwrap();
             let body =
                 &self.ledger[at + relay_journal::block::HEADER_LENGTH..at + header.body_end()];
             for record in relay_journal::block::records(body) {
-                kinds.extend(record.unwrap().1.kind());
+                show(&record.unwrap().1);
             }
             at += header.span as usize;
         }
-        kinds
     }
 
     /// The fold of everything released.
