@@ -11,7 +11,7 @@ const GROUP_SAMPLE: &str = concat!(
 );
 
 /// Each section: its heading in README's table and in a file.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("top of the file", ""),
     ("`[[stream]]`", "[[stream]]"),
     ("`trading_session`", "[stream.trading_session]"),
