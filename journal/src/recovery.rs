@@ -18,12 +18,14 @@
 //!
 //! A copy that catches up gets blocks that tell of releases far ahead of it, and none of these rested
 //! on it: from the superblock's learning mark on ([`Superblock::learning_from`]) a released position
-//! proves nothing about this disk. What was submitted more than W later still does.
+//! proves nothing about this disk. What was submitted more than W later still does. It is the same in an epoch whose
+//! releases rest on copies in memory: there the disk follows the release.
 //!
 //! What a cut demands of its caller: whatever lies between the cut and the end of the leftovers is
 //! zeroed (from the far end towards the cut, so that a crash in between leaves a log that is only
 //! shorter) before a block is written there.
 
+use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, Position};
 
 use crate::block::{BlockHeader, SPAN_MAX, decode_header, is_zero};
@@ -414,7 +416,7 @@ fn look_beyond(
                 header.filter(|header| belongs(header, position, superblock))
             {
                 if position > tail && is_later(&header, &link) {
-                    let beyond = weigh(&header, tail, superblock);
+                    let beyond = weigh(&header, tables, superblock);
                     seen.note(beyond, position);
                 }
                 // What lies inside an intact block is payload, which may look like anything.
@@ -426,7 +428,7 @@ fn look_beyond(
         }
         position = position.plus(step);
     }
-    probe_segments(window, superblock, tail, &link, limit, &mut seen)?;
+    probe_segments(window, superblock, tables, limit, &mut seen)?;
     if front == Front::Absent && (seen.leftovers != 0 || seen.beyond != Beyond::Nothing) {
         seen.front = Front::Zeroed;
     }
@@ -438,11 +440,11 @@ fn look_beyond(
 fn probe_segments(
     window: &mut Window<'_>,
     superblock: &Superblock,
-    tail: Position,
-    link: &Link,
+    tables: &Tables,
     limit: Position,
     seen: &mut Seen,
 ) -> Result<(), RecoveryError> {
+    let link = Link::after_tables(tables);
     let geometry = superblock.geometry();
     let first = geometry.segment_of(limit) + 1;
     for segment in first..first + SEGMENTS_PROBED_MAX {
@@ -454,9 +456,9 @@ fn probe_segments(
         let header = decode_header(bytes).ok();
         let header = header.filter(|header| belongs(header, position, superblock));
         if let Some(header) = header
-            && is_later(&header, link)
+            && is_later(&header, &link)
         {
-            seen.note(weigh(&header, tail, superblock), position);
+            seen.note(weigh(&header, tables, superblock), position);
         }
     }
     Ok(())
@@ -479,15 +481,23 @@ fn is_later(header: &BlockHeader, link: &Link) -> bool {
     header.number > link.number && header.epoch >= link.epoch.max(Epoch(1))
 }
 
-/// What an intact later block says about the place `tail`.
-fn weigh(header: &BlockHeader, tail: Position, superblock: &Superblock) -> Beyond {
+/// What an intact later block says about the place where the log of `tables` ends.
+fn weigh(header: &BlockHeader, tables: &Tables, superblock: &Superblock) -> Beyond {
+    let tail = tables.position;
     let written = header.written_length(superblock.block_alignment);
     let end = header.position.plus(u64::from(written));
-    let counted = superblock.learning_from.is_none_or(|from| tail < from);
-    let is_released = counted && header.released > tail;
+    let is_learner = superblock.learning_from.is_some_and(|from| tail >= from);
+    let rests_on_disk = !is_learner && !rests_on_memory(tables);
+    let is_released = rests_on_disk && header.released > tail;
     if is_released || end.since(tail) > superblock.in_flight_bytes_max {
         Beyond::IntactReleasingBeyond
     } else {
         Beyond::IntactNotReleasing
     }
+}
+
+/// Whether the log ends in an epoch whose releases rest on copies in memory: with one copy there is none but the disk's.
+fn rests_on_memory(tables: &Tables) -> bool {
+    let last = tables.epochs.last();
+    last.is_some_and(|last| last.policy == Policy::Mirrored && last.copies > 1)
 }
