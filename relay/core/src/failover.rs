@@ -140,6 +140,19 @@ impl Hash for RequestNumber {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
+/// What is told to people and decides nothing, so it is no part of what a state is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// When the arbiter last gave a certain answer.
+    arbiter_heard_ns: Option<u64>,
+    /// Why this node does not lead although no primary is heard; said when it changes.
+    obstacle: Option<Obstacle>,
+}
+
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// The request under way.
 #[derive(Debug, Clone, Copy, Hash)]
 struct Asked {
@@ -183,7 +196,7 @@ pub(crate) struct Failover {
     asked: Option<Asked>,
     next_id: RequestNumber,
     ask_after_ns: u64,
-    arbiter_heard_ns: Option<u64>,
+    told: Told,
     /// The last request to the arbiter got no certain answer.
     is_arbiter_gone: bool,
     proposal: Option<Proposal>,
@@ -202,8 +215,6 @@ pub(crate) struct Failover {
     handed_over_ns: Option<u64>,
     /// An operator's word that this node is to lead, with what may be lost by it.
     promotion: Option<Promotion>,
-    /// Why this node does not lead although no primary is heard; said when it changes.
-    obstacle: Option<Obstacle>,
     /// The reign that begins was forced.
     unclean: Option<UncleanBody>,
     floor_written: Floor,
@@ -265,10 +276,9 @@ impl Failover {
             asked: None,
             next_id: RequestNumber(1),
             ask_after_ns: 0,
-            arbiter_heard_ns: None,
+            told: Told::default(),
             is_arbiter_gone: false,
             promotion: None,
-            obstacle: None,
             unclean: None,
             proposal: None,
             own_promise: Epoch(0),
@@ -331,7 +341,7 @@ impl Failover {
     }
 
     pub(crate) const fn arbiter_heard_ns(&self) -> Option<u64> {
-        self.arbiter_heard_ns
+        self.told.arbiter_heard_ns
     }
 
     pub(crate) fn peers(&self) -> &[PeerView] {
@@ -371,6 +381,14 @@ impl Failover {
             }
         }
         Some(set)
+    }
+
+    /// Copies of the smaller of the two sets of which one is the present one, while a change is not settled.
+    pub(crate) fn copies_least(&self) -> usize {
+        let reign = self.reign.as_ref();
+        let proposed = self.proposal.as_ref().map(|proposal| &proposal.next);
+        let sets = reign.into_iter().chain(proposed);
+        sets.map(|record| record.members.len()).min().unwrap_or(0)
     }
 
     /// Whether the peer is about to be taken in: a release waits for it already, so that under load, too, there comes a moment
@@ -541,10 +559,22 @@ impl Failover {
         }
     }
 
-    /// A member that cut damage asks for a promise and for how far this node's log reaches (rule R17).
-    pub(crate) fn on_ask_end(&mut self, epoch: Epoch, now_ns: u64) {
+    /// A member that cut damage asks for a promise and for how far this node's log reaches (rule R17): to `durable`.
+    ///
+    /// Where an operator is the arbiter nobody proposes itself but the primary of before. Where it is that one which asks, in
+    /// the very record this node has, and this log reaches further, it will not lead: so this node is called.
+    pub(crate) fn on_ask_end(&mut self, peer: u32, epoch: Epoch, durable: Position, now_ns: u64) {
         if self.reign.is_some() || self.proposal.is_some() || self.is_primary_heard(now_ns) {
             return;
+        }
+        let view = &self.peers[peer as usize];
+        let record = self.registers.as_ref().map(|known| &known.membership);
+        let is_by_primary = record.is_some_and(|record| {
+            record.primary == view.member.node && record.epoch.next() == epoch
+        });
+        let is_beyond = view.progress.is_tail_unknown && durable > view.durable();
+        if self.settings.is_manual && is_by_primary && is_beyond {
+            self.handed_over_ns = Some(now_ns);
         }
         self.joined = None;
         self.joining = None;
@@ -609,7 +639,7 @@ impl Failover {
         }
         if self.is_primary_heard(now_ns) {
             self.leaderless_ns = now_ns;
-            self.obstacle = None;
+            self.told.obstacle = None;
         }
         if facts.holds_opening && self.joined.is_some() {
             self.wanted.unknown_tail = None;

@@ -5,6 +5,8 @@
 //! its proof a connection costs a table entry and [`OUTGOING_BEFORE_PROOF`] bytes, there are at most
 //! [`STRANGERS_MAX`] of them, and the oldest gives way.
 
+use std::hash::{Hash, Hasher};
+
 use relay_wire::id::{NodeId, StreamId};
 use relay_wire::peer::{
     self, Envelope, HELLO_LENGTH, Hello, LENGTH_MAX_BEFORE_PROOF, PeerError, PeerMessage, prove,
@@ -27,12 +29,20 @@ const HANDSHAKE_NS: u64 = 2_000_000_000;
 const REDIAL_NS: u64 = 20_000_000;
 
 /// A connection to a peer: a place and how often it was given out before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkId {
     /// Place in the table.
     pub index: u32,
     /// How many connections had this place before.
     pub generation: u32,
+}
+
+/// The generation only tells a connection from earlier ones at its place, whose names nobody keeps once their end was told: how
+/// many there were is no part of what a state is.
+impl Hash for LinkId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.index.hash(state);
+    }
 }
 
 /// What the caller is to do about a connection.
@@ -118,7 +128,7 @@ enum Phase {
     Proven(u32),
 }
 
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 struct Slot {
     generation: u32,
     phase: Phase,
@@ -128,6 +138,16 @@ struct Slot {
     theirs: [u8; HELLO_LENGTH],
     hello: Option<(Envelope, Hello)>,
     outgoing: Outgoing,
+}
+
+/// Once a connection is proven nobody looks at the handshake again, which says in which epoch and when it was made.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.phase, self.dialed, &self.outgoing).hash(state);
+        if self.is_stranger() {
+            (self.since_ns, self.ours, self.theirs, self.hello).hash(state);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Hash)]

@@ -8,6 +8,8 @@
 //! ring; one further back from disk, a piece at a time and at a limited rate, until it has come near. What it acknowledges
 //! counts only in the present epoch and only with the checksum of the very block it names.
 
+use std::hash::{Hash, Hasher};
+
 use relay_journal::block::{self, BlockKind, HEADER_LENGTH};
 use relay_wire::id::Position;
 use relay_wire::peer::{Envelope, PeerMessage, Progress};
@@ -59,14 +61,37 @@ pub(crate) struct Mirror {
     awaited_ns: u64,
     is_reading: bool,
     read_length: u32,
-    /// Bytes it may be sent from disk by now.
-    budget: u64,
-    budget_ns: u64,
+    budget: Budget,
     rate: u64,
     segment_size: u64,
     /// A block of ours that is to go to it can't be read: not tried again before this time.
     paused_until_ns: u64,
-    mismatches: u64,
+    mismatches: Mismatches,
+}
+
+/// Counted for people: no part of what a state is.
+#[derive(Debug, Clone, Copy)]
+struct Mismatches(u64);
+
+impl Hash for Mismatches {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Bytes that may be sent from disk by now.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    bytes: u64,
+    at_ns: u64,
+    /// With so many the next piece may be read.
+    enough: u64,
+}
+
+/// How much more than enough there is holds nothing back before so much was sent.
+impl Hash for Budget {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let short = (self.bytes < self.enough).then_some((self.bytes, self.at_ns));
+        short.hash(state);
+    }
 }
 
 impl Mirror {
@@ -85,10 +110,13 @@ impl Mirror {
             awaited_ns: 0,
             is_reading: false,
             read_length: READ_LENGTH.max(block_span_max),
-            budget: 0,
-            budget_ns: 0,
+            budget: Budget {
+                bytes: 0,
+                at_ns: 0,
+                enough: u64::from(READ_LENGTH.max(block_span_max)),
+            },
             rate,
-            mismatches: 0,
+            mismatches: Mismatches(0),
         }
     }
 
@@ -140,7 +168,7 @@ impl Mirror {
 
     /// How often it named a block with another checksum than ours.
     pub(crate) const fn mismatches(&self) -> u64 {
-        self.mismatches
+        self.mismatches.0
     }
 
     /// It said, in the present epoch, what it holds.
@@ -156,7 +184,7 @@ impl Mirror {
                 // What lies before the release counts for catching up only; the chain was checked block by block.
                 None if position < released => position.max(before),
                 _ => {
-                    self.mismatches += 1;
+                    self.mismatches.0 += 1;
                     before
                 }
             }
@@ -214,7 +242,7 @@ impl Mirror {
         }
         self.refill(now_ns);
         let is_room = links.has_room_for(self.peer, self.read_length as usize);
-        if !is_room || self.budget < u64::from(self.read_length) {
+        if !is_room || self.budget.bytes < self.budget.enough {
             return None;
         }
         self.is_reading = true;
@@ -228,12 +256,12 @@ impl Mirror {
     }
 
     fn refill(&mut self, now_ns: u64) {
-        let most = 2 * u64::from(self.read_length);
-        let passed_ns = now_ns.saturating_sub(self.budget_ns).min(1_000_000_000);
+        let budget = &mut self.budget;
+        let passed_ns = now_ns.saturating_sub(budget.at_ns).min(1_000_000_000);
         let earned = (u128::from(passed_ns) * u128::from(self.rate) / 1_000_000_000) as u64;
         if earned > 0 {
-            self.budget = (self.budget + earned).min(most);
-            self.budget_ns = now_ns;
+            budget.bytes = (budget.bytes + earned).min(2 * budget.enough);
+            budget.at_ns = now_ns;
         }
     }
 
@@ -281,7 +309,7 @@ impl Mirror {
             }
         }
         let sent = self.cursor.since(position);
-        self.budget = self.budget.saturating_sub(sent);
+        self.budget.bytes = self.budget.bytes.saturating_sub(sent);
         if sent == 0 {
             self.paused_until_ns = now_ns + DAMAGE_PAUSE_NS;
             ReadOutcome::Damaged

@@ -692,12 +692,14 @@ impl Node {
         }
     }
 
-    /// What of the log the ring may forget at most: on a follower everything durable, on a primary what its readers let go.
+    /// What of the log the ring may forget at most: on a follower everything durable, on a primary what its readers let go. They
+    /// may be ahead of the disk where copies in memory count, and a write under way still points at the ring.
     #[must_use]
     pub fn forgettable(&self, readers_floor: Position) -> Position {
         match &self.role {
             Role::Follower(standby) => standby.durable().point.position,
-            Role::Primary(_) | Role::Over => readers_floor,
+            Role::Primary(primary) => readers_floor.min(primary.sequence.durable().position),
+            Role::Over => readers_floor,
         }
     }
 

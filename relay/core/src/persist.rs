@@ -9,21 +9,29 @@
 //! An error is final: the machine stops releasing and never tries again.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use relay_journal::superblock::WriteMethod;
 
 use crate::command::LogEnd;
 
 /// A sealed block on its way to the disk.
-#[derive(Debug, Clone, Copy, Hash)]
+#[derive(Debug, Clone, Copy)]
 struct InFlight {
     number: u64,
     end: LogEnd,
     is_written: bool,
 }
 
+/// Numbers only tell blocks in flight apart, and those are consecutive: where they begin is no part of what a state is.
+impl Hash for InFlight {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.end, self.is_written).hash(state);
+    }
+}
+
 /// See the module's description.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct Persist {
     method: WriteMethod,
     depth: usize,
@@ -31,6 +39,21 @@ pub(crate) struct Persist {
     /// While a sync is under way: the number after the last block it covers.
     sync_covers: Option<u64>,
     durable: LogEnd,
+}
+
+impl Hash for Persist {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let first = self.in_flight.front().map_or(0, |block| block.number);
+        let covered = self.sync_covers.map(|covers| covers.wrapping_sub(first));
+        (
+            self.method,
+            self.depth,
+            &self.in_flight,
+            covered,
+            self.durable,
+        )
+            .hash(state);
+    }
 }
 
 impl Persist {

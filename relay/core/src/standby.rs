@@ -13,6 +13,7 @@
 //! received; the tables are the fold of everything received.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use relay_journal::block::{self, BlockError, BlockHeader, BlockKind, HEADER_LENGTH};
 use relay_journal::segment::Geometry;
@@ -67,6 +68,14 @@ pub(crate) struct StandbyWrite {
     pub(crate) length: u32,
 }
 
+/// Tells writes apart, however many blocks went with each, so it is no part of what a state is.
+#[derive(Debug, Clone, Copy)]
+struct WriteNumber(u64);
+
+impl Hash for WriteNumber {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// A block received and not submitted.
 #[derive(Debug, Clone, Copy, Hash)]
 struct Waiting {
@@ -87,7 +96,7 @@ pub(crate) struct Standby {
     persist: Persist,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
-    writes: u64,
+    writes: WriteNumber,
     received: LogEnd,
     prepared: Position,
     is_failed: bool,
@@ -122,7 +131,7 @@ impl Standby {
             persist: Persist::new(method, settings.write_depth, end),
             waiting: VecDeque::with_capacity(blocks_max as usize),
             waiting_bytes: 0,
-            writes: 0,
+            writes: WriteNumber(0),
             received: end,
             prepared,
             is_failed: false,
@@ -253,10 +262,11 @@ impl Standby {
             self.waiting_bytes -= u64::from(block.length);
             self.waiting.pop_front();
         }
-        self.writes += 1;
-        self.persist.on_sealed(self.writes, end);
+        self.writes.0 += 1;
+        let number = self.writes.0;
+        self.persist.on_sealed(number, end);
         Some(StandbyWrite {
-            number: self.writes,
+            number,
             position: first.position,
             length,
         })

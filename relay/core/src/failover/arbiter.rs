@@ -54,7 +54,7 @@ impl Failover {
             ArbiterAnswer::Unavailable | ArbiterAnswer::Unknown
         );
         if !self.is_arbiter_gone {
-            self.arbiter_heard_ns = Some(now_ns);
+            self.told.arbiter_heard_ns = Some(now_ns);
         }
         match (asked.what, reply.answer) {
             (_, ArbiterAnswer::Garbled) => self.halt(HaltReason::Garbled),
@@ -180,7 +180,7 @@ impl Failover {
         self.joining = None;
         self.handed_over_ns = None;
         self.is_confirmed |= self.promotion.take().is_some();
-        self.obstacle = None;
+        self.told.obstacle = None;
         let order = if self.reign.replace(won).is_some() {
             Order::Reopen(won)
         } else {

@@ -99,12 +99,12 @@ impl Failover {
 
     /// Why this node does not lead although no primary is heard.
     pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
-        self.obstacle
+        self.told.obstacle
     }
 
     /// Says once what keeps this node from leading.
     pub(super) fn is_kept_by(&mut self, obstacle: Obstacle, note: Note) {
-        if self.obstacle.replace(obstacle) != Some(obstacle) {
+        if self.told.obstacle.replace(obstacle) != Some(obstacle) {
             self.orders.push_back(Order::Say(note));
         }
     }

@@ -201,7 +201,11 @@ impl Node {
             PeerMessage::Block(block) => {
                 return self.on_block(group, peer, envelope.epoch, block, log);
             }
-            PeerMessage::AskEnd(epoch) => group.failover.on_ask_end(*epoch, now.mono_ns),
+            PeerMessage::AskEnd(epoch) => {
+                let durable = self.positions(group).1.point.position;
+                let failover = &mut group.failover;
+                failover.on_ask_end(peer, *epoch, durable, now.mono_ns);
+            }
             PeerMessage::HandOver => {
                 group
                     .failover

@@ -254,8 +254,9 @@ impl Node {
         if primary.opening.is_some() {
             limit = Position(0);
         }
-        // A copy in memory survives the loss of one machine only where there is another.
-        let memory_counts = is_mirrored && counted.len() > 1;
+        // A copy in memory survives the loss of one machine only where the set has another: one that a change only proposes is
+        // not in it yet, and one that it drops may be out of it already.
+        let memory_counts = is_mirrored && group.failover.copies_least() > 1;
         primary.sequence.set_group_limit(limit, memory_counts);
         self.serve_or_withdraw(group, now);
     }

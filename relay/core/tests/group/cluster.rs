@@ -100,6 +100,9 @@ pub struct Cluster {
     /// Swaps of these machines are kept back, to land when told.
     pub late_swaps: BTreeSet<usize>,
     pub swaps_kept: VecDeque<(usize, ArbiterRequest)>,
+    /// Swaps of these machines are carried out, and answered when told.
+    pub late_answers: BTreeSet<usize>,
+    pub answers_kept: VecDeque<(usize, u64, ArbiterAnswer)>,
     pub min_copies: u8,
     /// Everything ever released, byte for byte.
     pub ledger: Vec<u8>,
@@ -230,6 +233,8 @@ impl Cluster {
             unknown_swaps: BTreeSet::new(),
             late_swaps: BTreeSet::new(),
             swaps_kept: VecDeque::new(),
+            late_answers: BTreeSet::new(),
+            answers_kept: VecDeque::new(),
             min_copies,
             ledger: Vec::new(),
             released_by: BTreeMap::new(),

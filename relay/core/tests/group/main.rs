@@ -1,8 +1,9 @@
 //! Groups of nodes without I/O: takeover, return, cuts, unknown swaps, and the executions that broke earlier wordings of the
-//! rules. Each scenario says what happens to whom; every release in it is compared with all disks.
+//! rules (`executions.rs`). Each scenario says what happens to whom; every release in it is compared with all disks.
 #![allow(missing_docs, unreachable_pub)]
 
 mod cluster;
+mod executions;
 mod manual;
 mod words;
 
@@ -101,6 +102,54 @@ fn a_mirrored_pair_starts_and_takes_a_restarted_member_in_again() {
         cluster.publish(20);
         cluster.verify();
     }
+}
+
+/// Goal: what is released from memory stays in the ring until it is on disk, whatever its readers let go: a write under way points
+/// at it. Method: both disks hold their writes while a message is released.
+#[test]
+fn the_ring_keeps_what_the_disk_has_not() {
+    let mut cluster = mirrored_pair(1);
+    cluster.publish(20);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.pass(100, |_| false);
+    cluster.machines[0].holds_writes = true;
+    cluster.machines[1].holds_writes = true;
+    let acked = cluster.publisher.acked;
+    cluster.publisher.wanted += 1;
+    cluster.until("it is released from memory", |cluster| {
+        cluster.publisher.acked == acked + 1
+    });
+    let node = cluster.machines[0].node.as_ref().unwrap();
+    let status = node.status();
+    let (released, durable) = (status.released.point, status.durable.point);
+    assert!(released.position > durable.position);
+    assert_eq!(node.forgettable(released.position), durable.position);
+}
+
+/// Goal: a primary alone in its set releases from its own disk, also while a change that takes another copy in is not settled: should it
+/// be lost, nobody in the set has what was released. Found by the simulator. Method: the swap is kept back, the disk holds its writes.
+#[test]
+fn memory_counts_with_another_copy_of_the_set_only() {
+    let mut cluster = mirrored_pair(1);
+    cluster.publish(20);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.kill(1, 0);
+    cluster.until("it is dropped", |cluster| cluster.in_sync() == 1);
+    cluster.late_swaps.insert(0);
+    cluster.start(1);
+    cluster.until("a change is not settled", |cluster| {
+        !cluster.swaps_kept.is_empty()
+    });
+    cluster.machines[0].holds_writes = true;
+    let released = cluster.ledger.len();
+    cluster.publisher.wanted += 1;
+    cluster.pass(200, |cluster| cluster.ledger.len() > released);
+    cluster.machines[0].holds_writes = false;
+    cluster.publish(5);
+    cluster.late_swaps.clear();
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(5);
+    cluster.verify();
 }
 
 #[test]
@@ -290,113 +339,6 @@ fn a_blank_disk_is_another_copy_and_catches_up() {
             .is_some_and(|m| m.incarnation == 999)
     });
     cluster.publish(20);
-    cluster.verify();
-}
-
-/// A replaced disk leaves the pair below min_copies for ever (in an earlier wording).
-#[test]
-fn a_replaced_disk_does_not_hold_a_pair_for_ever() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(20);
-    cluster.kill(1, 0);
-    cluster.machines[1] = Machine::new(&cluster.settings, 2, 999);
-    cluster.start(1);
-    cluster.publish(20);
-    assert_eq!(cluster.in_sync(), 2, "one incarnation of a node counts");
-    cluster.verify();
-}
-
-/// B restarts in a healthy pair and can never acknowledge again (in an earlier wording).
-#[test]
-fn a_restarted_standby_is_let_in_again() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(20);
-    cluster.kill(1, 0);
-    cluster.start(1);
-    cluster.publish(20);
-    cluster.verify();
-}
-
-/// A primary restarts and goes on in its epoch while its standby holds another block at that position (in an earlier wording).
-#[test]
-fn a_restarted_primary_opens_another_epoch() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(20);
-    let epoch = cluster.registers.unwrap().membership.epoch;
-    // The standby holds a block that the primary's disk never got.
-    cluster.machines[0].holds_writes = true;
-    cluster.publisher.wanted += 1;
-    cluster.pass(20, |_| false);
-    cluster.kill(0, 0);
-    cluster.machines[0].holds_writes = false;
-    cluster.start(0);
-    cluster.publish(20);
-    assert!(cluster.registers.unwrap().membership.epoch > epoch);
-    cluster.verify();
-}
-
-/// A swap given up by its proposer lands later: whoever led on must not have released without it.
-#[test]
-fn a_swap_that_lands_late_is_counted_until_it_is_settled() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(10);
-    // The primary wants to drop the silent standby; the arbiter keeps the swap and says nothing certain.
-    cluster.late_swaps.insert(0);
-    cluster.cut.extend([(0, 1), (1, 0)]);
-    cluster.no_arbiter.insert(1);
-    let released = cluster.ledger.len();
-    cluster.publisher.wanted += 5;
-    cluster.pass(1_000, |cluster| cluster.ledger.len() > released);
-    assert!(!cluster.swaps_kept.is_empty());
-    // The first one lands now; the others are refused.
-    while let Some((_, request)) = cluster.swaps_kept.pop_front() {
-        cluster.arbitrate(&request.ask);
-    }
-    cluster.late_swaps.clear();
-    cluster.no_arbiter.clear();
-    cluster.cut.clear();
-    cluster.publish(5);
-    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
-    cluster.verify();
-}
-
-/// B wins but learns it late: until it knows, nobody leads twice.
-#[test]
-fn a_win_learnt_late_is_taken_up() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(10);
-    cluster.unknown_swaps.insert(1);
-    cluster.kill(0, 0);
-    cluster.pass(500, |cluster| cluster.machines[1].is_serving);
-    cluster.start(0);
-    cluster.pass(500, |_| false);
-    cluster.unknown_swaps.clear();
-    cluster.publish(10);
-    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
-    cluster.verify();
-}
-
-/// A's last block rots, is cut as torn, and A wins the whole old set and makes B cut the only good copy (in an earlier wording).
-#[test]
-fn a_node_that_cut_damage_does_not_lead_before_it_is_answered() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(20);
-    // No mark follows: both die right after the release.
-    cluster.publisher.wanted += 1;
-    cluster.until("it is released", |cluster| {
-        cluster.publisher.acked == cluster.publisher.wanted
-    });
-    cluster.kill(0, 9);
-    cluster.kill(1, 9);
-    let end = cluster.ledger.len();
-    let disk = &mut cluster.machines[0].disk.bytes;
-    let last = (0..end).rev().find(|&at| disk[at] != 0).unwrap();
-    disk[last] ^= 1;
-    cluster.start(0);
-    cluster.pass(3_000, |cluster| cluster.standing(0) == Standing::Leading);
-    cluster.start(1);
-    cluster.publish(10);
-    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
     cluster.verify();
 }
 

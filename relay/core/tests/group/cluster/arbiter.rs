@@ -46,6 +46,10 @@ impl Cluster {
             } else {
                 self.arbitrate(&request.ask)
             };
+            if is_swap && self.late_answers.contains(&at) {
+                self.answers_kept.push_back((at, request.id, answer));
+                continue;
+            }
             let is_hidden = is_swap && self.unknown_swaps.contains(&at);
             let answer = if is_hidden {
                 ArbiterAnswer::Unknown
@@ -60,6 +64,13 @@ impl Cluster {
         let now = self.now;
         if let Some(node) = &mut self.machines[at].node {
             node.on_arbiter(&ArbiterReply { id, answer }, now);
+        }
+    }
+
+    /// Answers that were kept back arrive.
+    pub fn tell_late_answers(&mut self) {
+        while let Some((at, id, answer)) = self.answers_kept.pop_front() {
+            self.reply(at, id, answer);
         }
     }
 
