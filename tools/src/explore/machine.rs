@@ -127,17 +127,26 @@ pub(crate) enum Output {
     Wrong(String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
     pub(crate) number: u64,
     pub(crate) position: Position,
     pub(crate) pages: Vec<Page>,
 }
 
+/// The number only names it for the node; of the writes under way each has a place of its own.
+impl Hash for Write {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.position, &self.pages).hash(state);
+    }
+}
+
 /// The publisher's connection to this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Session {
     pub(crate) generation: u32,
+    pub(crate) is_logon_taken: bool,
+    pub(crate) is_request_taken: bool,
     pub(crate) is_established: bool,
     pub(crate) topic: Option<TopicId>,
     /// The last sequence it sent here.
@@ -172,6 +181,8 @@ pub(crate) struct Machine {
     pub(crate) dials: [bool; NODES_MAX - 1],
     pub(crate) restart: Option<(RestartReason, Carry)>,
     pub(crate) is_serving: bool,
+    /// A planned switch is under way: nothing is taken.
+    pub(crate) is_handing_over: bool,
     pub(crate) session: Session,
     /// How often a node began here: no two have the same random numbers.
     pub(crate) lives: u32,
@@ -185,7 +196,8 @@ impl Hash for Machine {
         (self.superblock, &self.disk, &self.rotten, &self.log).hash(state);
         (&self.writes, self.vote, self.ask.map(|request| request.ask)).hash(state);
         (self.links, self.stale, self.dials, self.restart).hash(state);
-        (self.is_serving, self.session, self.lives, self.floor).hash(state);
+        (self.is_serving, self.is_handing_over).hash(state);
+        (self.session, self.lives, self.floor).hash(state);
     }
 }
 
@@ -228,6 +240,7 @@ impl Machine {
             dials: [false; NODES_MAX - 1],
             restart: None,
             is_serving: false,
+            is_handing_over: false,
             session: Session::default(),
             lives: 0,
             floor: Position(0),

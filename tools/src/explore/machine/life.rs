@@ -50,6 +50,7 @@ impl Machine {
         self.dials = [false; NODES_MAX - 1];
         self.restart = None;
         self.is_serving = false;
+        self.is_handing_over = false;
         self.session = Session::default();
         self.floor = Position(0);
     }

@@ -14,7 +14,7 @@ use relay_wire::peer::{self, PeerMessage};
 use relay_wire::record::{self, Fields};
 
 use super::{Halt, Input, Machine, Message, Output, Session, Write};
-use crate::bounds::{Bounds, MEMORY, PAGE, REDIAL_NS};
+use crate::bounds::{Bounds, CLOCK_START_NS, MEMORY, PAGE, REDIAL_NS};
 use crate::log::{Log, Page, page_of, wipe_memory, with_memory};
 
 /// Bytes of a message's payload: enough that its block is longer than a sector.
@@ -80,10 +80,11 @@ struct Run<'a> {
 }
 
 impl Machine {
-    /// Its two clocks.
+    /// Its two clocks. The calendar decides nothing, it is only written down: it stands still, so that states don't differ in
+    /// when a block was sealed.
     pub(super) const fn now(&self) -> Now {
         Now {
-            utc_ns: self.clock_ns,
+            utc_ns: CLOCK_START_NS,
             mono_ns: self.clock_ns,
         }
     }
@@ -116,7 +117,8 @@ impl Run<'_> {
             Input::Publish => self.publish(),
             Input::HandOver => {
                 // Where it is refused nothing changes.
-                let _ = self.node().hand_over(None, now);
+                let said = self.node().hand_over(None, now);
+                self.machine.is_handing_over |= said.is_ok();
             }
             Input::Crash(_) | Input::Start | Input::Rebuild | Input::Rot(_) | Input::Blank => {}
         }
@@ -272,6 +274,10 @@ impl Run<'_> {
                 self.outputs.push(Output::Halted(reason));
             }
             NodeEffect::Note(Note::PeerRefused(fault)) => self.wrong(fault.to_string()),
+            NodeEffect::Note(Note::HandOverFailed) => {
+                self.machine.is_handing_over = false;
+                self.log_on();
+            }
             NodeEffect::Note(_)
             | NodeEffect::Stopped(_)
             | NodeEffect::Withdraw
@@ -388,8 +394,9 @@ impl Run<'_> {
         self.with_window(|node, log, now| node.on_command(command, bytes, now, log).is_done)
     }
 
+    /// The publisher logs on and asks for its topic, as far as the node takes that.
     fn log_on(&mut self) {
-        if !self.machine.is_serving || self.machine.session.is_established {
+        if !self.machine.is_serving {
             return;
         }
         let conn = self.conn();
@@ -399,18 +406,26 @@ impl Run<'_> {
             incarnation: Incarnation(1),
             credential: 0,
         };
-        let request = message::Message::TopicRequest(TopicRequest {
-            request: 1,
-            name: b"a",
-        });
-        let mut bytes = [0; 64];
-        let length = request.encode(&mut bytes).expect("it fits");
-        let ask = ToSequence::TopicRequest {
-            conn,
-            offset: 0,
-            length: length as u32,
-        };
-        if !self.command(logon, &[]) || !self.command(ask, &bytes[..length]) {
+        if !self.machine.session.is_logon_taken {
+            self.machine.session.is_logon_taken = self.command(logon, &[]);
+        }
+        let session = self.machine.session;
+        if session.is_logon_taken && !session.is_request_taken {
+            let request = message::Message::TopicRequest(TopicRequest {
+                request: 1,
+                name: b"a",
+            });
+            let mut bytes = [0; 64];
+            let length = request.encode(&mut bytes).expect("it fits");
+            let ask = ToSequence::TopicRequest {
+                conn,
+                offset: 0,
+                length: length as u32,
+            };
+            self.machine.session.is_request_taken = self.command(ask, &bytes[..length]);
+        }
+        // What comes while a switch is under way waits: it is for the next primary, or for this one where nothing comes of it.
+        if !self.machine.session.is_request_taken && !self.machine.is_handing_over {
             self.wrong("there is no room for a publisher");
         }
     }
@@ -433,7 +448,7 @@ impl Run<'_> {
             conn: self.conn(),
             offset: 0,
             length: length as u32,
-            receive_time_ns: self.machine.clock_ns,
+            receive_time_ns: CLOCK_START_NS,
         };
         if self.command(records, &bytes[..length]) {
             self.machine.session.sent = sequence;
