@@ -562,7 +562,8 @@ impl Failover {
     /// A member that cut damage asks for a promise and for how far this node's log reaches (rule R17): to `durable`.
     ///
     /// Where an operator is the arbiter nobody proposes itself but the primary of before. Where it is that one which asks, in
-    /// the very record this node has, and this log reaches further, it will not lead: so this node is called.
+    /// the very record of the pair this node has, and this log reaches further, it will not lead: so this node is called. Of
+    /// three nodes two could be, for one epoch.
     pub(crate) fn on_ask_end(&mut self, peer: u32, epoch: Epoch, durable: Position, now_ns: u64) {
         if self.reign.is_some() || self.proposal.is_some() || self.is_primary_heard(now_ns) {
             return;
@@ -570,7 +571,8 @@ impl Failover {
         let view = &self.peers[peer as usize];
         let record = self.registers.as_ref().map(|known| &known.membership);
         let is_by_primary = record.is_some_and(|record| {
-            record.primary == view.member.node && record.epoch.next() == epoch
+            let is_pair = record.members.len() == 2;
+            is_pair && record.primary == view.member.node && record.epoch.next() == epoch
         });
         let is_beyond = view.progress.is_tail_unknown && durable > view.durable();
         if self.settings.is_manual && is_by_primary && is_beyond {

@@ -93,6 +93,31 @@ fn both_restart_in_either_order() {
     }
 }
 
+/// Goal: a pair goes on by itself also where the one that led cuts damage when it comes back: it has no word for its tail, the other
+/// reaches further and leads. Found by the simulator. Method: the last block on the primary's disk rots, with no mark behind it.
+#[test]
+fn a_primary_that_cut_damage_calls_the_other() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.publisher.wanted += 1;
+    cluster.until("it is released", |cluster| {
+        cluster.publisher.acked == cluster.publisher.wanted
+    });
+    cluster.kill(0, 9);
+    cluster.kill(1, 9);
+    let end = cluster.ledger.len();
+    let disk = &mut cluster.machines[0].disk.bytes;
+    let last = (0..end).rev().find(|&at| disk[at] != 0).unwrap();
+    disk[last] ^= 1;
+    cluster.start(0);
+    cluster.start(1);
+    cluster.until("the other serves", |cluster| cluster.serving() == Some(1));
+    cluster.publish(10);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    assert!(!cluster.kinds().contains(&RecordKind::Unclean));
+    cluster.verify();
+}
+
 /// Goal: what an operator can't be told to be without loss he has to accept. Method: the standby restarts alone, so it can't know whether
 /// the other went on without it.
 #[test]
