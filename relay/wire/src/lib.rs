@@ -12,6 +12,7 @@
 pub mod checksum;
 pub mod code;
 pub mod counters;
+pub mod extension;
 pub mod id;
 pub mod item;
 pub mod membership;
