@@ -9,14 +9,15 @@
 //!
 //! Invariants: decoding never panics and allocates no more than the bytes it was given justify; a
 //! header's checksum is checked before its lengths are believed; a block that is damaged is
-//! unknown, never absent. Everything but [`reader`] and [`source`] is pure: no file, clock, thread
-//! or randomness.
+//! unknown, never absent. Everything but [`reader`], [`source`] and [`read_ahead`] is pure: no file,
+//! clock, thread or randomness.
 #![forbid(unsafe_code)]
 
 pub mod block;
 pub mod checkpoint;
 pub mod clock;
 pub mod position_index;
+pub mod read_ahead;
 pub mod reader;
 pub mod recovery;
 pub mod registers;

@@ -18,8 +18,9 @@ use relay_wire::record::{Record, RecordError};
 
 use crate::block::{BlockHeader, decode_header};
 use crate::checkpoint::{self, CheckpointError};
+use crate::read_ahead::ReadAhead;
 use crate::recovery::{Recovered, RecoveryError, recover};
-use crate::scan::{Front, Link, SourceError, Window};
+use crate::scan::{Front, Link, LogSource, SourceError, Window};
 use crate::segment;
 use crate::set_aside::parse_name;
 use crate::source::{DirSource, SegmentFile, list_segments};
@@ -111,6 +112,9 @@ fn at_path(path: &Path) -> impl FnOnce(io::Error) -> ReaderError {
     let path = path.to_owned();
     move |source| ReaderError::Io { path, source }
 }
+
+/// How often the end of a log is looked at that moves on meanwhile.
+const EXTENT_TRIES: u32 = 8;
 
 /// Segments that are missing between two that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,9 +261,24 @@ impl JournalDir {
 
     /// Finds where the log ends and what of it is provably released.
     ///
+    /// A relay may be writing meanwhile. What was read of the log's end and what was read behind it are then of different
+    /// moments, and blocks that came in between look like the far side of a hole. So a hole that is gone when looked at
+    /// again is none.
+    ///
     /// # Errors
     /// [`ReaderError`] when the log can't be read; damage is part of the answer.
     pub fn extent(&self) -> Result<Extent, ReaderError> {
+        for _ in 1..EXTENT_TRIES {
+            let extent = self.extent_now()?;
+            match &extent.verdict {
+                Err(RecoveryError::Rotten(finding)) if extent.tail > finding.position => {}
+                _ => return Ok(extent),
+            }
+        }
+        self.extent_now()
+    }
+
+    fn extent_now(&self) -> Result<Extent, ReaderError> {
         let start = self.newest_tables()?;
         let mut source = self.source()?;
         let verdict = recover(&mut source, &self.superblock, start.clone(), &mut |_| {});
@@ -323,15 +342,31 @@ impl JournalDir {
             self.superblock.geometry().is_aligned(from),
             "blocks start aligned"
         );
-        Ok(BlockReader {
-            window: Window::new(Box::new(self.source()?), self.superblock.geometry()),
+        Ok(self.blocks_of(Box::new(self.source()?), from, Position(u64::MAX)))
+    }
+
+    /// Reads blocks from a position on up to `until`, where every block is due, with large reads ahead of what is asked for.
+    fn blocks_ahead(&self, from: Position, until: Position) -> Result<BlockReader, ReaderError> {
+        let source = ReadAhead::new(&self.path, self.superblock.geometry(), until);
+        let source = source.map_err(at_path(&self.path))?;
+        Ok(self.blocks_of(Box::new(source), from, until))
+    }
+
+    fn blocks_of(
+        &self,
+        source: Box<dyn LogSource>,
+        from: Position,
+        until: Position,
+    ) -> BlockReader {
+        let is_first = from == Position(0);
+        BlockReader {
+            window: Window::new(source, self.superblock.geometry()),
             superblock: self.superblock,
             position: from,
-            link: (from == Position(0))
-                .then(|| Link::after_tables(&Tables::empty(self.superblock.stream))),
-            until: Position(u64::MAX),
+            link: is_first.then(|| Link::after_tables(&Tables::empty(self.superblock.stream))),
+            until,
             is_over: false,
-        })
+        }
     }
 
     fn blocks_after(&self, tables: &Tables) -> Result<BlockReader, ReaderError> {
@@ -352,8 +387,7 @@ impl JournalDir {
             ReadFrom::Seq(seq) => index.find_seq(seq),
             ReadFrom::Time(time_ns) => index.find_time(time_ns),
         };
-        let mut blocks = self.blocks(position.max(self.start()))?;
-        blocks.until = extent.released;
+        let blocks = self.blocks_ahead(position.max(self.start()), extent.released)?;
         Ok(RecordReader {
             blocks,
             from,
@@ -504,6 +538,19 @@ impl RecordReader {
                     })
                 }),
         )
+    }
+
+    /// Where the next block to be read lies.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.blocks.position()
+    }
+
+    /// The next whole block, for who takes many records at once: of the first one, records may lie before the place asked for.
+    /// Records of a block that [`RecordReader::next_record`] has begun are passed over.
+    pub fn next_block(&mut self) -> Option<Result<Block<'_>, ReaderError>> {
+        self.current = None;
+        self.blocks.next_block()
     }
 
     /// Finds the next record that is wanted and moves past it.
