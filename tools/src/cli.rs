@@ -5,9 +5,12 @@ use clap::{ColorChoice, Parser, Subcommand};
 use crate::bench::BenchOptions;
 use crate::demo::DemoOptions;
 use crate::exit::STATUSES;
+use crate::export::ExportOptions;
+use crate::import::ImportOptions;
 use crate::inspect::InspectOptions;
 use crate::operate::{DetachOptions, HandOverOptions, PromoteOptions, RollSessionOptions};
 use crate::publish::PublishOptions;
+use crate::replay::ReplayOptions;
 use crate::status::StatusOptions;
 use crate::subscribe::SubscribeOptions;
 
@@ -39,6 +42,12 @@ pub(crate) enum Command {
     Bench(BenchOptions),
     /// Look into a journal on disk, without a relay
     Inspect(InspectOptions),
+    /// Send again what was recorded, at its own pace or another
+    Replay(Box<ReplayOptions>),
+    /// Write what was recorded as CSV, JSON lines or a capture
+    Export(ExportOptions),
+    /// Make a journal of a capture, JSON lines or generated messages, without a relay
+    Import(ImportOptions),
     /// Show the counters of a relay on this machine
     Status(StatusOptions),
     /// Let another node of a group lead, without an error at any client
@@ -76,6 +85,9 @@ mod tests {
             "pub",
             "sub",
             "inspect",
+            "replay",
+            "export",
+            "import",
             "status",
             "hand-over",
             "detach",
@@ -92,7 +104,7 @@ mod tests {
             seen += 1;
         }
         let bench = command.find_subcommand_mut("bench").expect("it exists");
-        for name in ["latency", "throughput", "floor", "failover"] {
+        for name in ["latency", "throughput", "floor", "failover", "replay"] {
             let sub = bench.find_subcommand_mut(name).expect("it exists");
             assert!(
                 sub.render_long_help().to_string().contains("Example"),
@@ -100,6 +112,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 15);
+        assert_eq!(seen, 19);
     }
 }

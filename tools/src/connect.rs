@@ -126,7 +126,7 @@ impl Connection {
 }
 
 /// The bytes that an even number of hexadecimal digits stands for; at least one.
-fn decode_hex(digits: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_hex(digits: &str) -> Option<Vec<u8>> {
     if digits.is_empty() || !digits.len().is_multiple_of(2) {
         return None;
     }

@@ -16,18 +16,26 @@ mod connect;
 mod counters;
 mod demo;
 mod exit;
+mod export;
 mod flow;
 mod format;
+mod hash_file;
+mod import;
 mod inspect;
 mod operate;
 mod output;
+mod output_file;
 mod pace;
 mod pcap;
 mod percentiles;
 mod publish;
+mod recorded;
+mod rendering;
+mod replay;
 mod servers;
 mod status;
 mod subscribe;
+mod when;
 
 use std::process::ExitCode;
 
@@ -41,6 +49,9 @@ fn main() -> ExitCode {
         Command::Sub(options) => subscribe::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Inspect(options) => inspect::run(&options),
+        Command::Replay(options) => replay::run(&options),
+        Command::Export(options) => export::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::Status(options) => status::run(&options),
         Command::HandOver(options) => operate::hand_over(&options),
         Command::Detach(options) => operate::detach(&options),

@@ -14,7 +14,7 @@ use crate::exit::Failure;
 /// A bar of `length` steps, hidden where standard error is no terminal.
 pub(crate) fn progress(length: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {percent}% {elapsed} of {duration}");
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {percent}% {elapsed}, {eta} left");
     bar.set_style(style.expect("a constant template").progress_chars("=> "));
     bar.set_message(what);
     bar

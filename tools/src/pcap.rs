@@ -1,4 +1,4 @@
-//! Captures: pcap and pcapng files, and the UDP and TCP payloads in them.
+//! Captures: pcap and pcapng files, the UDP and TCP payloads in them, and messages written as one (`write.rs`).
 //!
 //! ```text
 //! file -> CaptureReader: frames with time and link type -> transport(): the payload and its destination port
@@ -12,8 +12,10 @@ use std::fmt;
 use std::io::{self, Read};
 
 mod frame;
+mod write;
 
 pub(crate) use frame::transport;
+pub(crate) use write::{CaptureWriter, Datagram, PAYLOAD_MAX};
 
 /// Longest frame: what libpcap itself allows.
 const FRAME_LENGTH_MAX: u32 = 262_144;

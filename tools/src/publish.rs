@@ -8,9 +8,7 @@
 //! itself. The time of origin is when the message was *due*: a message that waited says so in its latency.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,12 +16,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use relay_client::{OutMessage, Publisher, PublisherEvent, TopicId, TrySendError};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::connect::ConnectOptions;
 use crate::exit::{Failure, Interrupt};
 use crate::flow::FlowKind;
-use crate::output::{hex, json_line, line, progress, spinner, thousands};
+use crate::hash_file::HashFile;
+use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::pace::{Pace, Pacer};
 
 mod source;
@@ -221,33 +219,6 @@ pub(crate) fn utc_ns() -> u64 {
     since.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The file of hashes written before the client library sees a message.
-struct HashFile {
-    path: PathBuf,
-    out: BufWriter<File>,
-}
-
-impl HashFile {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::create(path).map_err(|error| Failure::file("creating", path, &error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            out: BufWriter::new(file),
-        })
-    }
-
-    fn add(&mut self, payload: &[u8], topic: &str) -> Result<(), Failure> {
-        writeln!(self.out, "{} {topic}", hex(&Sha256::digest(payload)))
-            .map_err(|error| Failure::file("writing", &self.path, &error))
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        self.out
-            .flush()
-            .map_err(|error| Failure::file("writing", &self.path, &error))
-    }
-}
-
 /// A message that was hashed and now has to be taken by the client library.
 struct Pending {
     topic: TopicId,
@@ -380,7 +351,7 @@ impl Run {
         let (topic, name) = &self.topics[&port];
         pending.topic = *topic;
         if let Some(hashes) = &mut self.hashes {
-            hashes.add(&pending.payload, name)?;
+            hashes.sent(&pending.payload, name)?;
         }
         Ok(next)
     }

@@ -3,7 +3,7 @@
 //! Hashes are taken from what came out of the client library, so that whoever compares them with those of `relay pub`
 //! judges everything between.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,16 +12,18 @@ use std::time::Duration;
 use clap::Args;
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use relay_client::{Delivery, Seq, Start, Subscriber, SubscriberEvent};
+use relay_client::{Delivery, Start, Subscriber, SubscriberEvent};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::connect::ConnectOptions;
 use crate::exit::{Failure, Interrupt};
-use crate::format::{self, Format};
-use crate::output::{escape, hex, progress};
+use crate::format;
+use crate::hash_file::HashFile;
+use crate::output::progress;
 use crate::percentiles::{Percentiles, new_histogram, record};
 use crate::publish::utc_ns;
+use crate::rendering::{Rendering, RenderingOptions};
+use crate::when::parse_utc_ns;
 
 /// How often signals are looked at while nothing comes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -51,15 +53,8 @@ pub(crate) struct SubscribeOptions {
     /// Stop when the end of the stream as known by then is reached
     #[arg(long)]
     until_end: bool,
-    /// Print each message as a line of JSON
-    #[arg(long, conflicts_with_all = ["raw", "format"])]
-    json: bool,
-    /// Print payloads only, nothing between them
-    #[arg(long, conflicts_with = "format")]
-    raw: bool,
-    /// Print each message in this format
-    #[arg(long, short, value_name = "FORMAT")]
-    format: Option<Format>,
+    #[command(flatten)]
+    rendering: RenderingOptions,
     /// Print no messages
     #[arg(long, short, conflicts_with_all = ["json", "raw", "format"])]
     quiet: bool,
@@ -95,20 +90,15 @@ impl FromStr for From {
                     checksum: None,
                 }
             }
-            _ => Start::Time(time_ns(text)?),
+            _ => Start::Time(parse_utc_ns(text).map_err(|error| {
+                format!(
+                    "`{text}` is none of: live, earliest, a seq, a time like 2026-01-05T09:30:00Z \
+                     ({error})"
+                )
+            })?),
         };
         Ok(Self(start))
     }
-}
-
-/// A time as RFC 3339 writes it, ns UTC.
-fn time_ns(text: &str) -> Result<u64, String> {
-    let time: jiff::Timestamp = text.parse().map_err(|error| {
-        format!(
-            "`{text}` is none of: live, earliest, a seq, a time like 2026-01-05T09:30:00Z ({error})"
-        )
-    })?;
-    u64::try_from(time.as_nanosecond()).map_err(|_| format!("`{text}` is before 1970"))
 }
 
 /// A loss of the connection, as the subscriber saw it; times in ns UTC.
@@ -140,9 +130,13 @@ pub(crate) struct LatencySummary {
 pub(crate) fn run(options: SubscribeOptions) -> Result<(), Failure> {
     let connection = options.connect.resolve()?;
     let out = Output {
-        kind: options.output_kind(),
+        rendering: (!options.quiet).then(|| options.rendering.rendering(Rendering::Text)),
         stdout: BufWriter::with_capacity(OUTPUT_BYTES, io::stdout().lock()),
-        hashes: options.hash_file.as_deref().map(create).transpose()?,
+        hashes: options
+            .hash_file
+            .as_deref()
+            .map(HashFile::create)
+            .transpose()?,
         line: Vec::new(),
     };
     let from = connection.subscriber(options.topic.clone(), options.from.0);
@@ -174,23 +168,6 @@ pub(crate) fn run(options: SubscribeOptions) -> Result<(), Failure> {
     }
     run.subscriber.close();
     result
-}
-
-impl SubscribeOptions {
-    fn output_kind(&self) -> OutputKind {
-        match &self.format {
-            _ if self.quiet => OutputKind::None,
-            Some(format) => OutputKind::Format(format.clone()),
-            None if self.json => OutputKind::Json,
-            None if self.raw => OutputKind::Raw,
-            None => OutputKind::Text,
-        }
-    }
-}
-
-fn create(path: &Path) -> Result<(PathBuf, BufWriter<File>), Failure> {
-    let file = File::create(path).map_err(|error| Failure::file("creating", path, &error))?;
-    Ok((path.to_owned(), BufWriter::new(file)))
 }
 
 fn write_latency(path: &Path, run: &Run) -> Result<(), Failure> {
@@ -313,98 +290,36 @@ impl Run {
     }
 }
 
-enum OutputKind {
-    None,
-    Text,
-    Json,
-    Raw,
-    Format(Format),
-}
-
 struct Output {
-    kind: OutputKind,
+    /// Nothing with `--quiet`.
+    rendering: Option<Rendering>,
     stdout: BufWriter<StdoutLock<'static>>,
-    hashes: Option<(PathBuf, BufWriter<File>)>,
+    hashes: Option<HashFile>,
     line: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct JsonMessage<'a> {
-    seq: u64,
-    topic: &'a str,
-    publisher: u64,
-    incarnation: u64,
-    publisher_seq: u64,
-    key_hash: u64,
-    origin_time_ns: u64,
-    receive_time_ns: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_hex: Option<String>,
 }
 
 impl Output {
     fn message(&mut self, delivery: &Delivery<'_>) -> Result<(), Failure> {
         let (seq, payload) = (delivery.record.seq(), delivery.record.payload());
-        if let Some((path, hashes)) = &mut self.hashes {
-            writeln!(
-                hashes,
-                "{seq} {} {}",
-                hex(&Sha256::digest(payload)),
-                delivery.topic
-            )
-            .map_err(|error| Failure::file("writing", path, &error))?;
+        if let Some(hashes) = &mut self.hashes {
+            hashes.received(seq, payload, delivery.topic)?;
         }
+        let Some(rendering) = &self.rendering else {
+            return Ok(());
+        };
         self.line.clear();
-        match &self.kind {
-            OutputKind::None => return Ok(()),
-            OutputKind::Raw => self.line.extend_from_slice(payload),
-            OutputKind::Format(format) => format.write(&mut self.line, delivery),
-            OutputKind::Text => text(&mut self.line, seq, delivery),
-            OutputKind::Json => json(&mut self.line, delivery),
-        }
+        rendering.write(&mut self.line, delivery);
         self.stdout
             .write_all(&self.line)
             .map_err(|error| Failure::output(&error))
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        if let Some((path, hashes)) = &mut self.hashes {
-            hashes
-                .flush()
-                .map_err(|error| Failure::file("writing", path, &error))?;
+        if let Some(hashes) = &mut self.hashes {
+            hashes.flush()?;
         }
         self.stdout.flush().map_err(|error| Failure::output(&error))
     }
-}
-
-fn text(line: &mut Vec<u8>, seq: Seq, delivery: &Delivery<'_>) {
-    line.extend_from_slice(seq.to_string().as_bytes());
-    line.push(b' ');
-    line.extend_from_slice(delivery.topic.as_bytes());
-    line.push(b' ');
-    escape(line, delivery.record.payload());
-    line.push(b'\n');
-}
-
-fn json(line: &mut Vec<u8>, delivery: &Delivery<'_>) {
-    let header = delivery.record.header();
-    let payload = std::str::from_utf8(delivery.record.payload()).ok();
-    let message = JsonMessage {
-        seq: header.seq.get(),
-        topic: delivery.topic,
-        publisher: header.publisher.get(),
-        incarnation: header.incarnation.get(),
-        publisher_seq: header.publisher_seq.get(),
-        key_hash: header.key_hash.get(),
-        origin_time_ns: header.origin_time_ns.get(),
-        receive_time_ns: header.receive_time_ns.get(),
-        payload,
-        payload_hex: payload.is_none().then(|| hex(delivery.record.payload())),
-    };
-    serde_json::to_writer(&mut *line, &message).expect("a vector takes all");
-    line.push(b'\n');
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
+//! replay.rs      a journal read by plain direct reads, and as `relay replay` reads it
 //! ```
 //!
 //! Latency counts from the time a message was *meant* to be sent. Every report names the machine and the settings.
@@ -32,6 +33,7 @@ mod flow;
 mod latency;
 mod load;
 mod placement;
+mod replay;
 mod tally;
 mod throughput;
 
@@ -46,7 +48,8 @@ Examples:
   relay bench latency --rate 2000 --seconds 10 --json
   relay bench latency --nodes 2 --policy mirrored --rate 10000
   relay bench throughput --seconds 60 --verify
-  relay bench failover --runs 20 --how freeze";
+  relay bench failover --runs 20 --how freeze
+  relay bench replay /var/lib/relay/orders --runs 5";
 
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
@@ -66,6 +69,8 @@ enum What {
     Floor(floor::FloorOptions),
     /// The time without delivery when a primary is killed, freezes or is cut off
     Failover(failover::FailoverOptions),
+    /// A journal's directory read as fast as it goes, beside plain direct reads of the same files
+    Replay(replay::ReplayOptions),
 }
 
 /// Runs the command.
@@ -75,6 +80,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
         What::Throughput(options) => throughput::run(&options),
         What::Floor(options) => floor::run(&options),
         What::Failover(options) => failover::run(&options),
+        What::Replay(options) => replay::run(&options),
     }
 }
 

@@ -3,6 +3,8 @@
 /// A payload and where it was going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Transport<'a> {
+    /// Source port.
+    pub(crate) source_port: u16,
     /// Destination port.
     pub(crate) port: u16,
     /// At least one byte.
@@ -85,8 +87,13 @@ fn ipv6(packet: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 fn udp(segment: &[u8]) -> Option<Transport<'_>> {
-    let length = usize::from(u16_at(segment, 4)?);
+    let length = match u16_at(segment, 4)? {
+        // A jumbo datagram (RFC 2675) is longer than this field can say: it goes to the packet's end.
+        0 if segment.len() > usize::from(u16::MAX) => segment.len(),
+        length => usize::from(length),
+    };
     Some(Transport {
+        source_port: u16_at(segment, 0)?,
         port: u16_at(segment, 2)?,
         payload: segment.get(8..length)?,
     })
@@ -98,6 +105,7 @@ fn tcp(segment: &[u8]) -> Option<Transport<'_>> {
         return None;
     }
     Some(Transport {
+        source_port: u16_at(segment, 0)?,
         port: u16_at(segment, 2)?,
         payload: segment.get(header..)?,
     })

@@ -212,6 +212,7 @@ fn tcp_over_ipv6_and_what_is_passed_over() {
     let bare = frame.len();
     frame.extend_from_slice(PAYLOAD);
     let expected = Some(Transport {
+        source_port: 0x1234,
         port: 80,
         payload: PAYLOAD,
     });

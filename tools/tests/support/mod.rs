@@ -39,6 +39,18 @@ pub(crate) struct Relayd {
 impl Relayd {
     /// Formats a small journal and starts.
     pub(crate) fn start() -> Self {
+        Self::start_on(|relayd| {
+            let status = Command::new(self::relayd())
+                .args(["format", "--config"])
+                .arg(relayd.config())
+                .stderr(Stdio::null())
+                .status();
+            assert!(status.expect("relayd runs").success(), "format");
+        })
+    }
+
+    /// Starts on the journal that `make` puts into [`Relayd::stream`].
+    pub(crate) fn start_on(make: impl FnOnce(&Self)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut relayd = Self {
             directory,
@@ -46,12 +58,7 @@ impl Relayd {
             child: None,
         };
         fs::write(relayd.config(), relayd.config_text()).expect("written");
-        let status = Command::new(self::relayd())
-            .args(["format", "--config"])
-            .arg(relayd.config())
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.expect("relayd runs").success(), "format");
+        make(&relayd);
         relayd.run();
         relayd
     }
