@@ -115,6 +115,32 @@ fn hands_out_what_was_released_from_any_start() {
     }
 }
 
+/// Goal: whole blocks are the same records, from the block on that holds the first one asked for.
+#[test]
+fn whole_blocks_hold_the_same_records() {
+    let log = built(200);
+    let directory = lay_out(&log, &log.superblock);
+    let journal = open(&directory);
+    let (all, _) = seqs(&journal, ReadFrom::Start);
+    let last = *all.last().expect("something is released");
+    for first in [1, last / 2, last] {
+        let mut reader = journal
+            .records(ReadFrom::Seq(Seq(first)))
+            .expect("it can be read");
+        let mut found = Vec::new();
+        while let Some(block) = reader.next_block() {
+            let block = block.expect("it is intact");
+            let records = relay_journal::block::records(block.body);
+            let records = records.map(|record| record.expect("it is intact").1);
+            found.extend(records.filter(|r| r.is_data()).map(|r| r.seq().0));
+        }
+        assert!(found[0] <= first);
+        let from = found.iter().position(|&seq| seq == first);
+        let from = from.expect("the first one asked for is there");
+        assert_eq!(found[from..], all[first as usize - 1..]);
+    }
+}
+
 #[test]
 fn a_clean_stop_releases_everything() {
     let log = built(60);

@@ -131,7 +131,12 @@ impl SourceOptions {
                 Box::new(move |feed| directory::read(&path, &selection, feed))
             }
             None => {
-                let connection = self.connect.resolve()?;
+                let connection = self.connect.resolve().map_err(|failure| match failure {
+                    Failure::Usage(text) => {
+                        Failure::Usage(format!("{text}; or name a stream's directory to read"))
+                    }
+                    other => other,
+                })?;
                 Box::new(move |feed| live::read(&connection, &selection, feed))
             }
         };

@@ -234,7 +234,7 @@ impl ReplayOptions {
     /// Brings the target to its end and says what was done; the first error is the one that counts.
     fn finish(&self, run: Run, result: Result<(), Failure>) -> Result<(), Failure> {
         let Run {
-            mut target,
+            target,
             gaps,
             hashes,
             interrupt,
@@ -245,13 +245,15 @@ impl ReplayOptions {
         if let Some(mut hashes) = hashes {
             hashes.flush()?;
         }
+        summary.seconds = begun.elapsed().as_secs_f64();
         if let Err(failure) = result {
-            // What was taken before is sent off all the same; a capture is left unfinished, so it is removed.
-            let _ = target.flush();
+            target.abandon(&interrupt);
+            if !matches!(failure, Failure::OutputClosed) && !self.dry_run && summary.messages > 0 {
+                eprintln!("relay: {}", summary.text("sent"));
+            }
             return Err(failure);
         }
         target.finish(&interrupt)?;
-        summary.seconds = begun.elapsed().as_secs_f64();
         let is_paced = !gaps.errors_ns().is_empty();
         summary.gap_error = is_paced.then(|| Percentiles::of(gaps.errors_ns()));
         if let Some(path) = &self.hgrm {

@@ -485,6 +485,7 @@ fn bad_input_is_refused_with_what_to_do() {
         2,
         "--from",
     );
+    refused(&["replay", "--dry-run"], 2, "directory");
     let (status, said) = refusal(&mut command(&["replay", text(&journal), "--from", "noon"]));
     assert!(status == 2 && said.contains("`noon`"), "{said}");
     refused(&["replay", text(&journal), "--topic", "a..b"], 2, "a..b");
@@ -520,6 +521,13 @@ fn bad_input_is_refused_with_what_to_do() {
         last_object(&whole)["messages"],
         100,
         "what lies before the damage is read"
+    );
+    let later = ["--from", "15000", "--dry-run", "--json"];
+    let later = run(&[&["replay", text(&journal)], &later[..]].concat());
+    assert_eq!(
+        last_object(&later)["messages"],
+        5_001,
+        "what lies before the range is not read"
     );
     damage(&journal, 1 << 20);
 

@@ -107,6 +107,15 @@ impl Target {
         matches!(self, Self::Stdout(..))
     }
 
+    /// Ends it after a failure: what it took is sent off as far as that goes, a capture is not left half.
+    pub(super) fn abandon(mut self, interrupt: &Interrupt) {
+        // The failure that led here is the one that is told.
+        let _ = match self {
+            Self::Into(other) => other.finish(interrupt),
+            _ => self.flush(),
+        };
+    }
+
     /// Brings it to its end.
     pub(super) fn finish(self, interrupt: &Interrupt) -> Result<(), Failure> {
         match self {
