@@ -155,6 +155,38 @@ fn what_goes_in_comes_out_bit_exact() {
     }
 }
 
+/// Goal: a part of a day that becomes a journal of its own still says where each message stood.
+#[test]
+fn a_selection_keeps_the_original_identities() {
+    let (directory, journal) = generated(1_000);
+    let place = |name: &str| directory.path().join(name);
+    let (part, copy) = (place("part.jsonl"), place("copy"));
+    let range = ["--from", "101", "--to", "110"];
+    let to = ["--format", "json", "--output", text(&part)];
+    run(&[&["export", text(&journal)], &range[..], &to].concat());
+    let from = ["--jsonl", text(&part), "--segment-size", "4MiB"];
+    run(&[&["import", text(&copy)], &from[..]].concat());
+    let first = fs::read_to_string(&part).expect("written");
+    let second = run(&["export", text(&copy), "--format", "json"]);
+    assert_eq!(second.lines().count(), 10);
+    for (index, (before, after)) in first.lines().zip(second.lines()).enumerate() {
+        let before: Value = serde_json::from_str(before).expect("JSON");
+        let after: Value = serde_json::from_str(after).expect("JSON");
+        assert_eq!(after["seq"], index + 1);
+        assert_eq!(after["publisher_seq"], index + 1);
+        assert_eq!(after["receive_time_ns"], before["receive_time_ns"]);
+        for name in [
+            "publisher",
+            "incarnation",
+            "publisher_seq",
+            "seq",
+            "receive_time_ns",
+        ] {
+            assert_eq!(after["original"][name], before[name], "{name}");
+        }
+    }
+}
+
 /// Goal: relayd starts on an imported journal and goes on with it.
 #[test]
 fn a_relay_goes_on_with_an_imported_journal() {

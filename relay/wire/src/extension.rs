@@ -21,7 +21,7 @@ use crate::stride;
 /// Bytes in front of an entry's value.
 pub const ENTRY_HEADER_LENGTH: usize = 8;
 /// Entry type ORIGINAL: who sent the message first and where it stood, on a stream it was replayed from.
-pub const ORIGINAL: u16 = 1;
+pub const ORIGINAL: u16 = 2;
 
 /// One entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +159,23 @@ mod tests {
         seq: Seq(42),
         receive_time_ns: 1_767_605_400_000_000_001,
     };
+
+    #[test]
+    fn an_entry_is_laid_out_as_the_format_says() {
+        let mut area = Vec::new();
+        assert!(FIRST.push(&mut area));
+        let mut expected = vec![2, 0, 40, 0, 0, 0, 0, 0];
+        for field in [
+            17,
+            1_767_605_400_000_000_000,
+            9,
+            42,
+            1_767_605_400_000_000_001_u64,
+        ] {
+            expected.extend_from_slice(&field.to_le_bytes());
+        }
+        assert_eq!(area, expected);
+    }
 
     #[test]
     fn an_identity_stands_behind_entries_of_other_types() {
