@@ -41,10 +41,6 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportOptions {
-    #[command(flatten)]
-    source: SourceOptions,
-    #[command(flatten)]
-    selection: SelectionOptions,
     /// What to write
     #[arg(long, value_enum)]
     format: ExportFormat,
@@ -56,6 +52,11 @@ pub(crate) struct ExportOptions {
     /// Write `seq sha256(payload) topic` of each message
     #[arg(long, value_name = "FILE")]
     hash_file: Option<PathBuf>,
+    // Those with a heading of their own come last: what follows would stand under it.
+    #[command(flatten)]
+    selection: SelectionOptions,
+    #[command(flatten)]
+    source: SourceOptions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

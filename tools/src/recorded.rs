@@ -37,7 +37,7 @@ const BATCHES_AHEAD: usize = 16;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SourceOptions {
     /// The stream's directory, which holds `superblock`; without it the running relay that the connection options name
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = "Arguments")]
     directory: Option<PathBuf>,
     #[command(flatten)]
     connect: ConnectOptions,

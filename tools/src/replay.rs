@@ -62,15 +62,11 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", format::HELP))]
 pub(crate) struct ReplayOptions {
-    #[command(flatten)]
-    source: SourceOptions,
-    #[command(flatten)]
-    selection: SelectionOptions,
     /// How fast: original (as received), xN (N times as fast), max, or step (one for each Enter) [default: original; with
     /// --to-pcap max]
     #[arg(long, value_name = "PACE")]
     pace: Option<ReplayPace>,
-    /// Count what would be sent, and send nothing
+    /// Count what would be sent, and send nothing; with --json as JSON
     #[arg(long, group = "target")]
     dry_run: bool,
     /// Send to a TCP address
@@ -94,8 +90,6 @@ pub(crate) struct ReplayOptions {
     #[command(flatten)]
     capture: CaptureOptions,
     #[command(flatten)]
-    into: IntoOptions,
-    #[command(flatten)]
     rendering: RenderingOptions,
     /// Write `seq sha256(payload) topic` of each message
     #[arg(long, value_name = "FILE")]
@@ -109,6 +103,13 @@ pub(crate) struct ReplayOptions {
     /// Say on standard error what happens to the connection to another relay
     #[arg(long, short)]
     verbose: bool,
+    // Those with a heading of their own come last: what follows would stand under it.
+    #[command(flatten)]
+    selection: SelectionOptions,
+    #[command(flatten)]
+    into: IntoOptions,
+    #[command(flatten)]
+    source: SourceOptions,
 }
 
 /// [`Pace`], or one message at a time.

@@ -42,11 +42,11 @@ pub(super) struct ReplayOptions {
     /// Pairs of floor and replay
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: u32,
-    #[command(flatten)]
-    selection: SelectionOptions,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: SelectionOptions,
 }
 
 /// One pair; rates in bytes of log per second.
