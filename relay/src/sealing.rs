@@ -4,10 +4,9 @@
 //! released log -- read back in small steps --> sum over a segment's blocks --> seal, signed, appended to `seals`
 //! ```
 //!
-//! Only released bytes are taken in, so no cut of the tail ever touches a sealed segment; where a copy in memory counts, release
-//! may be ahead of this node's disk, and the sum stays behind by as much as may be in flight. It goes on where the file stands,
-//! whatever ended the process before: a segment that was half summed is read again. The pace is that of folding
-//! ([`crate::pace`]): little at a time, more as it falls behind.
+//! Only what is released and on this disk is taken in, so no cut of the tail ever touches a sealed segment. It goes on where
+//! the file stands, whatever ended the process before: a segment that was half summed is read again. The pace is that of
+//! folding ([`crate::pace`]): little at a time, more as it falls behind.
 //!
 //! What goes wrong here costs evidence and no flow: it is said once, counted, and tried again.
 
@@ -40,8 +39,6 @@ pub(crate) struct SealingParts {
     pub(crate) node: NodeId,
     /// How far the log is known to be released at the start.
     pub(crate) released: Position,
-    /// Bytes by which what is released may be ahead of this node's disk.
-    pub(crate) ahead_of_disk: u64,
     pub(crate) clock: Clock,
 }
 
@@ -133,17 +130,14 @@ impl Sealing {
         }
     }
 
-    /// Up to here the log is released and on this node's disk. What this node knew at the start counts until release has moved
-    /// past the log as it was then: before that, the end of the log is what is published.
+    /// Up to here the log is released. What was known at the start counts until release has moved past the log as it was then:
+    /// before that, the end of the log is what is published.
     fn limit(&self, released: Position) -> Position {
-        let parts = &self.parts;
-        let known = if released > parts.log.tail {
+        if released > self.parts.log.tail {
             released
         } else {
-            parts.released
-        };
-        let on_disk = Position(known.get().saturating_sub(parts.ahead_of_disk));
-        on_disk.max(parts.released.min(parts.log.tail))
+            self.parts.released
+        }
     }
 
     /// Where an operator put a successor beside the key, the old one vouches for it.

@@ -370,10 +370,6 @@ fn sealing(ground: &mut Ground, segments: &Segments, tables: &Tables) -> Option<
         None => tables.position,
         Some(_) => tables.released.min(tables.position),
     };
-    let ahead_of_disk = match settings.policy {
-        Policy::Mirrored => settings.in_flight_bytes_max(),
-        Policy::Local | Policy::Durable => 0,
-    };
     let parts = SealingParts {
         directory: config.directory.clone(),
         key_file: config.seal_key_file(),
@@ -386,7 +382,6 @@ fn sealing(ground: &mut Ground, segments: &Segments, tables: &Tables) -> Option<
         },
         node: settings.node,
         released,
-        ahead_of_disk,
         clock: ground.clock.clone(),
     };
     Some(Sealing::new(parts, &mut ground.counters))
