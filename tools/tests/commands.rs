@@ -249,6 +249,12 @@ fn a_journal_is_looked_at_and_damage_is_named_by_position() {
         (&11.into(), &"intact".into())
     );
     assert_eq!(summary["stopped_cleanly"], true);
+    // The key of the seals is there from the start; no segment is full.
+    let key = summary["seal_key"].as_str().expect("a key");
+    assert_eq!((key.len(), &summary["sealed"]), (64, &0.into()));
+    let control = relayd.run_ok("inspect", &[stream, "--records"]);
+    assert!(control.contains(&format!("node 1 seals with key {key}")));
+    assert!(control.contains("the clock of node 1 is "));
     assert!(
         relayd
             .run_ok("inspect", &[stream])
