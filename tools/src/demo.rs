@@ -28,7 +28,8 @@ use crate::exit::{Failure, Interrupt};
 use crate::output::{line, progress};
 use crate::publish::utc_ns;
 use crate::servers::{
-    Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
+    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
+    find_relayd,
 };
 use crate::subscribe::LatencySummary;
 
@@ -125,6 +126,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<(), Failure> {
             },
             write_method: WriteMethod::Auto,
             prepared: PREPARED,
+            background: Background::Usual,
             publishers: 1,
         },
         is_separable: false,

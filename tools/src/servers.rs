@@ -44,6 +44,17 @@ pub(crate) enum Idle {
     Park,
 }
 
+/// What a node does beside the flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Background {
+    /// Neither seals segments nor scrubs.
+    Off,
+    /// Both, as by default.
+    Usual,
+    /// Both without a pause: segments of 4 MiB are sealed as they fill, and scrubbed again and again.
+    Busy,
+}
+
 /// What a message waits for before it is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Policy {

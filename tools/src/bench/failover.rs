@@ -25,8 +25,8 @@ use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{new_histogram, record, write_hgrm};
 use crate::servers::{
-    Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
-    word,
+    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
+    find_relayd, word,
 };
 
 /// Messages that have to flow before a node is struck, and after the other leads, a tenth of a second's at least.
@@ -146,6 +146,7 @@ pub(super) fn run(options: &FailoverOptions) -> Result<(), Failure> {
             policy,
             write_method: options.write_method,
             prepared: PREPARED,
+            background: Background::Usual,
             publishers: 1,
         },
         is_separable: options.how == How::Cut,

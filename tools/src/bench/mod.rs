@@ -23,8 +23,8 @@ use crate::exit::{Failure, Interrupt};
 use crate::inspect::journals::Judgement;
 use crate::output::thousands;
 use crate::servers::{
-    Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod, find_relayd,
-    word,
+    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
+    find_relayd, word,
 };
 
 mod failover;
@@ -107,6 +107,9 @@ struct TargetOptions {
     write_method: WriteMethod,
     #[command(flatten)]
     placement: PlacementOptions,
+    /// What relayd does beside the flow: seals and scrubbing
+    #[arg(long, value_enum, default_value_t = Background::Usual)]
+    background: Background,
     /// Space of the journal prepared before the run
     #[arg(long, value_name = "SIZE")]
     prepared: Option<Size>,
@@ -114,7 +117,7 @@ struct TargetOptions {
     #[arg(long, value_name = "FILE")]
     relayd: Option<PathBuf>,
     /// Measure the running relay that the connection options name
-    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "server_cpus"])]
+    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "background", "server_cpus"])]
     connect: bool,
     /// With --connect: its stream's directory, for the times of the hops
     #[arg(long, value_name = "DIR", requires = "connect")]
@@ -177,6 +180,7 @@ impl TargetOptions {
                 policy,
                 write_method: self.write_method,
                 prepared: self.prepared.unwrap_or(prepared),
+                background: self.background,
                 publishers,
             },
             is_separable: false,
@@ -215,6 +219,7 @@ impl TargetOptions {
             idle: word(&self.idle),
             policy: is_own.then(|| word(&target.policy)),
             nodes: self.nodes,
+            background: is_own.then(|| word(&self.background)),
             write_method: written,
             placement: target.placement.clone(),
         }
@@ -267,6 +272,8 @@ struct SettingsReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     nodes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    background: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_method: Option<String>,
     #[serde(flatten)]

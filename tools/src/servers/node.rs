@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::daemon::Daemon;
 use super::port::KeptPort;
-use super::{Idle, Mode, Policy, Size, WriteMethod, word};
+use super::{Background, Idle, Mode, Policy, Size, WriteMethod, word};
 use crate::exit::Failure;
 use crate::output::{hex, spinner};
 
@@ -24,6 +24,7 @@ pub(crate) struct NodeSettings {
     pub(crate) policy: Policy,
     pub(crate) write_method: WriteMethod,
     pub(crate) prepared: Size,
+    pub(crate) background: Background,
     /// Publisher ids 1 to this one get a credential each.
     pub(crate) publishers: u64,
 }
@@ -137,6 +138,17 @@ impl Node {
             settings.prepared.text(),
             word(&settings.write_method)
         ));
+        match settings.background {
+            Background::Off => {
+                add(format_args!(
+                    "scrub_every_s = 0\n\n[stream.evidence]\nseals = false\n"
+                ));
+            }
+            Background::Usual => {}
+            Background::Busy => {
+                add(format_args!("segment_size = \"4MiB\"\nscrub_every_s = 1\n"));
+            }
+        }
         if let Some(group) = &part.group {
             add(format_args!("{}", group.section()));
         }
@@ -187,6 +199,7 @@ mod tests {
                 policy: Policy::Local,
                 write_method: WriteMethod::Auto,
                 prepared: Size(64 << 20),
+                background: Background::Usual,
                 publishers: 2,
             },
             part: NodePart {
