@@ -128,12 +128,7 @@ impl ClockWatch {
         let (Some(before), Ok(kernel)) = (&self.journalled, kernel()) else {
             return false;
         };
-        let seen = Seen {
-            error_ns_max: before.error_ns_max,
-            ..seen(&kernel)
-        };
-        let grown = (2 * before.error_ns_max).max(ERROR_NOTED_NS);
-        seen != *before || kernel.error_ns_max > grown
+        is_change(before, &seen(&kernel))
     }
 
     fn measure(&mut self, tracking: Option<Tracking>) -> Option<Testimony> {
@@ -167,6 +162,15 @@ impl Drop for ClockWatch {
             answer_of(child, false);
         }
     }
+}
+
+/// Whether what is seen now is worth a word of its own.
+fn is_change(before: &Seen, now: &Seen) -> bool {
+    let grown = (2 * before.error_ns_max).max(ERROR_NOTED_NS);
+    before.source != now.source
+        || before.state != now.state
+        || before.is_synchronised != now.is_synchronised
+        || now.error_ns_max > grown
 }
 
 fn seen(kernel: &Kernel) -> Seen {
@@ -397,6 +401,38 @@ mod tests {
         let unbounded = (ClockDiscipline::None, ERROR_UNBOUNDED);
         assert_eq!(told(&alone, Some(&lost)), unbounded);
         assert_eq!(told(&alone, None), unbounded);
+    }
+
+    #[test]
+    fn a_change_is_told_from_what_always_moves() {
+        let before = Seen {
+            source: "tsc".to_owned(),
+            state: 0,
+            is_synchronised: true,
+            error_ns_max: 2_000_000,
+        };
+        let with = |change: fn(&mut Seen)| {
+            let mut now = before.clone();
+            change(&mut now);
+            is_change(&before, &now)
+        };
+        assert!(!with(|_| {}));
+        // Between two corrections the kernel lets the maximum error grow.
+        assert!(!with(|now| now.error_ns_max = 4_000_000));
+        assert!(with(|now| now.error_ns_max = 4_000_001));
+        assert!(with(|now| now.source = "hpet".to_owned()));
+        assert!(with(|now| now.state = 5));
+        assert!(with(|now| now.is_synchronised = false));
+        // A good clock's error may double without a word.
+        let good = Seen {
+            error_ns_max: 10_000,
+            ..before.clone()
+        };
+        let worse = Seen {
+            error_ns_max: 1_000_000,
+            ..before.clone()
+        };
+        assert!(!is_change(&good, &worse));
     }
 
     #[test]

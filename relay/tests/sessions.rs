@@ -5,7 +5,7 @@ mod appliance;
 
 use appliance::flow::Flow;
 use appliance::group::{Group, GroupShape, admin};
-use appliance::{Appliance, Shape, eventually, payload, send};
+use appliance::{Appliance, LIMIT, Shape, eventually, payload, send};
 use relay_journal::reader::{JournalDir, ReadFrom};
 use relay_wire::code::RecordKind;
 use relay_wire::record::trading_session_body;
@@ -46,7 +46,8 @@ fn a_word_closes_one_session_and_opens_the_next() {
         for at in 0..10 {
             send(&mut publisher, topic, &payload(1, at));
         }
-        publisher.flush().unwrap();
+        // In order before the next word comes.
+        assert!(publisher.wait_released(LIMIT).unwrap());
     }
     for older in [20_261_130, 20_261_127] {
         let refused = admin(&node, &format!("roll-session {older} again"));
