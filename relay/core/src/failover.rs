@@ -353,6 +353,12 @@ impl Failover {
         if self.reign.is_some() || self.joined.is_some() || self.is_about_to_lead() {
             return Epoch(0);
         }
+        let is_all_told = self.registers.is_some() && self.stored == self.wanted;
+        if self.settings.is_manual && !is_all_told {
+            // No arbiter keeps a primary of the past from opening the very epoch another one was made to lead: what this node demands
+            // is told together with what it knows of, durably, or not yet.
+            return Epoch(0);
+        }
         let known = self.registers.as_ref();
         let known = known.map_or(Epoch(0), |known| known.membership.epoch);
         self.start_promised

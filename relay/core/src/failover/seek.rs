@@ -63,7 +63,11 @@ impl Failover {
             return;
         }
         if !self.is_tail_answered(&record, facts, now_ns) {
-            self.await_an_answer(suspected_ns, now_ns);
+            if self.settings.is_manual {
+                self.await_operator(&record, now_ns);
+            } else {
+                self.await_an_answer(suspected_ns, now_ns);
+            }
             return;
         }
         let floor = registers.floor.unwrap_or_default().position;
