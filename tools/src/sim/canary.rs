@@ -49,6 +49,22 @@ pub(crate) enum Canary {
     StaleRecordRead,
     /// A node that is told to cut its log does not.
     CutForgotten,
+    /// A start cuts what it does not know to be released, without asking anyone.
+    CutAtOwnWatermark,
+    /// A node whose log was cut goes on with the topics it had before.
+    TopicsKeptAcrossCut,
+    /// Nodes hear each other whatever epoch they speak in, and follow whoever asks whatever they promised.
+    StaleEpochAccepted,
+    /// A primary never hears which epoch a node could follow that promised too much.
+    PromiseBlocksGroup,
+    /// A smaller set counts the moment it is asked for.
+    ShrinkNotAwaited,
+    /// A logon calls everything released that is appended.
+    LogonCountsAppended,
+    /// A follower's ring lets go of what it received before its disk has it.
+    RingSlotReused,
+    /// A process that starts counts as the copy in memory that the one before was.
+    RestartedMemberCounts,
     /// A node that cut damage at its start does not write down that its tail is unknown.
     TornCountsAsAbsent,
     /// Who loses power comes back with an old copy of its disk, which counts as the same disk.

@@ -25,7 +25,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) network: &'a mut Network,
     pub(crate) history: &'a mut History,
     pub(crate) ledger: &'a Ledger,
-    /// Set by a client that was told of a loss, in a run that may lose something.
+    /// Something may be lost, beyond the promise or as an operator accepted.
+    pub(crate) may_alarm: bool,
+    /// Set by a client that was told of a loss, where something may be lost.
     pub(crate) alarm: &'a mut Option<String>,
 }
 
@@ -48,7 +50,7 @@ impl Scene<'_> {
     /// A client knows of something that was released and is not there any more. Within the promise that is the end of the
     /// run; beyond it, it is the alarm that has to be raised.
     pub(crate) fn raise(&mut self, what: String) {
-        assert!(self.parameters.is_beyond, "{what}");
+        assert!(self.may_alarm, "{what}");
         self.alarm.get_or_insert(what);
     }
 }

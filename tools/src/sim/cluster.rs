@@ -15,6 +15,8 @@
 //! A group needs no other structure: nodes beyond the first are further places in `nodes`, their links are connections with
 //! [`Owner::Node`] at both ends, and the arbiter has a host of its own ([`crate::faults::Cast::arbiter_host`]).
 
+use relay_core::group::HaltReason;
+
 use crate::arbiter::{Arbiter, ArbiterEvent};
 use crate::canary::Canary;
 use crate::client::publisher::Publisher;
@@ -26,12 +28,14 @@ use crate::disk::{Disk, Image, OpId};
 use crate::history::{History, Note};
 use crate::ledger::Ledger;
 use crate::network::{EndId, Network, NetworkEvent, Owner, Signal};
-use crate::node::Node;
+use crate::node::{Halt, Node};
+use crate::operator::{LOOK_NS, Operator};
 use crate::process::{Process, Surroundings};
 use crate::random::Random;
 use crate::swarm::{Parameters, STREAM};
 
 mod inject;
+mod operate;
 
 /// Events that may wait at once; a run that needs more has a leak.
 const EVENTS_MAX: usize = 1 << 20;
@@ -84,6 +88,8 @@ pub(crate) enum Event {
     FaultEnds {
         index: usize,
     },
+    /// The operator looks at the group.
+    Operator,
     /// The last fault is over.
     Heal,
     /// Time to see whether everything has come to rest.
@@ -95,9 +101,9 @@ pub(crate) enum Event {
 pub(crate) enum Ending {
     /// Everything was acknowledged and delivered.
     AtRest,
-    /// Beyond the promise, a node halted and said why.
+    /// Beyond the promise, where the arbiter went back or where a loss was accepted, a node halted and said why.
     Halted,
-    /// Beyond the promise, a client raised the alarm.
+    /// Beyond the promise, or where a loss was accepted, a client raised the alarm.
     Alarmed,
     /// Beyond the promise, the relay reported damage and kept it from everyone.
     Reported,
@@ -111,6 +117,8 @@ pub(crate) struct Summary {
     pub(crate) faults: u64,
     pub(crate) released: u64,
     pub(crate) events: u64,
+    /// Something released was lost, beyond the promise or as an operator accepted.
+    pub(crate) has_lost: bool,
 }
 
 /// See the module's description.
@@ -132,6 +140,13 @@ pub(crate) struct Cluster<'a> {
     damaged: Option<usize>,
     /// A copy is lost and not made anew yet: nothing else may be lost.
     is_copy_lost: bool,
+    /// The node whose copy may lack something without knowing, and whether it has lost its power since.
+    forgetting: Option<(usize, bool)>,
+    /// Faults that last.
+    lasting: u32,
+    operator: Operator,
+    /// Only clients are struck any more.
+    is_calm: bool,
     alarm: Option<String>,
     reported: u64,
     random: Random,
@@ -184,6 +199,10 @@ impl<'a> Cluster<'a> {
             images: (0..cast.nodes).map(|_| None).collect(),
             damaged: None,
             is_copy_lost: false,
+            forgetting: None,
+            lasting: 0,
+            operator: Operator::default(),
+            is_calm: false,
             alarm: None,
             reported: 0,
             random: Random::of(seed, 3),
@@ -244,6 +263,9 @@ impl<'a> Cluster<'a> {
             }
         }
         self.queue.at(self.parameters.duration_ns, Event::Heal);
+        if self.parameters.theme.has_operator() {
+            self.queue.at(LOOK_NS, Event::Operator);
+        }
     }
 
     fn summary(&self, ending: Ending) -> Summary {
@@ -251,12 +273,13 @@ impl<'a> Cluster<'a> {
             ending,
             simulated_ns: self.queue.now_ns(),
             faults: self.faults,
-            released: self.ledger.next_seq().get() - 1,
+            released: self.ledger.count(),
             events: self.events,
+            has_lost: self.ledger.has_lost(),
         }
     }
 
-    /// How the run ended, if it did: beyond the promise a halt or an alarm is the end.
+    /// How the run ended, if it did: where a halt or an alarm is the right answer, it is the end.
     fn ending(&self) -> Option<Ending> {
         if self.alarm.is_some() {
             return Some(Ending::Alarmed);
@@ -264,13 +287,29 @@ impl<'a> Cluster<'a> {
         for (index, node) in self.nodes.iter().enumerate() {
             if let Some(halt) = node.halt() {
                 assert!(
-                    self.parameters.is_beyond,
-                    "node {index} halts although nothing is damaged: {halt}"
+                    self.may_halt(halt),
+                    "node {index} halts, and should not: {halt}"
                 );
                 return Some(Ending::Halted);
             }
         }
         self.is_at_rest.then_some(Ending::AtRest)
+    }
+
+    /// Whether a halt is the right answer. Beyond the promise any is. An arbiter that went back is told of as such, and by
+    /// nothing else; and where a loss was accepted, whoever has what was lost keeps it.
+    fn may_halt(&self, halt: &Halt) -> bool {
+        let Halt::Group(reason) = halt else {
+            return self.parameters.is_beyond;
+        };
+        let is_right = match reason {
+            HaltReason::ArbiterWentBack { committed, shown } => {
+                self.arbiter.has_gone_back() && shown < committed
+            }
+            HaltReason::CutBelowReleased { .. } => self.ledger.has_lost(),
+            _ => false,
+        };
+        is_right || self.parameters.is_beyond
     }
 
     fn complain(&mut self) -> ! {
@@ -318,7 +357,13 @@ impl Cluster<'_> {
                 }
             }
             Event::Start { node, process } => {
-                if self.nodes[node].process_number() == process {
+                let off_until_ns = self.nodes[node].off_until_ns();
+                if self.nodes[node].process_number() != process {
+                    return;
+                }
+                if off_until_ns > self.queue.now_ns() {
+                    self.queue.at(off_until_ns, Event::Start { node, process });
+                } else {
                     self.network.on_power_up(node, &mut self.queue);
                     self.with_node(node, |node, around| node.start(around));
                     self.end_start(node);
@@ -329,6 +374,7 @@ impl Cluster<'_> {
             }
             Event::Fault { index } => self.strike(index),
             Event::FaultEnds { index } => self.relent(index),
+            Event::Operator => self.operate(),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
         }
@@ -340,7 +386,8 @@ impl Cluster<'_> {
         node: usize,
         work: impl FnOnce(&mut Node, &mut Surroundings<'_>) -> T,
     ) -> T {
-        let place = &mut self.nodes[node];
+        let (nodes_before, rest) = self.nodes.split_at_mut(node);
+        let (place, nodes_after) = rest.split_first_mut().expect("there is such a node");
         let (before, rest) = self.disks.split_at_mut(node);
         let (disk, after) = rest.split_first_mut().expect("each node has a disk");
         let mut around = Surroundings {
@@ -352,7 +399,9 @@ impl Cluster<'_> {
             ledger: &mut self.ledger,
             disk,
             others: [before, after],
+            peers: [nodes_before, nodes_after],
             arbiter: &mut self.arbiter,
+            operator: &mut self.operator,
             canary: self.canary,
             reported: &mut self.reported,
         };
@@ -371,6 +420,7 @@ impl Cluster<'_> {
             network: &mut self.network,
             history: self.history,
             ledger: &self.ledger,
+            may_alarm: self.parameters.is_beyond || self.ledger.has_lost(),
             alarm: &mut self.alarm,
         };
         work(&mut self.clients[client], &mut scene)
@@ -545,6 +595,7 @@ impl Cluster<'_> {
         let is_served = self.nodes.iter_mut().all(|node| node.process().is_some());
         if is_busy || is_waiting || !is_served || !self.is_group_whole() {
             self.lead_elsewhere();
+            self.doubt_old_record();
             self.queue.after(20 * MILLISECOND, Event::Look);
             return;
         }
@@ -562,11 +613,12 @@ impl Cluster<'_> {
         };
         let epoch = record.epoch;
         let members = record.members.as_slice();
-        // A record may still name a disk that was taken away.
+        // A record may still name a disk that was taken away, or a process that is gone.
         let is_full = members.len() == count
             && members.iter().all(|member| {
-                let disk = &self.disks[member.node.get() as usize - 1];
-                disk.incarnation() == member.incarnation
+                let node = member.node.get() as usize - 1;
+                let is_there = member.process == 0 || self.nodes[node].runs_as(member);
+                is_there && self.disks[node].incarnation() == member.incarnation
             });
         let end = self.ledger.position();
         is_full
@@ -578,14 +630,27 @@ impl Cluster<'_> {
             })
     }
 
+    /// An old record at the arbiter is found by whoever asks for it, and a primary may have nothing to ask for: its clients
+    /// doubt that it leads.
+    fn doubt_old_record(&mut self) {
+        let nodes = if self.arbiter.has_gone_back() {
+            self.nodes.len()
+        } else {
+            0
+        };
+        for node in 0..nodes {
+            let now = self.nodes[node].clock.read(self.queue.now_ns());
+            if let Some(process) = self.nodes[node].process() {
+                process.doubt(now);
+                self.ask_for_turn(node);
+            }
+        }
+    }
+
     /// What rotted long ago is not read at a start, and so not mended: an operator has another node lead, whose copy is whole.
     fn lead_elsewhere(&mut self) {
         if let Some(node) = self.damaged {
-            let now = self.nodes[node].clock.read(self.queue.now_ns());
-            if let Some(process) = self.nodes[node].process() {
-                process.ask_to_hand_over(now);
-                self.ask_for_turn(node);
-            }
+            self.hand_over(node);
         }
     }
 

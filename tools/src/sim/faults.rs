@@ -13,8 +13,9 @@
 //! every copy; there the one right answer is a halt or a report that says so (or an alarm of the client that knows more),
 //! and nothing altered may reach anyone ([`Damage::EveryCopy`]).
 //!
-//! Not drawn in groups: disks that forget without a trace (lost, misdirected and aged bytes, lies, old copies). Whoever
-//! has one may believe that its log is whole; rule R22 narrows that to what the floor at the arbiter has not named yet.
+//! What themes of their own add, and what they then spare the rest, is said in `faults/themed.rs`.
+
+pub(crate) mod themed;
 
 use crate::clock::{MILLISECOND, SECOND};
 use crate::random::Random;
@@ -97,6 +98,15 @@ pub(crate) enum Fault {
     Blank {
         node: usize,
     },
+    /// The power is out for a while.
+    PowerOut {
+        node: usize,
+        for_ns: u64,
+    },
+    /// Somebody makes a backup of the arbiter.
+    BackUp,
+    /// The arbiter comes back from its backup.
+    Restore,
     ArbiterDown {
         for_ns: u64,
     },
@@ -218,6 +228,11 @@ impl core::fmt::Display for Fault {
             Self::Snapshot { node } => write!(f, "somebody copies node {node}'s disk"),
             Self::OldCopy { node } => write!(f, "node {node} gets the copied disk"),
             Self::Blank { node } => write!(f, "node {node} gets a blank disk"),
+            Self::PowerOut { node, for_ns } => {
+                write!(f, "node {node} is without power for {} ms", ms(for_ns))
+            }
+            Self::BackUp => write!(f, "somebody makes a backup of the arbiter"),
+            Self::Restore => write!(f, "the arbiter comes back from its backup"),
             Self::ArbiterDown { for_ns } => {
                 write!(f, "nobody reaches the arbiter for {} ms", ms(for_ns))
             }
@@ -294,6 +309,7 @@ impl Fault {
             Self::Kill { node }
             | Self::KillAtEffect { node, .. }
             | Self::CutPower { node }
+            | Self::PowerOut { node, .. }
             | Self::CrashStarting { node, .. }
             | Self::Stop { node }
             | Self::FailWrite { node }
@@ -301,6 +317,21 @@ impl Fault {
             | Self::FailRead { node } => Some(node),
             _ => None,
         }
+    }
+
+    /// Whether it is all about clients, and nothing between the nodes.
+    pub(crate) const fn is_of_clients(&self) -> bool {
+        matches!(
+            self,
+            Self::Silence { .. }
+                | Self::NewIncarnation { .. }
+                | Self::SecondConnection { .. }
+                | Self::GoBack { .. }
+                | Self::Pause { .. }
+                | Self::Leave { .. }
+                | Self::StartAnew { .. }
+                | Self::AskWrongly { .. }
+        )
     }
 }
 

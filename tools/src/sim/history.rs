@@ -102,6 +102,11 @@ pub(crate) enum Note {
         promised: u64,
         committed: u64,
     },
+    /// An operator's word.
+    Promoted {
+        node: usize,
+        accepts_loss: bool,
+    },
     Record {
         epoch: u64,
         primary: u64,
@@ -219,6 +224,14 @@ impl core::fmt::Display for Note {
                 f,
                 "node {node} has promised epoch {promised} and knows of {committed}"
             ),
+            Self::Promoted { node, accepts_loss } => {
+                let how = if accepts_loss {
+                    ", whatever is lost by it"
+                } else {
+                    ""
+                };
+                write!(f, "node {node} is told to lead{how}")
+            }
             Self::Record {
                 epoch,
                 primary,

@@ -1,9 +1,11 @@
 //! The one history: what anybody was ever shown, and the promise that it stays so.
 //!
-//! The ledger stands beside the run and believes nothing but disks. When a node says that it releases up to a position, the
-//! ledger reads the blocks up to there from that node's *pristine, durable* bytes, folds them by the journal's own
-//! rules, and compares each message with what its publisher made. From then on the history up to there is fixed: whoever
-//! comes later, after whatever crash, on whichever node, must show the same checksums at the same positions.
+//! The ledger stands beside the run and believes nothing but disks (and where copies in memory count, memory). When a node
+//! says that it releases up to a position, the ledger reads the blocks up to there from that node's *pristine, durable*
+//! bytes, folds them by the journal's own rules, and compares each message with what its publisher made. From then on the
+//! history up to there is fixed: whoever comes later, after whatever crash, on whichever node, must show the same
+//! checksums at the same positions. Only where a loss was accepted, or disks forgot beyond the promise, it may end earlier
+//! from then on; the seqs of what was lost are still never used again where somebody knew of the loss.
 //!
 //! What is checked, and where:
 //! * a release is of durable bytes, in a log that keeps every rule ([`Ledger::on_released`]);
@@ -21,6 +23,7 @@ use relay_wire::record::Record;
 
 use crate::content::{Contents, Key, topic_name};
 use crate::disk::Disk;
+use crate::holding::{Held, Holding};
 
 /// A released DATA record.
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +68,29 @@ pub(crate) struct Claim<'a> {
     pub(crate) copies: usize,
     /// How many its record asks for.
     pub(crate) min_copies: usize,
-    /// The primary's own disk.
-    pub(crate) own: &'a Disk,
-    /// The disk of each member that must hold it: by the epoch's record, the newest, or one that may still come about.
-    pub(crate) disks: Vec<(usize, &'a Disk)>,
+    /// The primary's own copy.
+    pub(crate) own: Holding<'a>,
+    /// That of each member that must hold it: by the epoch's record, the newest, or one that may still come about.
+    pub(crate) others: Vec<(usize, Held<'a>)>,
+}
+
+/// Messages whose seqs follow one another.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    first_seq: u64,
+    /// The place of the first of them.
+    at: usize,
+}
+
+/// What may be missing from the log of a node that is to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Nothing.
+    Nothing,
+    /// An operator accepted a loss.
+    Accepted,
+    /// Whatever disks forgot, beyond the promise.
+    Forgotten,
 }
 
 /// See the module's description.
@@ -77,11 +99,18 @@ pub(crate) struct Ledger {
     contents: Contents,
     tables: Tables,
     records: Vec<Released>,
+    /// Their seqs: one run, and another with each accepted loss.
+    runs: Vec<Run>,
+    /// The highest seq that somebody may have seen.
+    used_through: u64,
+    /// Something released was lost, and somebody may know of it.
+    has_lost: bool,
     boundaries: Vec<Boundary>,
+    /// Every byte of it.
+    log: Vec<u8>,
     released_through: BTreeMap<(u64, u64), u64>,
     /// Which process of which node released in each epoch.
     reigns: BTreeMap<u64, Reign>,
-    scratch: Vec<u8>,
     record: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -93,10 +122,13 @@ impl Ledger {
             contents,
             tables: Tables::empty(stream),
             records: Vec::new(),
+            runs: Vec::new(),
+            used_through: 0,
+            has_lost: false,
             boundaries: Vec::new(),
+            log: Vec::new(),
             released_through: BTreeMap::new(),
             reigns: BTreeMap::new(),
-            scratch: Vec::new(),
             record: Vec::new(),
             payload: Vec::new(),
         }
@@ -108,11 +140,11 @@ impl Ledger {
         reign: Reign,
         epoch: u64,
         point: &ReleasePoint,
-        disk: &Disk,
+        own: &Holding<'_>,
     ) {
         let first = *self.reigns.entry(epoch).or_insert(reign);
         assert_eq!(first, reign, "two processes release in epoch {epoch}");
-        self.extend(reign.node, point.position, disk);
+        self.extend(reign.node, point.position, own);
         if self.tables.position == point.position {
             assert_eq!(
                 point.next_seq,
@@ -124,7 +156,7 @@ impl Ledger {
         }
     }
 
-    /// A group's primary releases: on its own disk, and on that of every member, all of it must be for sure.
+    /// A group's primary releases: its own copy, and that of every member, must hold all of it for sure.
     pub(crate) fn on_claim(&mut self, claim: &Claim<'_>) {
         let (reign, end) = (claim.reign, claim.point.position);
         assert!(
@@ -135,21 +167,26 @@ impl Ledger {
             claim.epoch,
             claim.min_copies
         );
-        self.on_released(reign, claim.epoch, &claim.point, claim.own);
+        self.on_released(reign, claim.epoch, &claim.point, &claim.own);
         let Ok(at) = self.boundaries.binary_search_by_key(&end, |b| b.end) else {
             return;
         };
-        for (node, disk) in &claim.disks {
-            let durable = disk.durable_end();
+        for (node, held) in &claim.others {
+            let held_end = match held {
+                Held::Now(holding) => holding.end(),
+                Held::Once(end) => end.get(),
+            };
             assert!(
-                durable >= end.get(),
-                "node {} releases up to {end}; the disk of member {node} holds only what lies before \
-                 {durable} for sure",
+                held_end >= end.get(),
+                "node {} releases up to {end}; the copy of member {node} holds only what lies before \
+                 {held_end} for sure",
                 reign.node
             );
-            self.compare_at(*node, disk, at);
+            if let Held::Now(holding) = held {
+                self.compare_at(*node, holding, at);
+            }
         }
-        self.compare_at(reign.node, claim.own, at);
+        self.compare_at(reign.node, &claim.own, at);
     }
 
     /// A node has recovered its log and, standing alone, counts all of it as released. `may_lose`: in a run beyond the
@@ -174,7 +211,7 @@ impl Ledger {
             return self.rewind(tables);
         }
         self.check_holds(node, tables, disk);
-        self.extend(node, tables.position, disk);
+        self.extend(node, tables.position, &Holding::of_disk(disk));
         assert_eq!(
             self.tables, *tables,
             "node {node} recovered other tables than the log gives"
@@ -190,18 +227,73 @@ impl Ledger {
         if last != tables.previous_checksum {
             return Match::Other;
         }
-        for lost in self
-            .records
-            .drain(tables.next_seq.get() as usize - 1..)
-            .rev()
-        {
+        self.forget_records(tables);
+        self.used_through = self.last_seq();
+        self.reigns.clear();
+        Match::Shorter
+    }
+
+    /// The history ends where `tables` do.
+    fn forget_records(&mut self, tables: &Tables) {
+        let left = self.count_before(tables.next_seq.get());
+        for lost in self.records.drain(left..).rev() {
             let key = (lost.key.publisher, lost.key.incarnation);
             self.released_through
                 .insert(key, lost.key.publisher_seq - 1);
         }
-        self.reigns.clear();
+        self.has_lost = true;
+        self.runs.retain(|run| run.at < left);
+        self.log.truncate(tables.position.get() as usize);
         self.tables = tables.clone();
-        Match::Shorter
+    }
+
+    /// A node begins to lead with a log that folds to `tables`, all of it on its disk. True where the history ends earlier from
+    /// now on.
+    pub(crate) fn on_lead(
+        &mut self,
+        node: usize,
+        tables: &Tables,
+        disk: &Disk,
+        lack: Lack,
+    ) -> bool {
+        let held = Holding::of_disk(disk);
+        let is_shared = |at: &usize| self.is_passed(tables, &held, *at);
+        let last = self.boundaries.len().checked_sub(1);
+        let is_whole =
+            tables.position >= self.tables.position && last.is_none_or(|last| is_shared(&last));
+        if lack == Lack::Nothing || is_whole {
+            if lack == Lack::Nothing {
+                self.check_holds(node, tables, disk);
+            }
+            return false;
+        }
+        let shared = (0..self.boundaries.len()).rev().find(is_shared);
+        self.boundaries.truncate(shared.map_or(0, |at| at + 1));
+        let end = self.boundaries.last().map_or(Position(0), |last| last.end);
+        let tables = self.fold(end);
+        self.forget_records(&tables);
+        if lack == Lack::Forgotten {
+            self.used_through = self.last_seq();
+        }
+        true
+    }
+
+    /// The fold of what was released, up to `end`.
+    fn fold(&self, end: Position) -> Tables {
+        let mut tables = Tables::empty(self.tables.stream);
+        while tables.position < end {
+            let rest = &self.log[tables.position.get() as usize..];
+            let header = block::decode_header(rest).expect("it was folded once");
+            let body = &rest[HEADER_LENGTH..header.body_end()];
+            let folded = tables.apply_block(&header, body);
+            folded.expect("it was folded once");
+        }
+        tables
+    }
+
+    /// Whether something released was lost, beyond the promise or as an operator accepted: whoever knows more says so.
+    pub(crate) const fn has_lost(&self) -> bool {
+        self.has_lost
     }
 
     /// A node that starts, or is to lead, holds all that was ever released.
@@ -218,17 +310,48 @@ impl Ledger {
     /// The node's pristine bytes are those of the history: its last released block has the checksum that stands for all.
     pub(crate) fn compare(&self, node: usize, disk: &Disk) {
         if let Some(last) = self.boundaries.len().checked_sub(1) {
-            self.compare_at(node, disk, last);
+            self.compare_at(node, &Holding::of_disk(disk), last);
         }
     }
 
-    /// The same for the released block number `at`.
-    fn compare_at(&self, node: usize, disk: &Disk, at: usize) {
-        let last = &self.boundaries[at];
+    /// Where the released block number `at` begins.
+    fn start_of(&self, at: usize) -> Position {
         let before = at.checked_sub(1);
-        let start = before.map_or(Position(0), |index| self.boundaries[index].end);
+        before.map_or(Position(0), |index| self.boundaries[index].end)
+    }
+
+    /// Whether the log of `tables` went through the released block number `at`: it is there, it is the last, or the next one
+    /// continues it. What a disk forgot of the log before its end is found when it is read.
+    fn is_passed(&self, tables: &Tables, held: &Holding<'_>, at: usize) -> bool {
+        let boundary = &self.boundaries[at];
+        if boundary.end >= tables.position {
+            let is_end = boundary.checksum == tables.previous_checksum;
+            return is_end && boundary.end == tables.position;
+        }
         let mut head = [0; HEADER_LENGTH];
-        disk.read_pristine(start.get(), &mut head);
+        held.read(boundary.end.get(), &mut head);
+        let is_continued = block::decode_header(&head).is_ok_and(|next| {
+            next.position == boundary.end && next.previous_checksum == boundary.checksum
+        });
+        is_continued || self.is_at(held, at)
+    }
+
+    /// Whether a copy holds the released block number `at`, and so all before it.
+    fn is_at(&self, held: &Holding<'_>, at: usize) -> bool {
+        let mut head = [0; HEADER_LENGTH];
+        held.read(self.start_of(at).get(), &mut head);
+        let last = &self.boundaries[at];
+        block::decode_header(&head).is_ok_and(|header| {
+            (header.checksum, header.next_position()) == (last.checksum, last.end)
+        })
+    }
+
+    /// The same for the released block number `at`.
+    fn compare_at(&self, node: usize, held: &Holding<'_>, at: usize) {
+        let last = &self.boundaries[at];
+        let start = self.start_of(at);
+        let mut head = [0; HEADER_LENGTH];
+        held.read(start.get(), &mut head);
         let header = block::decode_header(&head).unwrap_or_else(|error| {
             panic!("node {node} holds no block at {start}, where one was released: {error}")
         });
@@ -239,8 +362,8 @@ impl Ledger {
         );
     }
 
-    /// The history goes on up to `end`, as the disk has it.
-    fn extend(&mut self, node: usize, end: Position, disk: &Disk) {
+    /// The history goes on up to `end`, as the node has it.
+    fn extend(&mut self, node: usize, end: Position, own: &Holding<'_>) {
         let start = self.tables.position;
         if end <= start {
             let known = self
@@ -252,20 +375,19 @@ impl Ledger {
             );
             return;
         }
-        let durable = disk.durable_end();
+        let held = own.end();
         assert!(
-            durable >= end.get(),
-            "node {node} counts on bytes up to {end}; its disk holds only those before {durable} for sure"
+            held >= end.get(),
+            "node {node} counts on bytes up to {end}; it holds only those before {held} for sure"
         );
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(end.since(start) as usize, 0);
-        disk.read_pristine(start.get(), &mut scratch);
+        let mut log = std::mem::take(&mut self.log);
+        log.resize(end.get() as usize, 0);
+        own.read(start.get(), &mut log[start.get() as usize..]);
         while self.tables.position < end {
-            let bytes = &scratch[self.tables.position.since(start) as usize..];
-            self.take_block(node, bytes);
+            self.take_block(node, &log[self.tables.position.get() as usize..]);
         }
         assert_eq!(self.tables.position, end, "a release ends between blocks");
-        self.scratch = scratch;
+        self.log = log;
     }
 
     fn take_block(&mut self, node: usize, bytes: &[u8]) {
@@ -327,6 +449,7 @@ impl Ledger {
             "{key:?}: a publisher's messages are released once each, in order"
         );
         *through = key.publisher_seq;
+        self.note_seq(record.seq().get());
         self.records.push(Released {
             key,
             topic: record.topic().get(),
@@ -335,9 +458,63 @@ impl Ledger {
         });
     }
 
+    /// A seq is used once, whatever was lost.
+    fn note_seq(&mut self, seq: u64) {
+        assert!(
+            seq > self.used_through,
+            "seq {seq} is released a second time; {} was the highest",
+            self.used_through
+        );
+        self.used_through = seq;
+        let at = self.records.len();
+        let is_next = |run: &Run| run.first_seq + (at - run.at) as u64 == seq;
+        if !self.runs.last().is_some_and(is_next) {
+            self.runs.push(Run { first_seq: seq, at });
+        }
+    }
+
+    /// The highest seq in the history, 0 for none.
+    fn last_seq(&self) -> u64 {
+        self.runs.last().map_or(0, |run| {
+            run.first_seq + (self.records.len() - run.at) as u64 - 1
+        })
+    }
+
+    /// How many released messages have a seq below `next`.
+    fn count_before(&self, next: u64) -> usize {
+        let behind = self.runs.partition_point(|run| run.first_seq < next);
+        let Some(run) = behind.checked_sub(1).map(|last| self.runs[last]) else {
+            return 0;
+        };
+        let end = self.runs.get(behind).map_or(self.records.len(), |r| r.at);
+        let within = usize::try_from(next - run.first_seq).unwrap_or(usize::MAX);
+        run.at.saturating_add(within).min(end)
+    }
+
+    /// How many messages are released.
+    pub(crate) fn count(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    /// The seq of the released message at `place`, counted from 0; of the next one where there is none.
+    pub(crate) fn seq_at(&self, place: u64) -> u64 {
+        let place = place as usize;
+        if place >= self.records.len() {
+            return self.next_seq().get();
+        }
+        let run = self.runs.partition_point(|run| run.at <= place) - 1;
+        let run = self.runs[run];
+        run.first_seq + (place - run.at) as u64
+    }
+
+    /// The lowest seq from `seq` on that a released message has, or the next one will.
+    pub(crate) fn following(&self, seq: u64) -> u64 {
+        self.seq_at(self.count_before(seq) as u64)
+    }
+
     /// The seq the next released message will have.
-    pub(crate) fn next_seq(&self) -> Seq {
-        Seq(self.records.len() as u64 + 1)
+    pub(crate) const fn next_seq(&self) -> Seq {
+        self.tables.next_seq
     }
 
     /// How far is released.
@@ -352,15 +529,16 @@ impl Ledger {
 
     /// The released message with this seq.
     pub(crate) fn get(&self, seq: Seq) -> Option<&Released> {
-        self.records.get((seq.get() as usize).checked_sub(1)?)
+        let place = self.count_before(seq.get());
+        (self.seq_at(place as u64) == seq.get())
+            .then(|| self.records.get(place))
+            .flatten()
     }
 
     /// Checksum of the message before `next`; 0 for none.
     pub(crate) fn checksum_before(&self, next: Seq) -> u32 {
-        let before = next.get().checked_sub(1).map(Seq);
-        before
-            .and_then(|seq| self.get(seq))
-            .map_or(0, |released| released.checksum)
+        let before = self.count_before(next.get()).checked_sub(1);
+        before.map_or(0, |place| self.records[place].checksum)
     }
 
     /// The highest publisher sequence released; 0 for none.

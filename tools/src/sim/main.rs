@@ -22,10 +22,12 @@ mod content;
 mod disk;
 mod faults;
 mod history;
+mod holding;
 mod ledger;
 mod memory;
 mod network;
 mod node;
+mod operator;
 mod process;
 mod random;
 mod report;
@@ -33,6 +35,7 @@ mod run;
 mod search;
 mod shrink;
 mod swarm;
+mod theme;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +48,7 @@ use crate::canary::Canary;
 use crate::run::Recipe;
 use crate::search::Extent;
 use crate::swarm::Wish;
+use crate::theme::Theme;
 
 /// Runs the relay in a simulated world and tries to make it lose, double, reorder or alter a message.
 #[derive(Debug, Parser)]
@@ -95,6 +99,12 @@ struct Arguments {
     /// Whether a group's runs may damage one copy, instead of what the seed draws.
     #[arg(long)]
     damage: Option<bool>,
+    /// What a group's runs are about, instead of what the seed draws.
+    #[arg(long)]
+    theme: Option<Theme>,
+    /// How many of a million changes at the arbiter nobody hears the outcome of, instead of what the seed draws.
+    #[arg(long)]
+    doubt: Option<u32>,
     /// Breaks a rule on purpose: the run must fail.
     #[arg(long)]
     canary: Option<Canary>,
@@ -111,6 +121,8 @@ fn main() -> ExitCode {
             pause_ms: arguments.pause_ms,
             is_beyond: arguments.beyond,
             damages_copy: arguments.damage,
+            theme: arguments.theme,
+            doubt: arguments.doubt,
         },
         without: arguments.without,
         canary: arguments.canary,

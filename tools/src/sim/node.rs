@@ -12,24 +12,29 @@
 //! cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that machine begins
 //! again, the node starts again within its process, after cutting what the machine says.
 
+mod bent;
 mod repair;
 
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::startup;
 use relay_journal::checkpoint;
-use relay_journal::recovery::{Beyond, Cut, Decision, Front, Recovered, RecoveryError, recover};
+use relay_journal::recovery::{Decision, Recovered, RecoveryError, recover};
 use relay_journal::superblock::{
     self, CleanStop, FORMAT_VERSION, GENERATION_LENGTH, Superblock, SuperblockError,
 };
 use relay_journal::tables::Tables;
+use relay_journal::topics::Topics;
 use relay_wire::id::{Epoch, NodeId, Position};
+use relay_wire::membership::Member;
 
+use self::bent::cut_short;
 use self::repair::Repair;
 use crate::canary::Canary;
 use crate::clock::NodeClock;
 use crate::cluster::Event;
 use crate::disk::{Completion, Disk, LogReader, SECTOR, Ticket, Zone};
 use crate::history::Note;
+use crate::holding::Held;
 use crate::ledger::Match;
 use crate::process::{Exit, Fuse, Opening, Process, Surroundings};
 use crate::random::{Random, mix};
@@ -126,6 +131,12 @@ pub(crate) struct Node {
     carry: Option<Carry>,
     /// The highest epoch its disk promised when the process began.
     promised: Epoch,
+    /// Nobody starts it before then.
+    off_until_ns: u64,
+    /// What earlier processes had received when they went, by their numbers as a set names them.
+    fallen: Vec<(u64, Position)>,
+    /// Topics of a log that was cut, where a rule is broken so.
+    kept_topics: Option<Topics>,
 }
 
 /// The superblock that `relayd format` writes.
@@ -171,6 +182,9 @@ impl Node {
             superblock: None,
             carry: None,
             promised: Epoch(0),
+            off_until_ns: 0,
+            fallen: Vec::new(),
+            kept_topics: None,
         }
     }
 
@@ -227,6 +241,32 @@ impl Node {
         matches!(self.phase, Phase::Down)
     }
 
+    /// Whether a process of it is on its way to serve, or to its end.
+    pub(crate) const fn is_under_way(&self) -> bool {
+        !matches!(
+            self.phase,
+            Phase::Down | Phase::Serving(_) | Phase::Halted(_)
+        )
+    }
+
+    /// What the copy holds that a set names, of a node with this disk, where copies in memory count. `None`: it never was.
+    pub(crate) fn held<'a>(&'a self, member: &Member, disk: &'a Disk) -> Option<Held<'a>> {
+        if let Phase::Serving(process) = &self.phase
+            && process.is_copy(member)
+            && let Some(holding) = process.holding(disk)
+        {
+            return Some(Held::Now(holding));
+        }
+        let fallen = self.fallen.iter().rev();
+        let mut fallen = fallen.filter(|(process, _)| *process == member.process);
+        fallen.next().map(|(_, end)| Held::Once(*end))
+    }
+
+    /// Whether the process runs that a set names.
+    pub(crate) fn runs_as(&self, member: &Member) -> bool {
+        matches!(&self.phase, Phase::Serving(process) if process.is_copy(member))
+    }
+
     /// Why it halted, if it did.
     pub(crate) const fn halt(&self) -> Option<&Halt> {
         match &self.phase {
@@ -260,6 +300,16 @@ impl Node {
         self.frozen_until_ns = 0;
     }
 
+    /// Nobody starts it before then.
+    pub(crate) fn stay_off(&mut self, until_ns: u64) {
+        self.off_until_ns = self.off_until_ns.max(until_ns);
+    }
+
+    /// Until when nobody starts it.
+    pub(crate) const fn off_until_ns(&self) -> u64 {
+        self.off_until_ns
+    }
+
     /// Its next start will end in the middle, once so many steps were begun.
     pub(crate) const fn light_start(&mut self, fuse: Fuse) {
         self.start_fuse = Some(fuse);
@@ -283,7 +333,7 @@ impl Node {
             around.disk.kill(random);
         }
         match std::mem::replace(&mut self.phase, Phase::Down) {
-            Phase::Serving(process) => self.memory = process.into_memory(),
+            Phase::Serving(process) => self.bury(*process),
             Phase::Halted(halt) => self.phase = Phase::Halted(halt),
             Phase::Down
             | Phase::Cutting(_)
@@ -294,6 +344,12 @@ impl Node {
         self.carry = None;
         self.processes += 1;
         self.thaw();
+    }
+
+    /// What is left of a process: its memory, and how far it had come.
+    fn bury(&mut self, process: Process) {
+        self.fallen.extend(process.last_received());
+        self.memory = process.into_memory();
     }
 
     /// Somebody starts it; does nothing where it is up already.
@@ -369,8 +425,13 @@ impl Node {
         let reader = &mut LogReader { disk, end };
         let mut recovered =
             recover(reader, &superblock, tables, &mut |_| {}).map_err(Halt::Recovery)?;
-        if around.canary == Some(Canary::CutTooFar) {
-            recovered = cut_too_far(&recovered, &superblock, around.disk)?;
+        let end = match around.canary {
+            Some(Canary::CutTooFar) => recovered.tail.get().saturating_sub(SECTOR as u64),
+            Some(Canary::CutAtOwnWatermark) => recovered.tables.released.get(),
+            _ => u64::MAX,
+        };
+        if end < recovered.tail.get() {
+            recovered = cut_short(&recovered, end, &superblock, around.disk)?;
         }
         let was_clean = startup::was_clean(&recovered.tables, &superblock);
         let mut epoch = startup::next_epoch(&recovered.tables, &superblock);
@@ -561,7 +622,8 @@ impl Node {
     /// Somebody starts it again after a while.
     pub(crate) fn restart_later(&mut self, around: &mut Surroundings<'_>) {
         let delay = self.random.tailed(around.parameters.restart_ns);
-        self.ask_for_start(delay, around);
+        let off = self.off_until_ns.saturating_sub(around.queue.now_ns());
+        self.ask_for_start(delay.max(off), around);
     }
 
     fn serve(&mut self, around: &mut Surroundings<'_>) {
@@ -590,6 +652,9 @@ impl Node {
             for publisher in tables.publishers.values_mut() {
                 publisher.last.0 = publisher.last.0.saturating_sub(3);
             }
+        }
+        if let Some(topics) = self.kept_topics.take() {
+            tables.topics = topics;
         }
         around.note(Note::Serving {
             node: self.index,
@@ -624,7 +689,7 @@ impl Node {
             unreachable!("only a process ends");
         };
         self.superblock = process.superblock().or(self.superblock);
-        self.memory = process.into_memory();
+        self.bury(*process);
         self.processes += 1;
         // A read for a subscriber may still be under way, and after a fault anything.
         let mut random = Random::of(self.random.next(), 0);
@@ -638,6 +703,10 @@ impl Node {
                 log_end,
             } => {
                 self.carry = Some(carry);
+                if around.canary == Some(Canary::TopicsKeptAcrossCut) {
+                    let before = Self::fold_from_start(around.disk).ok();
+                    self.kept_topics = before.map(|recovered| recovered.tables.topics);
+                }
                 let forgets = around.canary == Some(Canary::CutForgotten);
                 let cut = match reason {
                     RestartReason::Cut(position) if !forgets => Some(Cutting {
@@ -722,27 +791,4 @@ fn write_superblock(around: &mut Surroundings<'_>, slot: usize, next: &Superbloc
     around
         .disk
         .begin_write(Zone::Superblock, at, &bytes, false, 0, now_ns)
-}
-
-/// What recovery would find if the log ended one block earlier.
-fn cut_too_far(
-    found: &Recovered,
-    superblock: &Superblock,
-    disk: &mut Disk,
-) -> Result<Recovered, Halt> {
-    if found.tail == Position(0) {
-        return Ok(found.clone());
-    }
-    let end = found.tail.get() - SECTOR as u64;
-    let reader = &mut LogReader { disk, end };
-    let tables = Tables::empty(STREAM);
-    let mut bent = recover(reader, superblock, tables, &mut |_| {}).map_err(Halt::Recovery)?;
-    let behind = found.cut.map_or(0, |cut| cut.leftovers);
-    bent.cut = Some(Cut {
-        position: bent.tail,
-        front: Front::BadBody,
-        beyond: Beyond::Nothing,
-        leftovers: found.tail.since(bent.tail) + behind,
-    });
-    Ok(bent)
 }

@@ -45,9 +45,12 @@ use crate::clock::Queue;
 use crate::cluster::Event;
 use crate::disk::{Completion, Disk, Ticket, What, Zone};
 use crate::history::{History, Note};
+use crate::holding::Holding;
 use crate::ledger::{Ledger, Reign};
 use crate::memory::Memory;
 use crate::network::{EndId, Network, Signal};
+use crate::node::Node;
+use crate::operator::Operator;
 use crate::swarm::Parameters;
 
 /// Commands that may wait in the link to the sequencer, as in the appliance.
@@ -67,7 +70,10 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) disk: &'a mut Disk,
     /// Disks of the nodes before and after this one.
     pub(crate) others: [&'a [Disk]; 2],
+    /// And those nodes.
+    pub(crate) peers: [&'a [Node]; 2],
     pub(crate) arbiter: &'a mut Arbiter,
+    pub(crate) operator: &'a mut Operator,
     pub(crate) canary: Option<Canary>,
     /// Damage that processes have reported so far.
     pub(crate) reported: &'a mut u64,
@@ -181,6 +187,8 @@ pub(crate) struct Process {
     end: Option<Exit>,
     /// End of what was ever written, or lay on the disk before.
     written_end: Position,
+    /// End of what it had appended or received when its machine last did something.
+    received: Position,
     is_turn_due: bool,
     /// Effects of this turn so far.
     effects: u32,
@@ -325,6 +333,7 @@ impl Process {
             ending: Ending::No,
             end: None,
             written_end: tail,
+            received: tail,
             is_turn_due: false,
             effects: 0,
             fuse: None,
@@ -427,7 +436,7 @@ impl Process {
                 return None;
             }
             self.attend_to_ending(around);
-            self.check(around.disk);
+            self.check(around);
             if work == 0 {
                 self.had_work_after = false;
                 break;
@@ -534,7 +543,7 @@ impl Process {
         }
         self.machine.on_prepared(Position(around.disk.prepared()));
         let start = self.machine.open_position();
-        let forgotten = self.machine.forgettable(self.floor);
+        let forgotten = self.forgettable(around.canary);
         let end = forgotten.plus(self.settings.ring_size);
         let mut work = self.hear_peers(start, end, around);
         let mut is_stalled = false;
@@ -711,7 +720,8 @@ impl Process {
             self.claim_release(reign, &point, around);
         } else {
             let epoch = self.epoch.get();
-            around.ledger.on_released(reign, epoch, &point, around.disk);
+            let own = Holding::of_disk(around.disk);
+            around.ledger.on_released(reign, epoch, &point, &own);
         }
         self.release = Some(point);
     }
@@ -725,7 +735,7 @@ impl Process {
     }
 
     /// What must hold after every turn.
-    fn check(&self, disk: &Disk) {
+    fn check(&mut self, around: &Surroundings<'_>) {
         assert!(
             self.commands.len() <= COMMANDS_MAX,
             "too many commands wait"
@@ -734,9 +744,10 @@ impl Process {
             return;
         }
         let (released, durable, sealed) = self.positions();
+        self.received = sealed;
         assert!(durable <= sealed, "durable passes sealed");
         assert!(
-            sealed.get() <= disk.prepared(),
+            sealed.get() <= around.disk.prepared(),
             "the log leaves the prepared space"
         );
         let is_memory_enough = self.settings.policy == Policy::Mirrored;
@@ -744,7 +755,7 @@ impl Process {
             released <= durable || is_memory_enough,
             "released passes durable"
         );
-        let held = sealed.since(self.machine.forgettable(self.floor));
+        let held = sealed.since(self.forgettable(around.canary));
         assert!(
             held <= self.settings.ring_size,
             "the ring holds more than it can"

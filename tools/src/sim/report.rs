@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+
 use crate::faults::Damage;
 use crate::run::{self, Outcome, Recipe};
 use crate::search::Found;
 use crate::shrink;
 use crate::swarm::Parameters;
+use crate::theme::Theme;
 
 /// The result for programs.
 #[derive(Debug, serde::Serialize)]
@@ -33,10 +36,12 @@ fn command(recipe: &Recipe) -> String {
     add("pause-ms", wish.pause_ms.map(|n| n.to_string()));
     add("beyond", wish.is_beyond.map(|b| b.to_string()));
     add("damage", wish.damages_copy.map(|b| b.to_string()));
-    let canary = recipe
-        .canary
-        .and_then(|canary| clap::ValueEnum::to_possible_value(&canary));
-    add("canary", canary.map(|value| value.get_name().to_owned()));
+    let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
+    let theme = wish.theme.and_then(|theme| theme.to_possible_value());
+    add("theme", theme.map(name));
+    add("doubt", wish.doubt.map(|n| n.to_string()));
+    let canary = recipe.canary.and_then(|canary| canary.to_possible_value());
+    add("canary", canary.map(name));
     let without: Vec<String> = recipe.without.iter().map(ToString::to_string).collect();
     add("without", (!without.is_empty()).then(|| without.join(",")));
     line
@@ -66,7 +71,13 @@ fn describe(recipe: &Recipe) -> String {
         p.duration_ns as f64 / 1e9,
         p.schedule.len().saturating_sub(recipe.without.len()),
         match p.damage {
-            Damage::None => "",
+            Damage::OneCopy if p.theme == Theme::Forgetful => ", one copy forgets",
+            Damage::None => match p.theme {
+                Theme::Mirrored => ", copies in memory count",
+                Theme::Manual => ", an operator is the arbiter",
+                Theme::Restored => ", the arbiter comes back from a backup",
+                Theme::Plain | Theme::Forgetful => "",
+            },
             Damage::OneCopy => ", one copy is damaged",
             Damage::EveryCopy => ", beyond the promise",
         }
@@ -122,7 +133,8 @@ pub(crate) fn searched(recipe: &Recipe, found: &Found, goes_on: bool, is_json: b
     let simulated = found.simulated_ns as f64 / 1e9;
     println!(
         "{} runs from seed {}: {:.0} simulated seconds in {:.1} s, {} faults, {} messages released, \
-         {} events; beyond the promise {} halted, {} reported damage and {} raised the alarm",
+         {} events; beyond the promise, or as accepted, {} lost something, {} halted, {} reported damage and \
+         {} raised the alarm",
         found.runs,
         recipe.seed,
         simulated,
@@ -130,6 +142,7 @@ pub(crate) fn searched(recipe: &Recipe, found: &Found, goes_on: bool, is_json: b
         found.faults,
         found.released,
         found.events,
+        found.lost,
         found.halted,
         found.reported,
         found.alarmed,

@@ -22,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) faults: u64,
     pub(crate) released: u64,
     pub(crate) events: u64,
+    /// Runs in which something released was lost, beyond the promise or as an operator accepted.
+    pub(crate) lost: u64,
     pub(crate) halted: u64,
     pub(crate) alarmed: u64,
     pub(crate) reported: u64,
@@ -37,6 +39,7 @@ impl Found {
         self.faults += summary.faults;
         self.released += summary.released;
         self.events += summary.events;
+        self.lost += u64::from(summary.has_lost);
         self.halted += u64::from(summary.ending == Ending::Halted);
         self.alarmed += u64::from(summary.ending == Ending::Alarmed);
         self.reported += u64::from(summary.ending == Ending::Reported);
@@ -48,6 +51,7 @@ impl Found {
         self.faults += other.faults;
         self.released += other.released;
         self.events += other.events;
+        self.lost += other.lost;
         self.halted += other.halted;
         self.alarmed += other.alarmed;
         self.reported += other.reported;

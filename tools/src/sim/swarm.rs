@@ -16,9 +16,10 @@ use relay_wire::membership::{Member, Members, Membership};
 use crate::clock::{MILLISECOND, SECOND};
 use crate::content::Contents;
 use crate::disk::Latencies;
-use crate::faults::{self, Cast, Damage, Fault, Scheduled};
+use crate::faults::{self, Cast, Damage, Fault, Scheduled, themed};
 use crate::network::Conduct;
 use crate::random::{Random, mix};
+use crate::theme::Theme;
 
 /// The stream of every run.
 pub(crate) const STREAM: StreamId = StreamId(9);
@@ -42,12 +43,17 @@ pub(crate) struct Wish {
     pub(crate) is_beyond: Option<bool>,
     /// Whether a group's run may damage one copy.
     pub(crate) damages_copy: Option<bool>,
+    /// What a group's run is about.
+    pub(crate) theme: Option<Theme>,
+    /// How many of a million changes at the arbiter nobody hears the outcome of.
+    pub(crate) doubt: Option<u32>,
 }
 
 /// What a group's nodes have in common. Times are nanoseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
     pub(crate) min_copies: u8,
+    is_manual: bool,
     heartbeat_ns: u64,
     suspect_ns: u64,
     suspect_closed_ns: u64,
@@ -66,8 +72,11 @@ pub(crate) struct Group {
 pub(crate) struct Parameters {
     pub(crate) seed: u64,
     pub(crate) cast: Cast,
+    pub(crate) theme: Theme,
     pub(crate) is_beyond: bool,
     pub(crate) damage: Damage,
+    /// An operator accepts a loss where nothing else brings the group back.
+    pub(crate) accepts_loss: bool,
     /// Simulated time in which faults strike.
     pub(crate) duration_ns: u64,
     /// Simulated time after that in which everything must come to rest.
@@ -116,15 +125,29 @@ impl Parameters {
             publishers: random.within(1, 4) as usize,
             subscribers: random.within(1, 4) as usize,
         };
-        // One run in eight goes beyond the promise.
+        let mut themes = Random::of(seed, 7);
+        let theme = Theme::draw(&mut themes);
+        let theme = match cast.nodes {
+            1 => Theme::Plain,
+            _ => wish.theme.unwrap_or(theme),
+        };
+        // One run in eight goes beyond the promise; where disks forget, one in three, and for other themes there is no beyond.
         let draws_beyond = random.chance(125_000);
-        let is_beyond = wish.is_beyond.unwrap_or(draws_beyond);
+        let draws_beyond = match theme {
+            Theme::Plain => draws_beyond,
+            _ => themes.chance(333_333),
+        };
+        let can_go_beyond = matches!(theme, Theme::Plain | Theme::Forgetful);
+        let is_beyond = wish.is_beyond.unwrap_or(draws_beyond) && can_go_beyond;
         let seconds = random.within(2, 8);
         let duration_ns = wish.seconds.unwrap_or(seconds) * SECOND;
         let pause_ms = random.pick(&[50, 150, 400, 1_000]);
         let pause_ns = wish.pause_ms.unwrap_or(pause_ms) * MILLISECOND;
         let topics = random.within(1, 12) as u32;
-        let settings = draw_settings(&mut random, cast, topics);
+        let mut settings = draw_settings(&mut random, cast, topics);
+        if theme == Theme::Mirrored {
+            settings.policy = Policy::Mirrored;
+        }
         let rate = random.pick(&[20, 200, 1_000, 1_000, 4_000]);
         let rate = wish.rate.unwrap_or(rate);
         let burst_max = random.pick(&[1_u64, 1, 3, 20]);
@@ -133,26 +156,50 @@ impl Parameters {
         let segment = settings.segment_size;
         let mut arbiter = Random::of(seed, 5);
         let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
-        let group = draw_group(&mut random, cast);
+        let mut group = draw_group(&mut random, cast);
+        group.is_manual = theme == Theme::Manual;
+        if theme == Theme::Forgetful && !is_beyond {
+            // One copy may forget what another one still has.
+            group.min_copies = 2;
+        }
         let draws_damage = Random::of(seed, 6).chance(400_000);
-        let damages_copy = wish.damages_copy.unwrap_or(draws_damage);
+        let damages_copy = wish.damages_copy.unwrap_or(draws_damage) || theme == Theme::Forgetful;
+        let can_be_damaged = matches!(theme, Theme::Plain | Theme::Forgetful);
         let damage = if is_beyond {
             Damage::EveryCopy
-        } else if cast.nodes > 1 && group.min_copies > 1 && damages_copy {
+        } else if cast.nodes > 1 && group.min_copies > 1 && damages_copy && can_be_damaged {
             Damage::OneCopy
         } else {
             Damage::None
         };
         let mut fault_random = Random::of(seed, 1);
-        let schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, damage);
+        let at_rest = match theme {
+            Theme::Plain => damage,
+            _ => Damage::None,
+        };
+        let mut schedule = faults::draw(&mut fault_random, cast, duration_ns, pause_ns, at_rest);
+        themed::suit(
+            theme,
+            is_beyond,
+            &mut themes,
+            cast,
+            duration_ns,
+            &mut schedule,
+        );
+        let doubt = arbiter.pick(&[0, 0, 100_000, 400_000]);
+        let doubt = wish.doubt.unwrap_or(doubt);
         Self {
             seed,
             cast,
+            theme,
             is_beyond,
             damage,
+            accepts_loss: themes.chance(400_000),
             duration_ns,
             patience_ns: match damage {
+                Damage::None | Damage::OneCopy if theme.has_operator() => 60 * SECOND,
                 Damage::None | Damage::OneCopy => 40 * SECOND,
+                Damage::EveryCopy if theme == Theme::Forgetful => 5 * SECOND,
                 Damage::EveryCopy => 20 * SECOND,
             },
             contents: Contents::new(seed, topics, settings.payload_limit),
@@ -165,7 +212,7 @@ impl Parameters {
             burst_pause_ns: SECOND * burst_mean / per_publisher,
             burst_max,
             conduct: draw_conduct(&mut random),
-            doubt_per_million: arbiter.pick(&[0, 0, 100_000, 400_000]),
+            doubt_per_million: if theme.has_doubts() { doubt } else { 0 },
             late_ns: arbiter.pick(&[200, 700, 3_000]) * MILLISECOND,
             latencies: draw_latencies(&mut random),
             turn_ns: random.within(1, 20) * 1_000,
@@ -230,7 +277,7 @@ impl Parameters {
             secret: SECRET.to_vec(),
             policy: self.settings.policy,
             min_copies: group.min_copies,
-            is_manual: false,
+            is_manual: group.is_manual,
             heartbeat_ns: group.heartbeat_ns,
             suspect_ns: group.suspect_ns,
             suspect_closed_ns: group.suspect_closed_ns,
@@ -351,6 +398,7 @@ fn draw_group(random: &mut Random, cast: Cast) -> Group {
     let head_start_ns = 3 * heartbeat_ns;
     Group {
         min_copies: random.within(1, cast.nodes.min(2) as u64) as u8,
+        is_manual: false,
         heartbeat_ns,
         suspect_ns: random.pick(&[100, 200, 500]) * MILLISECOND,
         suspect_closed_ns: random.pick(&[40, 100]) * MILLISECOND,

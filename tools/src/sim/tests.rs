@@ -1,12 +1,16 @@
 //! The simulator is itself under test: it says the same twice, it finds nothing where nothing is wrong, and it finds every
 //! rule that is broken on purpose.
 
+use clap::ValueEnum;
+
 use crate::canary::Canary;
 use crate::cluster::Ending;
 use crate::faults::Damage;
 use crate::run::{self, Recipe};
+use crate::search::Found;
 use crate::shrink;
 use crate::swarm::{Parameters, Wish};
+use crate::theme::Theme;
 
 /// Seeds every test run goes through, for a node standing alone, a pair and a group of three; the long searches take others.
 const SEEDS: [(usize, u64); 3] = [(1, 60), (2, 40), (3, 25)];
@@ -67,38 +71,106 @@ fn nothing_is_lost_in_any_of_these_runs() {
     );
 }
 
-/// Runs that found something: nodes, seed, whether a copy is damaged, and what it was.
-const FOUND: [(usize, u64, bool, &str); 4] = [
-    (
+/// A run that found something, and what it was.
+struct Find {
+    nodes: usize,
+    seed: u64,
+    /// Simulated seconds with faults, where not those of the seed.
+    seconds: Option<u64>,
+    theme: Theme,
+    damages_copy: bool,
+    what: &'static str,
+}
+
+/// A group of durable copies with an arbiter, for two seconds.
+const fn plain(nodes: usize, seed: u64, damages_copy: bool, what: &'static str) -> Find {
+    Find {
+        nodes,
+        seed,
+        seconds: Some(2),
+        theme: Theme::Plain,
+        damages_copy,
+        what,
+    }
+}
+
+/// A whole run of a theme.
+const fn whole(nodes: usize, seed: u64, theme: Theme, what: &'static str) -> Find {
+    Find {
+        nodes,
+        seed,
+        seconds: None,
+        theme,
+        damages_copy: false,
+        what,
+    }
+}
+
+const FOUND: [Find; 10] = [
+    plain(
         3,
         7,
         false,
         "a node that gave up wanted to send to a stranger without a socket, for ever",
     ),
-    (
+    plain(
         2,
         1103,
         false,
         "a client heard a greeting on a connection that it did not know was made",
     ),
-    (3, 1539, false, "the same, in a group of three"),
-    (
+    plain(3, 1539, false, "the same, in a group of three"),
+    plain(
         3,
         227,
         true,
         "a follower refused an earlier primary, and lost the present one by it",
     ),
+    whole(
+        2,
+        14,
+        Theme::Mirrored,
+        "alone in its set a primary released from memory, while another copy was only proposed",
+    ),
+    whole(
+        3,
+        39,
+        Theme::Mirrored,
+        "after a blackout of all nobody started: torn writes were taken for rot",
+    ),
+    whole(
+        2,
+        90,
+        Theme::Manual,
+        "a primary that cut damage and a standby that reached further waited for each other",
+    ),
+    whole(
+        2,
+        170,
+        Theme::Manual,
+        "a lone primary that cut damage did not say what it waited for",
+    ),
+    whole(
+        3,
+        75,
+        Theme::Manual,
+        "a primary that handed over opened the epoch of whom it had called",
+    ),
+    whole(3, 112, Theme::Manual, "two were called to lead one epoch"),
 ];
 
 /// Goal: what was found once is not found again.
 #[test]
 fn what_was_found_stays_mended() {
-    for (nodes, seed, damages_copy, what) in FOUND {
-        let mut recipe = short(seed);
-        recipe.wish.nodes = Some(nodes);
+    for find in FOUND {
+        let mut recipe = short(find.seed);
+        recipe.wish.seconds = find.seconds;
+        recipe.wish.nodes = Some(find.nodes);
+        recipe.wish.theme = Some(find.theme);
         recipe.wish.is_beyond = Some(false);
-        recipe.wish.damages_copy = Some(damages_copy);
+        recipe.wish.damages_copy = Some(find.damages_copy);
         if let Err(failure) = run::run(&recipe, false).result {
+            let (seed, nodes, what) = (find.seed, find.nodes, find.what);
             panic!("seed {seed} of {nodes} nodes ({what}): {}", failure.what);
         }
     }
@@ -114,6 +186,7 @@ fn one_damaged_copy_of_a_group_loses_nothing() {
     {
         let mut recipe = short(seed);
         recipe.wish.nodes = Some(nodes);
+        recipe.wish.theme = Some(Theme::Plain);
         recipe.wish.is_beyond = Some(false);
         recipe.wish.damages_copy = Some(true);
         let parameters = Parameters::draw(seed, &recipe.wish);
@@ -129,8 +202,64 @@ fn one_damaged_copy_of_a_group_loses_nothing() {
     assert!(damaged > 10, "many of these runs damage a copy");
 }
 
+/// Runs of a theme, and how they end.
+fn themed(theme: Theme, is_beyond: bool, nodes: usize, seeds: u64) -> Found {
+    let mut found = Found::default();
+    for seed in 1..=seeds {
+        let mut recipe = short(seed);
+        recipe.wish.nodes = Some(nodes);
+        recipe.wish.theme = Some(theme);
+        recipe.wish.is_beyond = Some(is_beyond);
+        found.runs += 1;
+        match run::run(&recipe, false).result {
+            Ok(summary) => found.add(&summary),
+            Err(failure) => panic!(
+                "cargo sim --nodes {nodes} --seconds 2 --beyond {is_beyond} --theme {theme:?} --seed {seed}: {}",
+                failure.what
+            ),
+        }
+    }
+    found
+}
+
+/// Goal: an arbiter that comes back with an old record is found out, and what is told is just that; where its record is the
+/// newest the group goes on.
+#[test]
+fn an_arbiter_that_went_back_is_found_out() {
+    let found = themed(Theme::Restored, false, 2, 40);
+    assert!(found.halted > 3, "{} runs halted", found.halted);
+    assert!(found.runs - found.halted > 3, "some go on");
+    themed(Theme::Restored, false, 3, 15);
+}
+
+/// Goal: copies in memory keep everything as long as one of a set is there, and lose nothing silently where none is.
+#[test]
+fn copies_in_memory_lose_nothing_silently() {
+    let pairs = themed(Theme::Mirrored, false, 2, 40);
+    assert!(pairs.released > 1_000, "{} released", pairs.released);
+    themed(Theme::Mirrored, false, 3, 15);
+}
+
+/// Goal: with an operator as the arbiter nothing is lost that he did not accept.
+#[test]
+fn an_operator_as_the_arbiter_loses_nothing_he_does_not_accept() {
+    let pairs = themed(Theme::Manual, false, 2, 40);
+    assert!(pairs.released > 1_000, "{} released", pairs.released);
+    themed(Theme::Manual, false, 3, 15);
+}
+
+/// Goal: one disk that forgets costs nothing; where all forget, somebody says so.
+#[test]
+fn a_disk_that_forgets_is_one_copy() {
+    let within = themed(Theme::Forgetful, false, 2, 40);
+    assert_eq!(within.halted + within.alarmed + within.reported, 0);
+    themed(Theme::Forgetful, false, 3, 15);
+    let beyond = themed(Theme::Forgetful, true, 2, 40);
+    assert!(beyond.halted + beyond.alarmed + beyond.reported > 3);
+}
+
 /// Rules broken one at a time: for a group of how many nodes, and within how many seeds a run must fail.
-const BROKEN: [(Canary, usize, u64); 26] = [
+const BROKEN: [(Canary, usize, u64); 35] = [
     (Canary::ReleaseBeforeDurable, 1, 3),
     (Canary::WriteErrorRetried, 1, 60),
     (Canary::SyncErrorRetried, 1, 120),
@@ -139,39 +268,76 @@ const BROKEN: [(Canary, usize, u64); 26] = [
     (Canary::CutTooFar, 1, 10),
     (Canary::OldEpochGoesOn, 1, 10),
     (Canary::DuplicatesForgotten, 1, 10),
+    (Canary::DuplicatesForgotten, 2, 10),
     (Canary::ReadersPassReleased, 1, 3),
     (Canary::AcknowledgedTooFar, 1, 3),
+    (Canary::LogonCountsAppended, 1, 10),
     (Canary::LostWriteCounted, 1, 60),
     (Canary::StandbyAcknowledgesEarly, 2, 10),
+    // A copy that is made anew takes in more than the ring holds while its disk is slow.
+    (Canary::RingSlotReused, 2, 200),
     (Canary::ReleaseBeforePeer, 2, 3),
     (Canary::ChecksumIgnored, 2, 100),
     (Canary::PromiseNotKept, 2, 3),
     (Canary::PromiseForgotten, 2, 10),
+    (Canary::PromiseBlocksGroup, 2, 20),
+    (Canary::StaleEpochAccepted, 3, 10),
     (Canary::LostSwapGoesOn, 2, 60),
+    (Canary::ShrinkNotAwaited, 2, 20),
     (Canary::UnknownSwapCountsAsDone, 2, 30),
     // These two need a copy that is lost between its admission's unknown outcome and its late landing.
-    (Canary::UnknownSwapCountsAsLost, 2, 600),
-    (Canary::LateSwapHidden, 3, 600),
+    (Canary::UnknownSwapCountsAsLost, 2, 60),
+    (Canary::LateSwapHidden, 3, 200),
     (Canary::AdmittedEarly, 2, 10),
     (Canary::StaleRecordRead, 2, 10),
     (Canary::CutForgotten, 2, 20),
+    (Canary::CutAtOwnWatermark, 2, 20),
+    // A topic defined in the last moments before a primary is cut off.
+    (Canary::TopicsKeptAcrossCut, 2, 400),
     (Canary::TornCountsAsAbsent, 3, 300),
     (Canary::OldCopyCounts, 2, 30),
     (Canary::BlankDiskKeepsItsName, 2, 20),
+    (Canary::RestartedMemberCounts, 3, 20),
 ];
+
+/// A run in which a rule is broken, with as much as it takes of what brings that to light.
+fn breaking(canary: Canary, nodes: usize, seed: u64) -> Recipe {
+    let mut recipe = short(seed);
+    let wish = &mut recipe.wish;
+    wish.nodes = Some(nodes);
+    wish.is_beyond = Some(false);
+    wish.theme = Some(Theme::Plain);
+    wish.pause_ms = Some(50);
+    // Only a copy that rots tells a torn end from one that was never written.
+    wish.damages_copy = Some(canary == Canary::TornCountsAsAbsent);
+    match canary {
+        Canary::UnknownSwapCountsAsLost | Canary::LateSwapHidden => wish.doubt = Some(400_000),
+        // The next crash would open another epoch.
+        Canary::PromiseBlocksGroup => wish.pause_ms = Some(300),
+        Canary::RingSlotReused => {
+            wish.damages_copy = Some(true);
+            wish.pause_ms = None;
+        }
+        Canary::RestartedMemberCounts => {
+            wish.theme = Some(Theme::Mirrored);
+            (wish.seconds, wish.pause_ms) = (None, None);
+        }
+        _ => {}
+    }
+    recipe.canary = Some(canary);
+    recipe
+}
 
 /// Goal: the checkers see each broken rule. Method: break one at a time, and count the seeds until a run fails.
 #[test]
 fn every_broken_rule_is_found() {
+    for canary in Canary::value_variants() {
+        let is_there = BROKEN.iter().any(|(broken, ..)| broken == canary);
+        assert!(is_there, "{canary:?} is broken by nobody");
+    }
     for (canary, nodes, seeds_max) in BROKEN {
         let fails = |seed: &u64| {
-            let mut recipe = short(*seed);
-            recipe.wish.is_beyond = Some(false);
-            // Only a copy that rots tells a torn end from one that was never written.
-            recipe.wish.damages_copy = Some(canary == Canary::TornCountsAsAbsent);
-            recipe.wish.nodes = Some(nodes);
-            recipe.wish.pause_ms = Some(50);
-            recipe.canary = Some(canary);
+            let recipe = breaking(canary, nodes, *seed);
             run::run(&recipe, false).result.is_err()
         };
         let found = (1..=seeds_max).find(fails);

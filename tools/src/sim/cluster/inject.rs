@@ -1,14 +1,18 @@
 //! The faults of the schedule, as they strike and as they pass.
 
+use relay_journal::superblock;
+
 use super::{Cluster, Event};
 use crate::canary::Canary;
 use crate::client::stranger;
-use crate::clock::MILLISECOND;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::faults::{Damage, Fault};
 use crate::history::Note;
 use crate::network::{Owner, Port};
+use crate::operator::SWITCH_NS;
 use crate::process::Fuse;
 use crate::random::Random;
+use crate::theme::Theme;
 
 impl Cluster<'_> {
     /// The fault `index` of the schedule strikes.
@@ -51,6 +55,10 @@ impl Cluster<'_> {
                 });
             }
             Fault::Stop { node } => {
+                if self.leads(node) {
+                    // It hands over first.
+                    self.operator.on_word(self.queue.now_ns(), SWITCH_NS);
+                }
                 let now = self.nodes[node].clock.read(self.queue.now_ns());
                 if let Some(process) = self.nodes[node].process() {
                     process.ask_to_stop(now);
@@ -71,11 +79,17 @@ impl Cluster<'_> {
                 self.arbiter.slow_down(self.queue.now_ns() + for_ns);
             }
             Fault::SwapInDoubt => self.arbiter.doubt(),
-            Fault::HandOver { node } => {
-                let now = self.nodes[node].clock.read(self.queue.now_ns());
-                if let Some(process) = self.nodes[node].process() {
-                    process.ask_to_hand_over(now);
-                    self.ask_for_turn(node);
+            Fault::HandOver { node } => self.hand_over(node),
+            Fault::BackUp => self.arbiter.back_up(),
+            Fault::Restore => self.arbiter.restore(&mut random, &mut self.queue),
+            Fault::PowerOut { node, for_ns } => {
+                self.nodes[node].stay_off(self.queue.now_ns() + for_ns);
+                self.kill(node, true, &mut random);
+                if let Some((forgetting, has_lost_power)) = &mut self.forgetting
+                    && *forgetting == node
+                {
+                    *has_lost_power = true;
+                    self.disks[node].disarm();
                 }
             }
             Fault::Detach { node, .. } => {
@@ -108,12 +122,23 @@ impl Cluster<'_> {
         }
     }
 
+    /// Whether the world of this run lets the fault strike now.
+    fn may_strike(&mut self, fault: Fault) -> bool {
+        if self.is_calm {
+            return fault.is_of_clients();
+        }
+        match self.parameters.theme {
+            Theme::Manual => self.may_say(fault),
+            Theme::Restored => fault != Fault::Restore || self.may_restore(),
+            Theme::Forgetful if self.parameters.damage == Damage::OneCopy => self.may_forget(fault),
+            _ if self.parameters.damage == Damage::OneCopy => self.may_lose_copy(fault),
+            _ => true,
+        }
+    }
+
     /// Within the promise one copy may be lost at a time: a disk is taken away only from a group that is whole, and until it is
     /// whole again nobody else is hit.
-    fn may_strike(&mut self, fault: Fault) -> bool {
-        if self.parameters.damage != Damage::OneCopy {
-            return true;
-        }
+    fn may_lose_copy(&mut self, fault: Fault) -> bool {
         self.is_copy_lost &= !self.is_group_whole();
         match fault {
             Fault::Blank { node } => {
@@ -121,16 +146,79 @@ impl Cluster<'_> {
                     return false;
                 }
                 self.is_copy_lost = true;
-                for other in (0..self.nodes.len()).filter(|other| *other != node) {
-                    self.disks[other].disarm();
-                    if let Some(process) = self.nodes[other].process() {
-                        process.put_out();
-                    }
-                }
+                self.spare_others(node);
                 true
             }
             _ => !self.is_copy_lost || fault.crashes().is_none(),
         }
+    }
+
+    /// What was announced to the other nodes does not come.
+    fn spare_others(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.disks[other].disarm();
+            if let Some(process) = self.nodes[other].process() {
+                process.put_out();
+            }
+        }
+    }
+
+    /// A disk that forgets is the one thing that goes wrong: before, the group is whole and nothing else is on; then the node
+    /// loses its power, and until the group is whole again only clients are struck.
+    fn may_forget(&mut self, fault: Fault) -> bool {
+        if let Some((node, true)) = self.forgetting
+            && self.is_group_whole()
+        {
+            self.disks[node].count_on();
+            self.forgetting = None;
+        }
+        let forgets = match fault {
+            Fault::Lie { node, .. }
+            | Fault::OldCopy { node }
+            | Fault::LoseWrite { node }
+            | Fault::MisdirectWrite { node } => Some(node),
+            _ => None,
+        };
+        match (self.forgetting, forgets) {
+            (Some((node, _)), _) => {
+                let is_its_end = matches!(fault, Fault::PowerOut { node: out, .. } if out == node);
+                is_its_end || fault.is_of_clients()
+            }
+            (None, None) => true,
+            (None, Some(node)) => {
+                if !self.is_undisturbed() || self.is_a_tail_unknown() {
+                    return false;
+                }
+                self.forgetting = Some((node, false));
+                self.spare_others(node);
+                true
+            }
+        }
+    }
+
+    /// Whether the group is whole, and nothing lasts that could part it.
+    fn is_undisturbed(&mut self) -> bool {
+        let now_ns = self.queue.now_ns();
+        let is_frozen = self.nodes.iter().any(|n| n.frozen_until_ns() > now_ns);
+        let is_stalled = self.disks.iter().any(|disk| disk.is_stalled(now_ns));
+        let is_disturbed = self.lasting > 0 || is_frozen || is_stalled;
+        !is_disturbed && !self.arbiter.is_disturbed(now_ns) && self.is_group_whole()
+    }
+
+    /// Whether the arbiter may come back from its backup: every copy that the old record names has seen a later one, for sure,
+    /// or it is no old one.
+    fn may_restore(&self) -> bool {
+        let (Some(old), Some(now)) = (self.arbiter.backup(), self.arbiter.record()) else {
+            return false;
+        };
+        old.epoch == now.epoch
+            || old.members.as_slice().iter().all(|member| {
+                let disk = &self.disks[member.node.get() as usize - 1];
+                let [a, b] = disk.superblocks_for_sure();
+                let committed = superblock::newest(&a, &b).map(|(newest, _)| newest.committed);
+                disk.incarnation() != member.incarnation
+                    || committed.is_ok_and(|committed| committed > old.epoch)
+            })
     }
 
     /// Whether a node cut damage at its start and nobody has answered for it yet.
@@ -159,9 +247,7 @@ impl Cluster<'_> {
                 self.end_later(index, fault);
             }
             Fault::Rot { node } => {
-                if self.parameters.damage == Damage::OneCopy {
-                    self.damaged = Some(node);
-                }
+                self.note_damage(node);
                 // Anywhere, or where it may look like a torn end.
                 let end = self.ledger.position().get().max(1);
                 let unsure = self.parameters.settings.in_flight_bytes_max().min(end);
@@ -177,13 +263,27 @@ impl Cluster<'_> {
                     disk.rot(place, &mut random.clone());
                 }
             }
-            Fault::LoseWrite { node } => self.disks[node].lose_write(),
-            Fault::MisdirectWrite { node } => self.disks[node].misdirect_write(),
+            Fault::LoseWrite { node } => {
+                self.disks[node].lose_write();
+                self.note_damage(node);
+            }
+            Fault::MisdirectWrite { node } => {
+                self.disks[node].misdirect_write();
+                self.note_damage(node);
+            }
             Fault::AgeRead { node } => self.disks[node].age_read(),
-            Fault::Lie { node, for_ns } => self.disks[node].lie(now_ns + for_ns),
+            Fault::Lie { node, for_ns } => {
+                self.disks[node].lie(now_ns + for_ns);
+                self.note_damage(node);
+            }
             Fault::Snapshot { node } => self.images[node] = Some(self.disks[node].image()),
             Fault::OldCopy { node } => {
                 if let Some(image) = self.images[node].clone() {
+                    if self.nodes.len() > 1 {
+                        let now_ns = self.queue.now_ns();
+                        self.nodes[node].stay_off(now_ns + random.within(SECOND, 2 * SECOND));
+                        self.forgetting = self.forgetting.map(|(node, _)| (node, true));
+                    }
                     self.kill(node, true, random);
                     self.disks[node].restore(image);
                 }
@@ -196,7 +296,15 @@ impl Cluster<'_> {
         }
     }
 
+    /// Within the promise: this node's copy may differ from what was released, for as long as nobody reads it.
+    fn note_damage(&mut self, node: usize) {
+        if self.parameters.damage == Damage::OneCopy {
+            self.damaged = Some(node);
+        }
+    }
+
     fn end_later(&mut self, index: usize, fault: Fault) {
+        self.lasting += 1;
         if let Some(for_ns) = duration(fault) {
             let end = (self.queue.now_ns() + for_ns).min(self.parameters.duration_ns);
             self.queue.at(end, Event::FaultEnds { index });
@@ -206,22 +314,13 @@ impl Cluster<'_> {
     /// A fault that lasts is over.
     pub(super) fn relent(&mut self, index: usize) {
         let fault = self.parameters.schedule[index].fault;
+        self.lasting -= 1;
         self.history
             .note(self.queue.now_ns(), Note::FaultEnds { index });
         match fault {
             Fault::NoSpace { node, .. } => self.nodes[node].set_space_left(true),
             Fault::Detach { node, .. } => self.detach(node, false),
             _ => self.change_links(fault, true),
-        }
-    }
-
-    /// An operator tells whoever leads to take a node out, or to let it in again.
-    fn detach(&mut self, node: usize, is_detached: bool) {
-        for other in 0..self.nodes.len() {
-            if let Some(process) = self.nodes[other].process() {
-                process.detach(node, is_detached);
-                self.ask_for_turn(other);
-            }
         }
     }
 
@@ -268,6 +367,7 @@ impl Cluster<'_> {
             Note::Killed { node }
         };
         self.history.note(self.queue.now_ns(), note);
+        self.arbiter.on_killed(node, random);
         self.with_node(node, |node, around| node.die(cuts_power, random, around));
         if cuts_power {
             self.bend_disk(node);

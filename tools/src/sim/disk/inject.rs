@@ -10,6 +10,11 @@ impl Disk {
         self.stalled_until_ns = self.stalled_until_ns.max(until_ns);
     }
 
+    /// Whether it is stalled now.
+    pub(crate) const fn is_stalled(&self, now_ns: u64) -> bool {
+        now_ns < self.stalled_until_ns
+    }
+
     /// Promises of durability are empty until then.
     pub(crate) fn lie(&mut self, until_ns: u64) {
         self.is_doubtful = true;

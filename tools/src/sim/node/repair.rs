@@ -13,7 +13,7 @@ use relay_wire::peer::{self, Envelope, FetchOutcome, Hello, PeerMessage, Place, 
 use relay_wire::proof::is_same;
 
 use super::{Cutting, Node, Phase, write_superblock};
-use crate::clock::SECOND;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::cluster::Event;
 use crate::disk::{Completion, Zone};
 use crate::history::Note;
@@ -24,6 +24,9 @@ use crate::swarm::{SECRET, STREAM};
 
 /// A peer has this long to be reached and to answer.
 const PEER_PATIENCE_NS: u64 = 2 * SECOND;
+
+/// A start that nobody could help is tried again after so long.
+const HELPLESS_NS: u64 = 200 * MILLISECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -295,10 +298,11 @@ impl Node {
             return;
         }
         if !repair.is_led {
-            // Nobody can help now: the process ends and names the place.
+            // Nobody can help now: the process ends and names the place, and whoever looks after it takes some time.
             around.note(Note::Halted { node: index });
             self.phase = Phase::Down;
             self.carry = None;
+            self.stay_off(around.queue.now_ns() + HELPLESS_NS);
             self.restart_later(around);
             return;
         }

@@ -1,7 +1,8 @@
 //! Rules broken in what a process hears, says and reports: see [`crate::canary`].
 
 use relay_core::command::ToIngress;
-use relay_wire::peer::{self, PeerMessage};
+use relay_wire::id::{Epoch, Position, PublisherSeq};
+use relay_wire::peer::{self, Envelope, PeerMessage};
 
 use super::Process;
 use crate::canary::Canary;
@@ -21,6 +22,18 @@ pub(super) fn reply(reply: ToIngress, canary: Option<Canary>) -> ToIngress {
             publisher_seq: publisher_seq.next(),
             seq: seq.next(),
         },
+        (
+            ToIngress::Established {
+                conn,
+                next_expected,
+                ..
+            },
+            Some(Canary::LogonCountsAppended),
+        ) => ToIngress::Established {
+            conn,
+            next_expected,
+            released_through: PublisherSeq(next_expected.get() - 1),
+        },
         _ => reply,
     }
 }
@@ -35,13 +48,27 @@ impl Process {
         }
     }
 
-    /// Rewrites what peers say of their progress before this node's machine hears it.
-    pub(super) fn bend_progress(&self, inbox: &mut [u8], canary: Option<Canary>) {
-        let is_bent = matches!(
+    /// What of the log the ring may forget.
+    pub(super) fn forgettable(&self, canary: Option<Canary>) -> Position {
+        let is_bent = canary == Some(Canary::RingSlotReused) && self.machine.sequence().is_none();
+        if is_bent && !self.machine.is_over() {
+            return self.machine.open_position();
+        }
+        self.machine.forgettable(self.floor)
+    }
+
+    /// Rewrites what a peer says before this node's machine hears it.
+    pub(super) fn bend_words(&self, inbox: &mut [u8], canary: Option<Canary>) {
+        let bends = matches!(
             canary,
-            Some(Canary::ReleaseBeforePeer | Canary::ChecksumIgnored)
+            Some(
+                Canary::ReleaseBeforePeer
+                    | Canary::ChecksumIgnored
+                    | Canary::PromiseBlocksGroup
+                    | Canary::StaleEpochAccepted
+            )
         );
-        let Some(sequence) = self.machine.sequence().filter(|_| is_bent) else {
+        let Some(canary) = canary.filter(|_| bends) else {
             return;
         };
         let longest = self.machine.link_message_length_max();
@@ -49,21 +76,58 @@ impl Process {
         while let Ok(Some(length)) = peer::front(rest, longest) {
             let (message, behind) = rest.split_at_mut(length);
             rest = behind;
-            let Ok((envelope, PeerMessage::Progress(mut progress))) = PeerMessage::decode(message)
-            else {
+            let said = message.to_vec();
+            let Ok((mut envelope, mut decoded)) = PeerMessage::decode(&said) else {
                 continue;
             };
-            let end = if canary == Some(Canary::ReleaseBeforePeer) {
-                Some(sequence.sealed_end())
-            } else {
-                sequence.end_at(progress.durable)
-            };
-            if let Some(end) = end {
-                progress.durable = end.point.position;
-                progress.durable_checksum = end.block_checksum;
-                let said = PeerMessage::Progress(progress).encode(&envelope, message);
-                said.expect("it is as long as before");
+            if self.bend(&mut envelope, &mut decoded, canary) {
+                let bent = decoded.encode(&envelope, message);
+                bent.expect("it is as long as before");
             }
         }
+    }
+
+    /// Bends one message; whether it is another one now.
+    fn bend(&self, envelope: &mut Envelope, message: &mut PeerMessage<'_>, canary: Canary) -> bool {
+        if canary == Canary::StaleEpochAccepted {
+            return self.bend_epoch(envelope, message);
+        }
+        let (Some(sequence), PeerMessage::Progress(progress)) = (self.machine.sequence(), message)
+        else {
+            return false;
+        };
+        if canary == Canary::PromiseBlocksGroup {
+            progress.lowest_join = Epoch(0);
+            return true;
+        }
+        let end = if canary == Canary::ReleaseBeforePeer {
+            Some(sequence.sealed_end())
+        } else {
+            sequence.end_at(progress.durable)
+        };
+        if let Some(end) = end {
+            progress.durable = end.point.position;
+            progress.durable_checksum = end.block_checksum;
+        }
+        end.is_some()
+    }
+
+    /// Whatever epoch a peer speaks in counts as the present one, and who asks to be followed asks for one that is not promised
+    /// away.
+    fn bend_epoch(&self, envelope: &mut Envelope, message: &mut PeerMessage<'_>) -> bool {
+        let status = self.machine.status();
+        if let PeerMessage::Open(membership) = message
+            && self.machine.sequence().is_none()
+        {
+            let lowest = status.vote.promised.max(status.vote.committed);
+            membership.epoch = membership.epoch.max(lowest.next());
+            envelope.epoch = membership.epoch;
+            return true;
+        }
+        if envelope.epoch == Epoch(0) || status.epoch == Epoch(0) {
+            return false;
+        }
+        envelope.epoch = status.epoch;
+        true
     }
 }

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use relay_core::arbiter::{ArbiterReply, Ask};
 use relay_core::command::{Now, ReleasePoint};
 use relay_core::fanout::Fanout;
-use relay_core::group::Vote;
+use relay_core::group::{Vote, WordRefused};
 use relay_core::ingress::Ingress;
 use relay_core::node::{Node as Machine, NodeEffect, Note as NodeNote, ReadPurpose, Start};
 use relay_core::settings::Settings;
 use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock};
 use relay_journal::tables::Tables;
-use relay_wire::code::TerminateCode;
+use relay_wire::code::{Policy, TerminateCode};
 use relay_wire::id::{Epoch, Position};
+use relay_wire::membership::Member;
 
 use super::peers::Peers;
 use super::{Exit, Inbound, Life, Machines, Process, Surroundings, disk_of};
 use crate::canary::Canary;
 use crate::disk::{Disk, What, Zone};
 use crate::history::Note;
-use crate::ledger::{Claim, Reign};
+use crate::holding::{Held, Holding};
+use crate::ledger::{Claim, Lack, Reign};
 
 /// Numbers of reads for peers begin here; those below are the fan-out's.
 pub(super) const READS: u64 = 1 << 16;
@@ -28,6 +30,8 @@ pub(super) const READS: u64 = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) peers: Peers,
+    /// This very copy, as a set names it.
+    identity: Member,
     superblock: Superblock,
     slot: usize,
     /// What its disk had promised when the process began.
@@ -63,7 +67,12 @@ pub(super) fn of_group(
     let book = parameters.credentials();
     let (superblock, slot) = life.superblock;
     let node = settings.node.get() as usize - 1;
-    let group = parameters.group_settings(node, superblock.disk_incarnation, life.number);
+    let mut group = parameters.group_settings(node, superblock.disk_incarnation, life.number);
+    if around.canary == Some(Canary::RestartedMemberCounts) {
+        group.process = settings.node.get();
+        group.identity.process = group.process;
+    }
+    let identity = group.identity;
     let mut ingress = Ingress::new(
         settings.clone(),
         Arc::clone(&book),
@@ -87,6 +96,7 @@ pub(super) fn of_group(
         fanout: None,
         group: Some(Group {
             peers: Peers::default(),
+            identity,
             superblock,
             slot,
             promised: life.promised,
@@ -128,17 +138,56 @@ impl Process {
         &self.machine
     }
 
-    /// An operator wants another node to lead.
-    pub(crate) fn ask_to_hand_over(&mut self, now: Now) {
-        // Where there is none that can, that is the answer.
-        let _ = self.machine.hand_over(None, now);
+    /// This very copy, as a set names it.
+    pub(crate) fn copy(&self) -> Option<Member> {
+        self.group.as_ref().map(|group| group.identity)
     }
 
-    /// An operator takes a node out of the set, or lets it in again.
-    pub(crate) fn detach(&mut self, node: usize, is_detached: bool) {
+    /// Whether it is the copy that a set names.
+    pub(crate) fn is_copy(&self, member: &Member) -> bool {
+        self.copy() == Some(*member)
+    }
+
+    /// What it holds, in memory too; nothing once its machine has come to its end.
+    pub(crate) fn holding<'a>(&'a self, disk: &'a Disk) -> Option<Holding<'a>> {
+        let (_, durable, received) = self.positions();
+        let memory = &self.memory;
+        (!self.is_over()).then(|| Holding::with_memory(disk, memory, durable, received))
+    }
+
+    /// Its number as a set names it, and the end of what it received.
+    pub(crate) fn last_received(&self) -> Option<(u64, Position)> {
+        let group = self.group.as_ref()?;
+        let end = if self.is_over() {
+            self.received
+        } else {
+            self.machine.open_position()
+        };
+        Some((group.identity.process, end))
+    }
+
+    /// An operator wants this node to lead.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn promote(&mut self, accepts_loss: bool, now: Now) -> Result<(), WordRefused> {
+        self.machine.promote(accepts_loss, now)
+    }
+
+    /// An operator wants another node to lead; whether it comes to that.
+    pub(crate) fn ask_to_hand_over(&mut self, now: Now) -> bool {
+        self.machine.hand_over(None, now).is_ok()
+    }
+
+    /// An operator takes a node out of the set, or lets it in again; whether that is done, for only the primary does it.
+    pub(crate) fn detach(&mut self, node: usize, is_detached: bool) -> bool {
         let node = relay_wire::id::NodeId(node as u64 + 1);
-        // Only the primary does it.
-        let _ = self.machine.detach(node, is_detached);
+        self.machine.detach(node, is_detached).is_ok()
+    }
+
+    /// Somebody doubts that it leads still: it looks at the record.
+    pub(crate) fn doubt(&mut self, now: Now) {
+        self.machine.on_doubt(now);
     }
 
     fn group(&mut self) -> &mut Group {
@@ -157,7 +206,12 @@ impl Process {
                 let (network, queue) = (&mut *around.network, &mut *around.queue);
                 around.arbiter.ask(node, number, request, network, queue);
             }
-            NodeEffect::StoreVote(vote, _) => self.store_vote(vote, around),
+            NodeEffect::StoreVote(vote, record) => {
+                if let Some(record) = record {
+                    around.arbiter.keep(self.node, &record);
+                }
+                self.store_vote(vote, around);
+            }
             NodeEffect::ReadLog {
                 peer,
                 purpose,
@@ -205,7 +259,10 @@ impl Process {
                     self.check_promise(record.epoch, around.disk);
                     self.check_new(record.epoch);
                 }
-                if let NodeNote::Damaged(_) = &what {
+                if let NodeNote::Leads(record) = &what {
+                    around.operator.on_reign(record);
+                }
+                if let NodeNote::Damaged(_) | NodeNote::EndsBelowFloor(..) = &what {
                     *around.reported += 1;
                 }
                 let node = self.node;
@@ -247,9 +304,19 @@ impl Process {
 
     fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
         // Who hears late of a swap it won may lead when somebody else was elected since; it can't release any more.
-        let newest = around.arbiter.record().map(|record| record.epoch);
-        if newest.is_none_or(|newest| newest <= epoch) {
-            around.ledger.check_holds(self.node, tables, around.disk);
+        if around.arbiter.newest_epoch() <= epoch {
+            let lack = if around.parameters.is_beyond {
+                Lack::Forgotten
+            } else if around.operator.accepts_loss(self.node, self.number) {
+                Lack::Accepted
+            } else {
+                Lack::Nothing
+            };
+            let (ledger, disk) = (&mut *around.ledger, &*around.disk);
+            if ledger.on_lead(self.node, tables, disk, lack) {
+                // What is still under way to clients is of the history that is lost; it would only blur what follows.
+                around.network.break_everything(around.queue);
+            }
         }
         let settings = self.settings.clone();
         let book = around.parameters.credentials();
@@ -349,13 +416,32 @@ impl Process {
                 members.push(member);
             }
         }
-        let (own, others) = (&*around.disk, around.others);
-        let disks = members.iter().filter_map(|member| {
+        // Memory counts at every member; this node's own only where there is another one.
+        let counts_memory = membership.policy == Policy::Mirrored;
+        let is_own_enough = counts_memory && membership.members.len() > 1;
+        let (disk, others) = (&*around.disk, around.others);
+        let mut held = Vec::new();
+        for member in members.iter().filter(|member| !self.is_copy(member)) {
             let node = member.node.get() as usize - 1;
-            let disk = disk_of(own, others, node);
-            let is_it = disk.incarnation() == member.incarnation && !disk.is_doubtful();
-            is_it.then_some((node, disk))
-        });
+            let theirs = disk_of(disk, others, node);
+            if theirs.incarnation() != member.incarnation || theirs.is_doubtful() {
+                continue;
+            }
+            if !counts_memory {
+                held.push((node, Held::Now(Holding::of_disk(theirs))));
+                continue;
+            }
+            let [before, after] = around.peers;
+            let peer = node
+                .checked_sub(before.len())
+                .map_or_else(|| &before[node], |behind| &after[behind - 1]);
+            let theirs = peer.held(member, theirs);
+            held.push((node, theirs.expect("who is counted on was there once")));
+        }
+        let own = match self.holding(disk).filter(|_| is_own_enough) {
+            Some(holding) => holding,
+            None => Holding::of_disk(disk),
+        };
         let claim = Claim {
             reign,
             epoch: status.epoch.get(),
@@ -363,7 +449,7 @@ impl Process {
             copies: membership.members.len(),
             min_copies: membership.min_copies.into(),
             own,
-            disks: disks.collect(),
+            others: held,
         };
         around.ledger.on_claim(&claim);
     }

@@ -1,5 +1,7 @@
 //! The housekeeping thread of a process: space ahead of the log, and checkpoints behind it.
 
+use relay_wire::id::Position;
+
 use super::{Process, Surroundings};
 use crate::clock::MILLISECOND;
 use crate::disk::Zone;
@@ -11,7 +13,7 @@ impl Process {
         if self.is_over() {
             return;
         }
-        let released = self.positions().0.get();
+        let released = self.released_on_disk().get();
         let segment = self.settings.segment_size;
         let wanted = released + around.parameters.prepared_ahead * segment;
         if is_space_left && around.disk.prepared() < wanted {
@@ -31,9 +33,15 @@ impl Process {
     /// Time between two steps of housekeeping.
     pub(crate) const HOUSEKEEPING_NS: u64 = 20 * MILLISECOND;
 
+    /// What is released and can be read back: where copies in memory count the disk follows.
+    fn released_on_disk(&self) -> Position {
+        let (released, durable, _) = self.positions();
+        released.min(durable)
+    }
+
     fn fold_and_save(&mut self, around: &mut Surroundings<'_>) {
         use relay_journal::block::{self, HEADER_LENGTH};
-        let (start, end) = (self.fold.position, self.positions().0);
+        let (start, end) = (self.fold.position, self.released_on_disk());
         let mut bytes = vec![0; end.since(start) as usize];
         around.disk.read(Zone::Log, start.get(), &mut bytes);
         while self.fold.position < end {

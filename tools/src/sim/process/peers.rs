@@ -151,7 +151,7 @@ impl Process {
             around.network.consume(socket.end, length, around.queue);
             let link = socket.link;
             let mut inbox = std::mem::take(&mut socket.inbox);
-            self.bend_progress(&mut inbox, around.canary);
+            self.bend_words(&mut inbox, around.canary);
             let mut window = self.memory.window(start, end);
             let heard = self
                 .machine
