@@ -103,7 +103,11 @@ pub(crate) struct PeerView {
     pub(crate) heard_ns: u64,
     /// The epoch it stands in.
     pub(crate) epoch: Epoch,
+    /// What it said, as far as something may be decided by it later.
     pub(crate) progress: Progress,
+    /// It said something over this connection.
+    has_spoken: bool,
+    pub(crate) told: ToldDurable,
     pub(crate) mirror: MirrorFacts,
     /// Since when it has been near without a break.
     pub(crate) caught_up_ns: Option<u64>,
@@ -113,6 +117,14 @@ pub(crate) struct PeerView {
     pub(crate) asked: Epoch,
     /// An operator took it out; it stays out until it is told otherwise.
     pub(crate) is_detached: bool,
+}
+
+/// End of what is durable at a peer as it last said, for people: no part of what a state is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ToldDurable(pub(crate) Position);
+
+impl Hash for ToldDurable {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A swap that was asked for and is not known to be settled.
@@ -245,6 +257,8 @@ impl Failover {
                 heard_ns: 0,
                 epoch: Epoch(0),
                 progress: Progress::default(),
+                has_spoken: false,
+                told: ToldDurable::default(),
                 mirror: MirrorFacts::default(),
                 caught_up_ns: None,
                 obliged_ns: 0,
@@ -430,6 +444,8 @@ impl Failover {
         view.heard_ns = now_ns;
         view.epoch = Epoch(0);
         view.progress = Progress::default();
+        view.has_spoken = false;
+        view.told = ToldDurable::default();
         view.caught_up_ns = None;
         view.mirror = MirrorFacts::default();
     }
@@ -452,7 +468,26 @@ impl Failover {
         let mine = self.epoch();
         let view = &mut self.peers[peer as usize];
         view.epoch = epoch;
-        view.progress = *progress;
+        view.has_spoken = true;
+        view.told = ToldDurable(progress.durable);
+        view.progress = if self.reign.is_some() {
+            // What it holds its mirror keeps, as far as that counts; who leads looks for no other primary.
+            Progress {
+                lowest_join: progress.lowest_join,
+                standing: progress.standing,
+                is_disk_stalled: progress.is_disk_stalled,
+                ..Progress::default()
+            }
+        } else {
+            Progress {
+                committed: Epoch(0),
+                received: Position(0),
+                received_checksum: 0,
+                durable_checksum: 0,
+                released: Position(0),
+                ..*progress
+            }
+        };
         // Somebody knows of a later record, or leads beside us: the arbiter says what holds.
         let is_news = progress.committed > self.wanted.committed
             || (progress.standing == Standing::Leading && epoch > mine);

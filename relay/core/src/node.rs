@@ -756,7 +756,7 @@ impl Node {
                 is_connected: view.is_connected,
                 heard_ns: view.heard_ns,
                 standing: view.progress.standing,
-                durable: view.progress.durable,
+                durable: view.told.0,
                 mirrored: mirror.acknowledged(),
                 mismatches: mirror.mismatches(),
                 is_member: membership.is_some_and(|m| m.members.contains(&view.member)),

@@ -31,7 +31,7 @@ impl Failover {
             self.ask(What::Read, Ask::Read, now_ns);
             return;
         }
-        self.is_confirmed |= self.is_followed_by_all(&reign);
+        self.is_confirmed |= self.settings.is_manual && self.is_followed_by_all(&reign);
         let members = self.set_to_keep(&reign, now_ns);
         let demanded = self.demanded(&reign, now_ns);
         let min_copies = self.min_copies_for(&reign, members);

@@ -3,7 +3,6 @@
 
 use relay_wire::id::Epoch;
 use relay_wire::membership::{Members, Membership};
-use relay_wire::peer::Progress;
 use relay_wire::record::UncleanBody;
 
 use super::{Facts, Failover, Order, PeerView, Promotion, Proposal, What};
@@ -258,8 +257,7 @@ impl Failover {
         }
         if settings.is_manual {
             // The record here may be an old one: whoever an operator made lead meanwhile is to be heard first, member or not.
-            let is_unheard =
-                |view: &&PeerView| !view.is_connected || view.progress == Progress::default();
+            let is_unheard = |view: &&PeerView| !view.is_connected || !view.has_spoken;
             missing = self.peers.iter().filter(is_unheard).count();
         }
         // A process that just started first gives the others the time to start too (R18).

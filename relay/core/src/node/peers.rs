@@ -468,7 +468,11 @@ impl Node {
         group.said_ns = now.mono_ns;
         group.is_telling = false;
         group.has_received = false;
-        group.said_durable = durable.point.position;
+        // Only a follower looks at it again.
+        group.said_durable = match is_follower {
+            true => durable.point.position,
+            false => Position(0),
+        };
     }
 }
 
