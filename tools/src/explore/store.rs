@@ -108,7 +108,8 @@ impl Store {
             }
         }
         let step = Arc::new(Step {
-            machine: self.machines.number(digest_of(&after), |_| after),
+            // A copy has no room to spare: a node reserves at its start what it may ever need.
+            machine: self.machines.number(digest_of(&after), |_| after.clone()),
             outputs,
         });
         let mut steps = shard.lock().expect("nobody panics here");
