@@ -38,7 +38,9 @@ use std::sync::Arc;
 
 use relay_wire::checksum::{crc32c, crc32c_append};
 use relay_wire::code::Policy;
-use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, StreamId};
+use relay_wire::id::{
+    Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, StreamId, TopicId,
+};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -299,22 +301,7 @@ fn put_rows(bytes: &mut Vec<u8>, tables: &Tables) {
 /// # Errors
 /// [`CheckpointError`]; nothing of the checkpoint is to be used then.
 pub fn decode(bytes: &[u8]) -> Result<Tables, CheckpointError> {
-    let (raw, body) = RawHeader::ref_from_prefix(bytes).map_err(|_| CheckpointError::Short)?;
-    if raw.magic.get() != MAGIC {
-        return Err(CheckpointError::Magic);
-    }
-    let (stated, found) = (raw.length.get(), bytes.len() as u64);
-    if stated != found {
-        return Err(CheckpointError::Length { stated, found });
-    }
-    let (carried, computed) = (raw.checksum.get(), checksum_of(bytes));
-    if carried != computed {
-        return Err(CheckpointError::Checksum { carried, computed });
-    }
-    if raw.version.get() != FORMAT_VERSION {
-        return Err(CheckpointError::Version(raw.version.get()));
-    }
-    raw.check()?;
+    let (raw, body) = check(bytes)?;
     let mut reader = Sections { rest: body };
     let tables = Tables {
         stream: StreamId(raw.stream.get()),
@@ -338,6 +325,68 @@ pub fn decode(bytes: &[u8]) -> Result<Tables, CheckpointError> {
     } else {
         Err(CheckpointError::Inconsistent("length"))
     }
+}
+
+/// What [`glance`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glance {
+    /// The stream.
+    pub stream: StreamId,
+    /// Where the checkpoint stands.
+    pub position: Position,
+    /// The topic's name, if it is defined.
+    pub topic_name: Option<String>,
+    /// The epochs, oldest first.
+    pub epochs: Vec<EpochEntry>,
+}
+
+/// Reads the name of one topic and the epochs out of a checkpoint, in a fraction of the time that all of it takes.
+///
+/// # Errors
+/// [`CheckpointError`].
+pub fn glance(bytes: &[u8], topic: TopicId) -> Result<Glance, CheckpointError> {
+    let (raw, body) = check(bytes)?;
+    let mut reader = Sections { rest: body };
+    reader.session(raw)?;
+    let mut topic_name = None;
+    for id in 1..=raw.topics.get() {
+        let length = reader.take(1, "topics")?[0];
+        let name = reader.take(usize::from(length), "topics")?;
+        if id == topic.get() {
+            let name = core::str::from_utf8(name);
+            let name = name.map_err(|_| CheckpointError::Inconsistent("topics"))?;
+            topic_name = Some(name.to_owned());
+        }
+    }
+    reader.take(reader.rest.len() % 8, "topics")?;
+    let _: &[RawPublisher] = reader.rows(raw.publishers.get(), "publishers")?;
+    Ok(Glance {
+        stream: StreamId(raw.stream.get()),
+        position: Position(raw.position.get()),
+        topic_name,
+        epochs: reader.epochs(raw)?,
+    })
+}
+
+/// Header and body of an intact checkpoint of this version.
+fn check(bytes: &[u8]) -> Result<(&RawHeader, &[u8]), CheckpointError> {
+    let (raw, body) = RawHeader::ref_from_prefix(bytes).map_err(|_| CheckpointError::Short)?;
+    if raw.magic.get() != MAGIC {
+        return Err(CheckpointError::Magic);
+    }
+    let (stated, found) = (raw.length.get(), bytes.len() as u64);
+    if stated != found {
+        return Err(CheckpointError::Length { stated, found });
+    }
+    let (carried, computed) = (raw.checksum.get(), checksum_of(bytes));
+    if carried != computed {
+        return Err(CheckpointError::Checksum { carried, computed });
+    }
+    if raw.version.get() != FORMAT_VERSION {
+        return Err(CheckpointError::Version(raw.version.get()));
+    }
+    raw.check()?;
+    Ok((raw, body))
 }
 
 /// Names the part when it can't be.

@@ -146,6 +146,8 @@ struct Running {
     /// Bytes of the chunk that were handed over, or are not wanted.
     used: usize,
     is_over: bool,
+    /// A read that failed, and was not told yet.
+    failed: Option<SourceError>,
 }
 
 /// See the module's description.
@@ -212,6 +214,7 @@ impl ReadAhead {
             chunk: None,
             used: position.since(first) as usize,
             is_over: false,
+            failed: None,
         })
     }
 }
@@ -245,7 +248,17 @@ impl Running {
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
         let mut filled = 0;
-        while filled < buffer.len() && self.has_chunk()? {
+        while filled < buffer.len() {
+            match self.has_chunk() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What was read before stands by itself; the error is told to who asks for more.
+                Err(error) if filled > 0 => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
             let part = self.part(buffer.len() - filled);
             let count = part.len();
             buffer[filled..filled + count].copy_from_slice(part);
@@ -257,6 +270,9 @@ impl Running {
 
     /// Takes the next chunk if there is none at hand; false at the end.
     fn has_chunk(&mut self) -> Result<bool, SourceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.chunk.is_none() && !self.is_over {
             match self.chunks.recv() {
                 Ok(chunk) => self.chunk = Some(chunk?),

@@ -6,20 +6,24 @@
 //! what the blocks and marks themselves say was released, or all of it when the relay stopped in
 //! order.
 
+pub mod point;
 pub mod seals;
 pub mod set_aside;
+pub mod side_index;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use relay_wire::id::{Position, Seq};
+use relay_wire::id::{Position, Seq, TopicId};
 use relay_wire::record::{Record, RecordError};
 
+use self::point::PointReader;
+use self::side_index::{IndexFault, SideIndex};
 use crate::block::{BlockHeader, decode_header};
-use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint::{self, CheckpointError, Glance};
 use crate::read_ahead::ReadAhead;
-use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::recovery::{Decision, Finding, Recovered, RecoveryError, recover};
 use crate::scan::{Front, Link, LogSource, SourceError, Window};
 use crate::segment;
 use crate::set_aside::parse_name;
@@ -113,9 +117,6 @@ fn at_path(path: &Path) -> impl FnOnce(io::Error) -> ReaderError {
     move |source| ReaderError::Io { path, source }
 }
 
-/// How often the end of a log is looked at that moves on meanwhile.
-const EXTENT_TRIES: u32 = 8;
-
 /// Segments that are missing between two that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
@@ -163,6 +164,12 @@ impl JournalDir {
         })
     }
 
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The superblock.
     #[must_use]
     pub const fn superblock(&self) -> &Superblock {
@@ -201,6 +208,22 @@ impl JournalDir {
     /// [`ReaderError::Io`].
     pub fn source(&self) -> Result<DirSource, ReaderError> {
         DirSource::new(&self.path, self.superblock.geometry()).map_err(at_path(&self.path))
+    }
+
+    /// The log as a source that is read ahead, up to `end`.
+    ///
+    /// # Errors
+    /// [`ReaderError::Io`].
+    pub fn read_ahead(&self, end: Position) -> Result<ReadAhead, ReaderError> {
+        ReadAhead::new(&self.path, self.superblock.geometry(), end).map_err(at_path(&self.path))
+    }
+
+    /// Opens the index of a segment.
+    ///
+    /// # Errors
+    /// [`IndexFault`]: the segment is to be scanned then.
+    pub fn side_index(&self, segment: u64) -> Result<SideIndex, IndexFault> {
+        SideIndex::open(&self.path, &self.superblock, segment)
     }
 
     /// Positions of the checkpoint files, newest first.
@@ -247,6 +270,20 @@ impl JournalDir {
             .ok_or(ReaderError::Checkpoint(error))
     }
 
+    /// The name of a topic and the epochs, as the newest checkpoint that can be used has them.
+    ///
+    /// # Errors
+    /// [`ReaderError::Io`] when the directory can't be listed.
+    pub fn glance(&self, topic: TopicId) -> Result<Option<Glance>, ReaderError> {
+        let usable = self.checkpoints()?.into_iter().find_map(|position| {
+            let bytes = fs::read(self.path.join(checkpoint::name(position))).ok()?;
+            let glance = checkpoint::glance(&bytes, topic).ok()?;
+            let is_ours = glance.stream == self.superblock.stream && glance.position == position;
+            is_ours.then_some(glance)
+        });
+        Ok(usable)
+    }
+
     /// The tables of the newest checkpoint that can be used, else those of an empty log.
     ///
     /// # Errors
@@ -268,17 +305,6 @@ impl JournalDir {
     /// # Errors
     /// [`ReaderError`] when the log can't be read; damage is part of the answer.
     pub fn extent(&self) -> Result<Extent, ReaderError> {
-        for _ in 1..EXTENT_TRIES {
-            let extent = self.extent_now()?;
-            match &extent.verdict {
-                Err(RecoveryError::Rotten(finding)) if extent.tail > finding.position => {}
-                _ => return Ok(extent),
-            }
-        }
-        self.extent_now()
-    }
-
-    fn extent_now(&self) -> Result<Extent, ReaderError> {
         let start = self.newest_tables()?;
         let mut source = self.source()?;
         let verdict = recover(&mut source, &self.superblock, start.clone(), &mut |_| {});
@@ -297,15 +323,44 @@ impl JournalDir {
                 })
             }
             Err(RecoveryError::Source(error)) => Err(error.into()),
+            Err(RecoveryError::Rotten(finding)) if self.has_grown(&finding)? => {
+                self.extent_of_growing(start)
+            }
             Err(error) => self.extent_up_to_damage(start, error),
         }
     }
 
-    fn extent_up_to_damage(
-        &self,
-        mut tables: Tables,
-        error: RecoveryError,
-    ) -> Result<Extent, ReaderError> {
+    /// Whether the block that was missed is there by now: a relay writes this log just now, and what was read behind the
+    /// place was newer than what was read at it.
+    fn has_grown(&self, finding: &Finding) -> Result<bool, ReaderError> {
+        let mut log = PointReader::new(self)?;
+        let found = log.block(finding.position)?;
+        Ok(found.is_ok_and(|block| block.header.previous_checksum == finding.previous_checksum))
+    }
+
+    /// The extent of a log that grows while it is read: nothing behind its end tells anything.
+    fn extent_of_growing(&self, start: Tables) -> Result<Extent, ReaderError> {
+        let (tables, _) = self.fold_to_the_end(start)?;
+        let recovered = Recovered {
+            tail: tables.position,
+            previous_checksum: tables.previous_checksum,
+            next_block_number: tables.next_block_number,
+            tables: tables.clone(),
+            decision: Decision::End,
+            cut: None,
+            blocks_scanned: 0,
+            bytes_scanned: 0,
+        };
+        Ok(Extent {
+            tail: tables.position,
+            released: tables.released,
+            tables,
+            verdict: Ok(recovered),
+        })
+    }
+
+    /// Folds what continues the log, to the first place that does not.
+    fn fold_to_the_end(&self, mut tables: Tables) -> Result<(Tables, BlockReader), ReaderError> {
         let mut blocks = self.blocks_after(&tables)?;
         while let Some(Ok(block)) = blocks.next_block() {
             let before = (tables.position, tables.released);
@@ -314,6 +369,15 @@ impl JournalDir {
                 break;
             }
         }
+        Ok((tables, blocks))
+    }
+
+    fn extent_up_to_damage(
+        &self,
+        tables: Tables,
+        error: RecoveryError,
+    ) -> Result<Extent, ReaderError> {
+        let (tables, mut blocks) = self.fold_to_the_end(tables)?;
         let mut released = tables.released;
         if let RecoveryError::Rotten(finding) = &error
             && let Some(witness) = finding.witness
@@ -338,18 +402,23 @@ impl JournalDir {
     /// # Panics
     /// When the position is not aligned.
     pub fn blocks(&self, from: Position) -> Result<BlockReader, ReaderError> {
-        assert!(
-            self.superblock.geometry().is_aligned(from),
-            "blocks start aligned"
-        );
         Ok(self.blocks_of(Box::new(self.source()?), from, Position(u64::MAX)))
     }
 
     /// Reads blocks from a position on up to `until`, where every block is due, with large reads ahead of what is asked for.
-    fn blocks_ahead(&self, from: Position, until: Position) -> Result<BlockReader, ReaderError> {
-        let source = ReadAhead::new(&self.path, self.superblock.geometry(), until);
-        let source = source.map_err(at_path(&self.path))?;
-        Ok(self.blocks_of(Box::new(source), from, until))
+    /// With `until` at the end of all positions it ends as [`JournalDir::blocks`] does.
+    ///
+    /// # Errors
+    /// [`ReaderError::Io`].
+    ///
+    /// # Panics
+    /// When the position is not aligned.
+    pub fn blocks_ahead(
+        &self,
+        from: Position,
+        until: Position,
+    ) -> Result<BlockReader, ReaderError> {
+        Ok(self.blocks_of(Box::new(self.read_ahead(until)?), from, until))
     }
 
     fn blocks_of(
@@ -358,6 +427,10 @@ impl JournalDir {
         from: Position,
         until: Position,
     ) -> BlockReader {
+        assert!(
+            self.superblock.geometry().is_aligned(from),
+            "blocks start aligned"
+        );
         let is_first = from == Position(0);
         BlockReader {
             window: Window::new(source, self.superblock.geometry()),
@@ -429,6 +502,13 @@ pub struct BlockReader {
 }
 
 impl BlockReader {
+    /// The same reader, ending before `until`: up to there every block is due, and a place that is none is damage.
+    #[must_use]
+    pub const fn up_to(mut self, until: Position) -> Self {
+        self.until = until;
+        self
+    }
+
     /// Where the next block lies.
     #[must_use]
     pub const fn position(&self) -> Position {

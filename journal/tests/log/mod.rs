@@ -182,6 +182,11 @@ impl LogBuilder {
 
     /// A message of a publisher in incarnation 1.
     pub(crate) fn data(&mut self, publisher: u64, topic: u32, payload: &[u8]) {
+        self.keyed(publisher, topic, 0, payload);
+    }
+
+    /// The same, with the hash of a key.
+    pub(crate) fn keyed(&mut self, publisher: u64, topic: u32, key_hash: u64, payload: &[u8]) {
         let next = self
             .next_publisher_seq
             .get_mut(&publisher)
@@ -191,7 +196,7 @@ impl LogBuilder {
             publisher: PublisherId(publisher),
             incarnation: Incarnation(1),
             publisher_seq: PublisherSeq(*next),
-            key_hash: 0,
+            key_hash,
             origin_time_ns: 5,
         };
         *next += 1;
