@@ -1,10 +1,11 @@
-//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints, and what
+//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints, index, and what
 //! [`crate::evidence`] is about.
 //!
 //! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
 //! needed; where the disk is full it tries again every second, so that flow goes on by itself once there is room.
 //! Checkpoints are the fold of the released log, read back from disk a little behind the flow: nothing is copied on the
-//! hot path, and one that is late costs a restart time, not data.
+//! hot path, and one that is late costs a restart time, not data. The same blocks make the side index
+//! ([`crate::indexer`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use relay_journal::block::{self, HEADER_LENGTH};
 use relay_journal::checkpoint;
+use relay_journal::superblock::Superblock;
 use relay_journal::tables::Tables;
 use relay_wire::id::Position;
 
 use crate::arena::Pages;
 use crate::counters::{Counter, CounterFile};
 use crate::evidence::Evidence;
+use crate::indexer::Indexer;
 use crate::link::PositionCell;
 use crate::pace::{self, STEP_MAX, STEP_PAUSE};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
@@ -38,6 +41,7 @@ const CHECKPOINTS_KEPT: usize = 2;
 /// What the thread works on.
 pub(crate) struct HousekeepingParts {
     pub(crate) directory: PathBuf,
+    pub(crate) superblock: Superblock,
     pub(crate) segments: Segments,
     pub(crate) tables: Tables,
     pub(crate) released: PositionCell,
@@ -60,6 +64,7 @@ pub(crate) struct Housekeeping {
     checkpoint_at: Position,
     checkpoint_time: Instant,
     fold_failed: bool,
+    indexer: Indexer,
     prepared: Counter,
     seconds_left: Counter,
     alarm: Counter,
@@ -83,6 +88,12 @@ impl Housekeeping {
             checkpoint_at: parts.tables.position,
             checkpoint_time: Instant::now(),
             fold_failed: false,
+            indexer: Indexer::new(
+                &parts.directory,
+                parts.superblock,
+                parts.segments.clone(),
+                counters,
+            ),
             prepared: counters.counter("journal.prepared_bytes_ahead"),
             seconds_left: counters.counter("journal.space_seconds_left"),
             alarm: counters.counter("journal.space_alarm"),
@@ -105,7 +116,7 @@ impl Housekeeping {
     pub(crate) fn run(mut self) {
         lower_priority();
         while !self.parts.stop.load(Ordering::Acquire) {
-            let was_busy = self.prepare() | self.fold() | self.testify();
+            let was_busy = self.prepare() | self.index() | self.fold() | self.testify();
             self.watch_space();
             std::thread::sleep(if was_busy { STEP_PAUSE } else { IDLE_PAUSE });
         }
@@ -236,6 +247,12 @@ impl Housekeeping {
         is_due || step.is_some()
     }
 
+    /// A little of what there is to index.
+    fn index(&mut self) -> bool {
+        self.indexer
+            .step(self.parts.tables.position, &mut self.pages)
+    }
+
     /// Reads and folds about `length` bytes of what lies before `target`, and at least one block.
     fn fold_step(&mut self, target: Position, length: usize) -> Result<(), String> {
         let start = self.parts.tables.position;
@@ -267,6 +284,8 @@ impl Housekeeping {
             }
             let body = &rest[HEADER_LENGTH..header.body_end()];
             block::verify_body(&header, body).map_err(|error| error.to_string())?;
+            let session = self.parts.tables.trading_session.as_ref();
+            self.indexer.take(&header, body, session);
             let applied = self.parts.tables.apply_block(&header, body);
             applied.map_err(|error| error.to_string())?;
         }

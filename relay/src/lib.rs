@@ -22,6 +22,7 @@ mod fixed_files;
 mod format;
 mod housekeeping;
 mod idle;
+mod indexer;
 mod init_group;
 mod keeper;
 mod link;

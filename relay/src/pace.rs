@@ -13,6 +13,8 @@ pub(crate) const STEP_MIN: usize = 128 << 10;
 pub(crate) const STEP_MAX: usize = 4 << 20;
 /// Steps follow each other no faster.
 pub(crate) const STEP_PAUSE: Duration = Duration::from_millis(2);
+/// Pause between two reads of a segment that is indexed again: nobody waits for that, so it is about 16 MB a second.
+pub(crate) const INDEX_PAUSE: Duration = Duration::from_millis(8);
 /// A backlog of log to fold is worked off in about so many steps, if nothing is added to it.
 const FOLD_STEPS: u64 = 64;
 /// The full rate of preparing is reached when so much of what is wanted is missing: one part in this many.

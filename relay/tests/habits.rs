@@ -145,6 +145,7 @@ fn the_appliance_keeps_its_layers() {
         "fixed_files",
         "housekeeping",
         "idle",
+        "indexer",
         "link",
         "pipeline",
         "ring",

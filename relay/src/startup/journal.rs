@@ -5,6 +5,7 @@ use std::time::Instant;
 use relay_core::startup as decide;
 use relay_journal::reader::JournalDir;
 use relay_journal::recovery::{Decision, Finding, Recovered, RecoveryError, recover};
+use relay_journal::superblock::Superblock;
 use relay_wire::id::{Epoch, Position};
 use relay_wire::peer::Envelope;
 
@@ -19,6 +20,8 @@ const REPAIRS_MAX: u32 = 1_000;
 /// What recovery leaves for the start.
 pub(super) struct Ready {
     pub(super) segments: Segments,
+    /// What the disk is; fields that change while it runs are those of the start.
+    pub(super) superblock: Superblock,
     pub(super) recovered: Recovered,
     /// The epoch a node without a group opens.
     pub(super) epoch: Epoch,
@@ -87,6 +90,7 @@ pub(super) fn recover_for_writing(
     );
     Ok(Ready {
         segments,
+        superblock,
         recovered,
         epoch,
         was_clean,

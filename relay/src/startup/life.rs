@@ -290,6 +290,7 @@ impl Life {
         let housekeeping = Housekeeping::new(
             HousekeepingParts {
                 directory: config.directory.clone(),
+                superblock: ready.superblock,
                 segments: ready_segments,
                 tables,
                 released: links.released.clone(),
