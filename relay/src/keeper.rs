@@ -197,7 +197,7 @@ fn tell(note: &Note) {
         }
         Note::Damaged(position) => tracing::error!(
             %position,
-            "a block read for a peer is damaged: look at the journal with `relay inspect`; the disk \
+            "a block read for a peer is damaged: look at the journal with `relay verify`; the disk \
              may be failing"
         ),
         Note::Fetched(node, position) => tracing::warn!(

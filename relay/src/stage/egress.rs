@@ -389,7 +389,7 @@ impl EgressAgent {
                 }
                 FanoutEffect::Damaged(position) => {
                     self.exported.damaged.add(1);
-                    tracing::error!(%position, "the journal is damaged here: see `relay inspect`");
+                    tracing::error!(%position, "the journal is damaged here: see `relay verify`");
                 }
             }
         }
