@@ -6,13 +6,16 @@ use crate::bench::BenchOptions;
 use crate::demo::DemoOptions;
 use crate::exit::STATUSES;
 use crate::export::ExportOptions;
+use crate::find::FindOptions;
 use crate::import::ImportOptions;
+use crate::index::IndexOptions;
 use crate::inspect::InspectOptions;
 use crate::operate::{DetachOptions, HandOverOptions, PromoteOptions, RollSessionOptions};
 use crate::publish::PublishOptions;
 use crate::replay::ReplayOptions;
 use crate::status::StatusOptions;
 use crate::subscribe::SubscribeOptions;
+use crate::verify::VerifyOptions;
 
 fn after_help() -> String {
     format!(
@@ -48,6 +51,12 @@ pub(crate) enum Command {
     Export(ExportOptions),
     /// Make a journal of a capture, JSON lines or generated messages, without a relay
     Import(ImportOptions),
+    /// Prove that a journal is whole and unaltered, and the same on every node
+    Verify(VerifyOptions),
+    /// Find messages by seq, publisher, topic, key, time or content, with their whole life
+    Find(FindOptions),
+    /// Make what is missing of a journal's index
+    Index(IndexOptions),
     /// Show the counters of a relay on this machine
     Status(StatusOptions),
     /// Let another node of a group lead, without an error at any client
@@ -88,6 +97,9 @@ mod tests {
             "replay",
             "export",
             "import",
+            "verify",
+            "find",
+            "index",
             "status",
             "hand-over",
             "detach",
@@ -112,6 +124,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 19);
+        assert_eq!(seen, 22);
     }
 }

@@ -22,6 +22,8 @@ Exit statuses:
   2    wrong usage
   3    damaged or lost data was found
   4    connection refused, or authentication failed
+  5    what was changed on purpose was found: it fits in itself, but not its seal or another copy
+  6    something that should be there is missing
   130  interrupted";
 
 /// Why a command did not end well.
@@ -35,6 +37,10 @@ pub(crate) enum Failure {
     Damaged(String),
     /// Status 4.
     Refused(String),
+    /// Status 5.
+    Tampered(String),
+    /// Status 6.
+    Incomplete(String),
     /// Status 130.
     Interrupted,
     /// Whoever read the output went away: a quiet end with status 0, as `head` expects it.
@@ -58,9 +64,12 @@ impl Failure {
     /// Says it on standard error, if there is something to say.
     pub(crate) fn report(&self) {
         match self {
-            Self::Failed(text) | Self::Usage(text) | Self::Damaged(text) | Self::Refused(text) => {
-                eprintln!("relay: {text}")
-            }
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::Damaged(text)
+            | Self::Refused(text)
+            | Self::Tampered(text)
+            | Self::Incomplete(text) => eprintln!("relay: {text}"),
             Self::Interrupted | Self::OutputClosed => {}
         }
     }
@@ -73,6 +82,8 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Damaged(_) => 3,
             Self::Refused(_) => 4,
+            Self::Tampered(_) => 5,
+            Self::Incomplete(_) => 6,
             Self::Interrupted => 130,
         })
     }
@@ -81,9 +92,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(text) | Self::Usage(text) | Self::Damaged(text) | Self::Refused(text) => {
-                f.write_str(text)
-            }
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::Damaged(text)
+            | Self::Refused(text)
+            | Self::Tampered(text)
+            | Self::Incomplete(text) => f.write_str(text),
             Self::Interrupted => f.write_str("interrupted"),
             Self::OutputClosed => f.write_str("the output was closed"),
         }

@@ -1,7 +1,7 @@
 //! `relay inspect`: a journal on disk, looked at without a relay, never written to.
 //!
 //! What is damaged is named by position, segment and offset, and ends the command with status 3; everything before it
-//! was printed. `--verify` (`verify.rs`) reads all of it and checks every checksum and rule.
+//! was printed. Whether all of a journal is right `relay verify` says.
 
 use std::path::{Path, PathBuf};
 
@@ -16,17 +16,14 @@ use serde::Serialize;
 use self::control::Said;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, escape, hex, json_line, line, thousands};
+use crate::verify::{failed, open};
 
 mod control;
-pub(crate) mod journals;
 mod set_aside;
-pub(crate) mod verify;
 
 const EXAMPLES: &str = "\
 Examples:
   relay inspect /var/lib/relay/orders
-  relay inspect /var/lib/relay/orders --verify
-  relay inspect node1/orders --verify --against node2/orders
   relay inspect /var/lib/relay/orders --records --from-seq 1000 --limit 10
   relay inspect /var/lib/relay/orders --blocks --from-position 1048576 --json
   relay inspect /var/lib/relay/orders/set-aside-0000000000000007-0000000000412000 --records";
@@ -50,12 +47,6 @@ pub(crate) struct InspectOptions {
     /// List the released records
     #[arg(long, group = "what")]
     records: bool,
-    /// Read everything and check every checksum and rule
-    #[arg(long, group = "what")]
-    verify: bool,
-    /// Verify this journal too, which is another node's, and compare the two over what both hold
-    #[arg(long, value_name = "DIR", requires = "verify")]
-    against: Vec<PathBuf>,
     /// Start at this position, which must be a block's
     #[arg(long, value_name = "POSITION", conflicts_with_all = ["from_seq", "records"])]
     from_position: Option<u64>,
@@ -72,18 +63,10 @@ pub(crate) struct InspectOptions {
 
 /// Runs the command.
 pub(crate) fn run(options: &InspectOptions) -> Result<(), Failure> {
-    if !options.against.is_empty() {
-        let mut directories = vec![options.path.clone()];
-        directories.extend(options.against.iter().cloned());
-        return journals::run(&directories, options.json);
-    }
     if set_aside::is_one(&options.path) {
         return set_aside::run(options);
     }
     let journal = open(&options.path)?;
-    if options.verify {
-        return verify::run(&options.path, &journal, options.json);
-    }
     let interrupt = Interrupt::install()?;
     if options.segments {
         options.print_segments(&journal)
@@ -93,28 +76,6 @@ pub(crate) fn run(options: &InspectOptions) -> Result<(), Failure> {
         options.print_records(&journal, &interrupt)
     } else {
         options.print_summary(&journal)
-    }
-}
-
-/// Opens a journal, or says what is there instead.
-pub(crate) fn open(path: &Path) -> Result<JournalDir, Failure> {
-    JournalDir::open(path).map_err(|error| match error {
-        ReaderError::Io { path, source } => Failure::Failed(format!(
-            "{}: {source}; give the stream's directory, which holds `superblock`",
-            path.display()
-        )),
-        other => failed(path, other),
-    })
-}
-
-/// What a reader's error means for this command.
-pub(crate) fn failed(path: &Path, error: ReaderError) -> Failure {
-    match error {
-        ReaderError::Io { .. } | ReaderError::Source(_) => Failure::Failed(error.to_string()),
-        other => Failure::Damaged(format!(
-            "{}: {other}; keep the directory as it is and look for another copy",
-            path.display()
-        )),
     }
 }
 

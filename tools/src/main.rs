@@ -17,10 +17,12 @@ mod counters;
 mod demo;
 mod exit;
 mod export;
+mod find;
 mod flow;
 mod format;
 mod hash_file;
 mod import;
+mod index;
 mod inspect;
 mod operate;
 mod output;
@@ -35,6 +37,7 @@ mod replay;
 mod servers;
 mod status;
 mod subscribe;
+mod verify;
 mod when;
 
 use std::process::ExitCode;
@@ -52,6 +55,9 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Export(options) => export::run(&options),
         Command::Import(options) => import::run(&options),
+        Command::Verify(options) => verify::run(&options),
+        Command::Find(options) => find::run(&options),
+        Command::Index(options) => index::run(&options),
         Command::Status(options) => status::run(&options),
         Command::HandOver(options) => operate::hand_over(&options),
         Command::Detach(options) => operate::detach(&options),

@@ -148,7 +148,7 @@ fn directories(config: &str) -> Result<Vec<PathBuf>, String> {
 }
 
 /// Whether the process that wrote the counters lives: there is one of its number, and it is a relayd.
-fn is_running(counters: &Counters) -> bool {
+pub(crate) fn is_running(counters: &Counters) -> bool {
     let name = fs::read_to_string(format!("/proc/{}/comm", counters.pid));
     name.is_ok_and(|name| name.trim_end().starts_with("relayd"))
 }

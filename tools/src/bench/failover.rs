@@ -21,13 +21,13 @@ use serde::Serialize;
 use super::flow::{Counts, Flow};
 use super::{MachineReport, check_journals, check_load, check_policy, journals_text, scratch};
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{new_histogram, record, write_hgrm};
 use crate::servers::{
     Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
     find_relayd, word,
 };
+use crate::verify::Judgement;
 
 /// Messages that have to flow before a node is struck, and after the other leads, a tenth of a second's at least.
 const STEADY_MESSAGES: u64 = 50;

@@ -23,10 +23,10 @@ use super::{
 };
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, progress, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record, write_hgrm};
 use crate::servers::{Idle, Size};
+use crate::verify::Judgement;
 
 /// Acknowledgements are looked for whenever messages came, and every so many turns besides.
 const ACK_TURNS: u64 = 8;

@@ -20,12 +20,12 @@ use tempfile::TempDir;
 
 use crate::connect::{ConnectOptions, Connection};
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::journals::Judgement;
 use crate::output::thousands;
 use crate::servers::{
     Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
     find_relayd, word,
 };
+use crate::verify::Judgement;
 
 mod failover;
 mod floor;

@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use super::MachineReport;
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::{failed, open};
 use crate::output::{json_line, line, thousands};
 use crate::recorded::{Next, SelectionOptions, SourceOptions};
+use crate::verify::{failed, open};
 
 /// Signals are looked at that often.
 const LOOK: Duration = Duration::from_millis(50);

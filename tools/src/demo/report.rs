@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::inspect::journals::Judgement;
 use crate::output::{json_line, line, thousands};
 use crate::percentiles::Percentiles;
+use crate::verify::Judgement;
 
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]

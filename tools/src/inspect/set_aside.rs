@@ -13,9 +13,10 @@ use relay_journal::set_aside::parse_name;
 use relay_journal::topics::Topics;
 use serde::Serialize;
 
-use super::{InspectOptions, failed, print_fields};
+use super::{InspectOptions, print_fields};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{Lines, json_line};
+use crate::verify::failed;
 
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -45,7 +46,7 @@ pub(super) fn is_one(path: &Path) -> bool {
 
 /// Runs the command on such a file.
 pub(super) fn run(options: &InspectOptions) -> Result<(), Failure> {
-    if options.segments || options.verify {
+    if options.segments {
         return Err(Failure::Usage(
             "a set-aside file has no segments and continues nothing; use --blocks, --records or neither".into(),
         ));

@@ -16,7 +16,7 @@ use relay_journal::topics::Topics;
 use super::selection::Bound;
 use super::{Feed, Selection, Span, Stop, check_range, outside};
 use crate::exit::Failure;
-use crate::inspect::{failed, open};
+use crate::verify::{failed, open};
 use crate::when::utc_text;
 
 /// Reads what is selected.

@@ -18,8 +18,8 @@ use super::secret;
 use crate::connect::Connection;
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
-use crate::inspect::journals::{Judgement, judge};
 use crate::output::hex;
+use crate::verify::{Judgement, Rules, judge};
 
 /// Bound on a group's finding itself together, catch-up included.
 const IN_SYNC_WAIT: Duration = Duration::from_secs(60);
@@ -378,6 +378,7 @@ impl Cluster {
     /// Stops everything, verifies every journal, and compares them over what was released.
     pub(crate) fn stop_and_judge(&mut self, interrupt: &Interrupt) -> Result<Judgement, Failure> {
         let released = self.stop(interrupt)?;
-        judge(&self.stream_directories(), released, interrupt)
+        let rules = Rules::default();
+        judge(&self.stream_directories(), released, &rules, interrupt)
     }
 }

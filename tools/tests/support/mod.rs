@@ -63,7 +63,8 @@ impl Relayd {
         relayd
     }
 
-    fn run(&mut self) {
+    /// Starts what was prepared, or was stopped before.
+    pub(crate) fn run(&mut self) {
         let mut child = Command::new(relayd())
             .args(["run", "--config"])
             .arg(self.config())
