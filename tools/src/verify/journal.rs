@@ -454,6 +454,9 @@ impl Scan<'_> {
                 {
                     break;
                 }
+                Stop::Damage(damage) if self.is_short(damage.position) => {
+                    self.unreadable(damage.position, "the file is shorter than a segment")
+                }
                 Stop::Damage(damage) => {
                     self.damaged(&damage, bounds);
                     // An intact block that only does not continue the one before is where to go on.
@@ -695,15 +698,21 @@ impl Scan<'_> {
         self.lose_track();
     }
 
+    /// Whether the file that a position lies in is shorter than a segment.
+    fn is_short(&self, position: Position) -> bool {
+        let geometry = self.journal.superblock().geometry();
+        let segment = geometry.segment_of(position);
+        let listed = self.journal.segments().iter();
+        listed
+            .filter(|file| file.index == segment)
+            .any(|file| file.length < geometry.segment_size())
+    }
+
     /// A place that can't be read; where to go on.
     fn unreadable(&mut self, position: Position, cause: &str) -> Position {
         let geometry = self.journal.superblock().geometry();
         let segment = geometry.segment_of(position);
-        let listed = self.journal.segments().iter();
-        let is_short = listed
-            .filter(|file| file.index == segment)
-            .any(|file| file.length < geometry.segment_size());
-        let kind = if is_short {
+        let kind = if self.is_short(position) {
             Kind::MissingSegment
         } else {
             Kind::Unreadable
