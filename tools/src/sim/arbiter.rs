@@ -87,8 +87,8 @@ pub(crate) struct Arbiter {
     own_ns: u64,
     /// The record it is known to hold; for checkers.
     record: Option<Membership>,
-    /// The highest epoch of any record there ever was.
-    newest_epoch: Epoch,
+    /// The record with the highest epoch there ever was.
+    newest: Option<Membership>,
 }
 
 impl Arbiter {
@@ -116,7 +116,7 @@ impl Arbiter {
             late_ns: parameters.late_ns,
             own_ns: parameters.latencies.least_ns + parameters.latencies.write_ns,
             record: None,
-            newest_epoch: Epoch(0),
+            newest: None,
         }
     }
 
@@ -141,9 +141,10 @@ impl Arbiter {
         self.look();
     }
 
-    /// The highest epoch of any record there ever was.
-    pub(crate) const fn newest_epoch(&self) -> Epoch {
-        self.newest_epoch
+    /// Whether another node than this one was ever elected in a later epoch.
+    pub(crate) fn has_superseded(&self, node: usize, epoch: Epoch) -> bool {
+        self.newest
+            .is_some_and(|newest| newest.epoch > epoch && newest.primary.get() != node as u64 + 1)
     }
 
     /// The record as it is now, the newest where each node has its own.
@@ -346,8 +347,11 @@ impl Arbiter {
         let records = self.registers.iter().filter_map(held_by);
         let records = records.map(|held| held.membership);
         self.record = records.max_by_key(|record| record.epoch);
-        let epoch = self.record.map_or(Epoch(0), |record| record.epoch);
-        self.newest_epoch = self.newest_epoch.max(epoch);
+        let epoch = self.newest.map(|newest| newest.epoch);
+        self.newest = self
+            .record
+            .filter(|record| Some(record.epoch) > epoch)
+            .or(self.newest);
     }
 
     /// A process of a node is gone. What it asked its own register for is done by now, or never will be.
@@ -390,7 +394,8 @@ impl Arbiter {
         let before = self.registers[0];
         self.registers[0] = backup.skipping(random.within(1 << 20, 1 << 30) as u32);
         self.look();
-        if self.record.map(|record| record.epoch) < Some(self.newest_epoch) {
+        let epoch = |record: Option<Membership>| record.map(|record| record.epoch);
+        if epoch(self.record) < epoch(self.newest) {
             self.forgotten.get_or_insert(before);
         }
     }

@@ -103,6 +103,9 @@ pub(crate) struct Ledger {
     runs: Vec<Run>,
     /// The highest seq that somebody may have seen.
     used_through: u64,
+    /// Where the log ended of whoever last led with something lost: what lies before was there, and may have seqs that others used
+    /// for what is lost. From here on none is used again.
+    tail_end: Position,
     /// Something released was lost, and somebody may know of it.
     has_lost: bool,
     boundaries: Vec<Boundary>,
@@ -124,6 +127,7 @@ impl Ledger {
             records: Vec::new(),
             runs: Vec::new(),
             used_through: 0,
+            tail_end: Position(0),
             has_lost: false,
             boundaries: Vec::new(),
             log: Vec::new(),
@@ -270,8 +274,10 @@ impl Ledger {
         let shared = (0..self.boundaries.len()).rev().find(is_shared);
         self.boundaries.truncate(shared.map_or(0, |at| at + 1));
         let end = self.boundaries.last().map_or(Position(0), |last| last.end);
+        let tail_end = tables.position;
         let tables = self.fold(end);
         self.forget_records(&tables);
+        self.tail_end = tail_end;
         if lack == Lack::Forgotten {
             self.used_through = self.last_seq();
         }
@@ -406,7 +412,7 @@ impl Ledger {
             .apply_block(&header, body)
             .unwrap_or_else(|error| panic!("node {node} released {at}: {error}"));
         for (_, record) in block::records(body).map(|record| record.expect("it was folded")) {
-            self.take_record(&record);
+            self.take_record(&record, at);
         }
         self.boundaries.push(Boundary {
             end: header.next_position(),
@@ -414,7 +420,7 @@ impl Ledger {
         });
     }
 
-    fn take_record(&mut self, record: &Record<'_>) {
+    fn take_record(&mut self, record: &Record<'_>, at: Position) {
         if !record.is_data() {
             return;
         }
@@ -449,7 +455,7 @@ impl Ledger {
             "{key:?}: a publisher's messages are released once each, in order"
         );
         *through = key.publisher_seq;
-        self.note_seq(record.seq().get());
+        self.note_seq(record.seq().get(), at);
         self.records.push(Released {
             key,
             topic: record.topic().get(),
@@ -459,13 +465,13 @@ impl Ledger {
     }
 
     /// A seq is used once, whatever was lost.
-    fn note_seq(&mut self, seq: u64) {
+    fn note_seq(&mut self, seq: u64, block: Position) {
         assert!(
-            seq > self.used_through,
+            seq > self.used_through || block < self.tail_end,
             "seq {seq} is released a second time; {} was the highest",
             self.used_through
         );
-        self.used_through = seq;
+        self.used_through = self.used_through.max(seq);
         let at = self.records.len();
         let is_next = |run: &Run| run.first_seq + (at - run.at) as u64 == seq;
         if !self.runs.last().is_some_and(is_next) {

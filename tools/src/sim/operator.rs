@@ -4,13 +4,12 @@
 //! everything that was released; who was taken out since; who runs and what it waits for. The rules are README's:
 //! * a copy that holds everything may lead, if nobody does;
 //! * where all of those are gone for long, or every process that counted is, one that says what it may lack leads
-//!   with the loss accepted: of those that run the one with the longest log;
+//!   with the loss accepted: of those that run the one whose log is of the newest epoch, and of these the longest;
 //! * one word at a time: whoever was told something has had the time to do it, or to give it up.
 
 use relay_core::group::{Obstacle, WordRefused};
 use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::{Member, Members, Membership};
-use relay_wire::peer::Standing;
 
 use crate::clock::{MILLISECOND, SECOND};
 
@@ -31,9 +30,9 @@ pub(crate) const CHANGE_NS: u64 = 500 * MILLISECOND;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sight {
     pub(crate) member: Member,
-    pub(crate) standing: Standing,
     pub(crate) obstacle: Option<Obstacle>,
-    pub(crate) durable: Position,
+    /// The newest epoch in its log, and where that ends.
+    pub(crate) log: (Epoch, Position),
 }
 
 /// What there is to be done.

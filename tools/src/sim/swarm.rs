@@ -158,6 +158,10 @@ impl Parameters {
         let ahead_min = (4 * u64::from(settings.block_span_max())).div_ceil(segment) + 1;
         let mut group = draw_group(&mut random, cast);
         group.is_manual = theme == Theme::Manual;
+        if group.is_manual {
+            // Nothing but hearing of another one keeps a node from leading again: it waits for longer than a connection takes.
+            group.start_wait_ns = group.start_wait_ns.max(SECOND);
+        }
         if theme == Theme::Forgetful && !is_beyond {
             // One copy may forget what another one still has.
             group.min_copies = 2;
@@ -199,7 +203,7 @@ impl Parameters {
             patience_ns: match damage {
                 Damage::None | Damage::OneCopy if theme.has_operator() => 60 * SECOND,
                 Damage::None | Damage::OneCopy => 40 * SECOND,
-                Damage::EveryCopy if theme == Theme::Forgetful => 5 * SECOND,
+                Damage::EveryCopy if theme == Theme::Forgetful => 10 * SECOND,
                 Damage::EveryCopy => 20 * SECOND,
             },
             contents: Contents::new(seed, topics, settings.payload_limit),

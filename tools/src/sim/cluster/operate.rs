@@ -4,27 +4,27 @@ use relay_core::group::{Obstacle, WordRefused};
 use relay_wire::peer::Standing;
 
 use super::{Cluster, Event};
-use crate::clock::MILLISECOND;
+use crate::clock::SECOND;
 use crate::faults::Fault;
 use crate::history::Note;
+use crate::node::Node;
 use crate::operator::{CHANGE_NS, Deed, LOOK_NS, PROMOTION_NS, SWITCH_NS, Sight, may_lose};
 use crate::theme::Theme;
 
-/// Nodes that were away when a loss was accepted come back so long after the last fault.
-const RETURN_NS: u64 = 300 * MILLISECOND;
+/// Nodes that were away when a loss was accepted come back so long after that and after the last fault.
+const RETURN_NS: u64 = SECOND;
 
 impl Cluster<'_> {
     /// The operator looks at the group, and does what there is to be done.
     pub(super) fn operate(&mut self) {
         self.queue.after(LOOK_NS, Event::Operator);
-        let sights: Vec<(usize, Sight)> = (0..self.nodes.len())
-            .filter_map(|node| Some((node, self.sight(node)?)))
-            .collect();
-        let is_led = |(_, sight): &(usize, Sight)| sight.standing == Standing::Leading;
-        let is_led = sights.iter().any(is_led);
+        let is_led = (0..self.nodes.len()).any(|node| self.leads(node));
         let Deed::Look { is_long } = self.operator.look(is_led, self.queue.now_ns()) else {
             return;
         };
+        let sights: Vec<(usize, Sight)> = (0..self.nodes.len())
+            .filter_map(|node| Some((node, self.sight(node)?)))
+            .collect();
         match self.parameters.theme {
             Theme::Mirrored => self.save_what_is_left(&sights, is_long),
             Theme::Manual => self.promote_a_holder(&sights, is_long),
@@ -38,15 +38,22 @@ impl Cluster<'_> {
         let process = self.nodes[node].process().filter(|_| !is_frozen)?;
         let machine = process.machine();
         let status = machine.status();
+        let obstacle = status.obstacle.filter(|_| !machine.is_over());
+        let member = process.copy()?;
+        let durable = status.durable.point.position;
+        // Who may have to lead is looked at closer, with the tool that reads a journal.
+        let epoch = obstacle.and_then(|_| {
+            let recovered = Node::fold_from_start(&mut self.disks[node]).ok()?;
+            recovered.tables.epochs.last().map(|entry| entry.epoch)
+        });
         Some(Sight {
-            member: process.copy()?,
-            standing: status.standing,
-            obstacle: status.obstacle.filter(|_| !machine.is_over()),
-            durable: status.durable.point.position,
+            member,
+            obstacle,
+            log: (epoch.unwrap_or_default(), durable),
         })
     }
 
-    /// Where copies in memory count and every process of the set is gone: the longest log goes on, with the loss accepted.
+    /// Where copies in memory count and every process of the set is gone: the newest and longest log goes on, with the loss accepted.
     /// Who is away for long is not waited for.
     fn save_what_is_left(&mut self, sights: &[(usize, Sight)], is_long: bool) {
         let waits = |(_, sight): &(usize, Sight)| sight.obstacle == Some(Obstacle::NotInSet);
@@ -64,7 +71,7 @@ impl Cluster<'_> {
         if (0..self.nodes.len()).any(is_alive) {
             return;
         }
-        let longest = sights.iter().max_by_key(|(_, sight)| sight.durable);
+        let longest = sights.iter().max_by_key(|(_, sight)| sight.log);
         if let Some((node, _)) = longest {
             self.accept_loss(*node);
         }
@@ -77,7 +84,7 @@ impl Cluster<'_> {
             .filter(|(_, sight)| sight.obstacle == Some(Obstacle::Operator))
             .copied()
             .collect();
-        waiting.sort_by_key(|(_, sight)| core::cmp::Reverse(sight.durable));
+        waiting.sort_by_key(|(_, sight)| core::cmp::Reverse(sight.log));
         let mut unsure = Vec::new();
         for (node, sight) in waiting {
             if !self.operator.holds_all(&sight.member) {
@@ -142,7 +149,7 @@ impl Cluster<'_> {
             return;
         }
         self.is_calm = true;
-        let until_ns = self.parameters.duration_ns + RETURN_NS;
+        let until_ns = self.parameters.duration_ns.max(self.queue.now_ns()) + RETURN_NS;
         for (other, away) in self.nodes.iter_mut().enumerate() {
             if other != node && away.is_down() {
                 away.stay_off(until_ns);
@@ -162,8 +169,9 @@ impl Cluster<'_> {
 
     /// Whether a node runs and leads.
     pub(super) fn leads(&mut self, node: usize) -> bool {
-        let sight = self.sight(node);
-        sight.is_some_and(|sight| sight.standing == Standing::Leading)
+        let is_frozen = self.nodes[node].frozen_until_ns() > self.queue.now_ns();
+        let process = self.nodes[node].process().filter(|_| !is_frozen);
+        process.is_some_and(|process| process.machine().status().standing == Standing::Leading)
     }
 
     /// An operator wants another node than this one to lead.

@@ -304,7 +304,7 @@ impl Process {
 
     fn lead(&mut self, tables: &Tables, epoch: Epoch, around: &mut Surroundings<'_>) {
         // Who hears late of a swap it won may lead when somebody else was elected since; it can't release any more.
-        if around.arbiter.newest_epoch() <= epoch {
+        if !around.arbiter.has_superseded(self.node, epoch) {
             let lack = if around.parameters.is_beyond {
                 Lack::Forgotten
             } else if around.operator.accepts_loss(self.node, self.number) {
