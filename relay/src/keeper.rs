@@ -223,7 +223,8 @@ fn tell(note: &Note) {
             %primary,
             "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that were \
              in sync last. Where none of them comes back, or under the policy \"mirrored\" all were restarted, give up \
-             what is missing: `relay promote --accept-loss` with the number of the node whose log is the longest"
+             what is missing: `relay promote --accept-loss` with the number of the node whose log is of the newest epoch, and \
+             of these the longest (`relay inspect`)"
         ),
         Note::EndsBelowFloor(end, floor) => tracing::error!(
             %end,
