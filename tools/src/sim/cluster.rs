@@ -16,6 +16,7 @@
 //! [`Owner::Node`] at both ends, and the arbiter has a host of its own ([`crate::faults::Cast::arbiter_host`]).
 
 use relay_core::group::HaltReason;
+use relay_wire::id::Position;
 
 use crate::arbiter::{Arbiter, ArbiterEvent};
 use crate::canary::Canary;
@@ -620,7 +621,11 @@ impl Cluster<'_> {
                 let is_there = member.process == 0 || self.nodes[node].runs_as(member);
                 is_there && self.disks[node].incarnation() == member.incarnation
             });
-        let end = self.ledger.position();
+        // Beyond the promise what was lost may be nothing that a client could miss.
+        let end = match self.parameters.is_beyond {
+            true => Position(0),
+            false => self.ledger.position(),
+        };
         is_full
             && self.nodes.iter_mut().all(|node| {
                 let status = node.process().map(|process| process.machine().status());
