@@ -203,7 +203,6 @@ impl Parameters {
             patience_ns: match damage {
                 Damage::None | Damage::OneCopy if theme.has_operator() => 60 * SECOND,
                 Damage::None | Damage::OneCopy => 40 * SECOND,
-                Damage::EveryCopy if theme == Theme::Forgetful => 10 * SECOND,
                 Damage::EveryCopy => 20 * SECOND,
             },
             contents: Contents::new(seed, topics, settings.payload_limit),

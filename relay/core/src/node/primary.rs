@@ -226,7 +226,9 @@ impl Node {
         };
         let is_mirrored = self.settings.policy == relay_wire::code::Policy::Mirrored;
         let mut limit = Position(u64::MAX);
-        if counted.len() < group.failover.min_copies().into() || group.failover.is_union_split() {
+        // A copy that a change only proposes is not in the set yet: were this node lost now, that one might not lead.
+        let copies = group.failover.copies_least();
+        if copies < group.failover.min_copies().into() || group.failover.is_union_split() {
             limit = Position(0);
         }
         for member in counted.as_slice() {
