@@ -13,7 +13,8 @@ use crate::error::ClientError;
 pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// An attempt gets so long before any logon has shown how long one takes.
 const ATTEMPT_UNKNOWN: Duration = Duration::from_millis(250);
-/// And so many times what the last logon took.
+/// And so many times what the shortest logon took: others waited for a node that was still taking over, which says nothing of
+/// the distance.
 const LOGONS: u32 = 4;
 /// And this part of the time that the client has been down.
 const PART_OF_DOWN: u32 = 4;
@@ -25,7 +26,7 @@ pub(crate) struct Patience {
     attempt_timeout: Duration,
     silent_intervals: u32,
     has_others: bool,
-    logon_took: Option<Duration>,
+    shortest_logon: Option<Duration>,
 }
 
 impl Patience {
@@ -48,7 +49,7 @@ impl Patience {
             attempt_timeout,
             silent_intervals,
             has_others: false,
-            logon_took: None,
+            shortest_logon: None,
         })
     }
 
@@ -59,7 +60,8 @@ impl Patience {
 
     /// A logon succeeded after so long.
     pub(crate) fn learn(&mut self, logon_took: Duration) {
-        self.logon_took = Some(logon_took);
+        let shortest = self.shortest_logon.unwrap_or(LONGEST);
+        self.shortest_logon = Some(shortest.min(logon_took));
     }
 
     /// Most time for the attempt that begins when the client has been down for so long.
@@ -67,7 +69,7 @@ impl Patience {
         if !self.has_others {
             return self.connect_timeout;
         }
-        let usual = match self.logon_took {
+        let usual = match self.shortest_logon {
             None => ATTEMPT_UNKNOWN,
             Some(took) => took.saturating_mul(LOGONS),
         };
@@ -106,15 +108,16 @@ mod tests {
     fn an_attempt_beside_others_is_short_and_grows_with_the_outage() {
         let mut patience = patience(2);
         assert_eq!(patience.attempt(Duration::ZERO), 250 * MS);
+        patience.learn(3_000 * MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
+        patience.learn(90 * MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 360 * MS);
         patience.learn(MS);
+        patience.learn(90 * MS);
         for (down_ms, attempt_ms) in [(0, 20), (80, 20), (100, 25), (4_000, 1_000), (9_000, 2_000)]
         {
             assert_eq!(patience.attempt(down_ms * MS), attempt_ms * MS, "{down_ms}");
         }
-        patience.learn(90 * MS);
-        assert_eq!(patience.attempt(Duration::ZERO), 360 * MS);
-        patience.learn(3_000 * MS);
-        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
     }
 
     #[test]
