@@ -202,7 +202,9 @@ impl Storage {
         let at_byte = (slot * GENERATION_LENGTH) as u64;
         self.superblock_file
             .write_all_at(&next.encode(), at_byte)
-            .and_then(|()| self.superblock_file.sync_all())
+            // The file's space and length stay, so the data is all there is to sync. Its times are left out: they would have to
+            // wait for the filesystem's journal, in the middle of a failover and behind whatever else changes there.
+            .and_then(|()| self.superblock_file.sync_data())
             .map_err(at("writing the superblock", &path))?;
         self.superblock = next;
         self.slot = slot;
