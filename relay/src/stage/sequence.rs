@@ -35,7 +35,7 @@ const ENTER_FILE: u8 = 3;
 /// What the agent exports.
 #[derive(Debug)]
 struct Exported {
-    records: Counter,
+    last_seq: Counter,
     blocks: Counter,
     blocks_by_number: Counter,
     bytes: Counter,
@@ -55,7 +55,7 @@ struct Exported {
 impl Exported {
     fn new(file: &mut CounterFile) -> Self {
         Self {
-            records: file.counter("sequence.records"),
+            last_seq: file.counter("sequence.last_seq"),
             blocks: file.counter("sequence.blocks"),
             blocks_by_number: file.counter("sequence.blocks_to_registered_files"),
             bytes: file.counter("sequence.bytes_written"),
@@ -604,7 +604,7 @@ impl SequenceAgent {
     fn export(&self) {
         let exported = &self.exported;
         let status = self.node.status();
-        exported.records.set(self.node.next_seq().get() - 1);
+        exported.last_seq.set(self.node.next_seq().get() - 1);
         exported.appended.set(status.appended.point.position.get());
         exported.durable.set(status.durable.point.position.get());
         exported.released.set(status.released.point.position.get());
