@@ -12,7 +12,7 @@
 //! counted, and the journals are verified and compared.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -115,6 +115,8 @@ struct Report {
     disordered: u64,
     /// Each run's.
     outages_ms: Vec<f64>,
+    /// Each run's time until another node led, looked at every 2 ms once the strike is done.
+    led_after_ms: Vec<f64>,
     /// Changes of the primary that no strike explains.
     unasked_takeovers: u64,
     /// Strikes at a primary that had just dropped another node, so that nobody could take over.
@@ -217,15 +219,24 @@ struct Trial<'a> {
     interrupt: &'a Interrupt,
     /// Who leads since the last strike.
     leader: Option<usize>,
-    outages: Vec<Duration>,
+    outages: Vec<Outage>,
     unasked_takeovers: u64,
     strikes_repeated: u64,
+}
+
+/// What the loss of one primary cost.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    /// Longest time between two messages at the subscriber.
+    silence: Duration,
+    /// From the strike until another node led.
+    led_after: Duration,
 }
 
 /// What a trial found.
 struct Found {
     counts: Counts,
-    outages: Vec<Duration>,
+    outages: Vec<Outage>,
     unasked_takeovers: u64,
     strikes_repeated: u64,
     journals: Judgement,
@@ -244,11 +255,16 @@ impl Trial<'_> {
                 self.unasked_takeovers += 1;
             }
             self.flow.take_gap();
+            let struck = Instant::now();
             self.strike(victim)?;
             if self.cluster.had_whole_set(victim) {
                 let (leader, _) = self.cluster.await_leader(epoch, self.interrupt)?;
+                let led_after = struck.elapsed();
                 self.flow.await_more(self.steady, self.interrupt)?;
-                self.outages.push(self.flow.take_gap());
+                self.outages.push(Outage {
+                    silence: self.flow.take_gap(),
+                    led_after,
+                });
                 self.leader = Some(leader);
                 self.bring_back(victim)?;
                 return self.cluster.await_in_sync(self.interrupt);
@@ -295,7 +311,8 @@ impl Trial<'_> {
 
 impl Report {
     fn new(options: &FailoverOptions, policy: Policy, found: &Found) -> Self {
-        let outages_ms: Vec<_> = found.outages.iter().map(|&outage| ms(outage)).collect();
+        let outages_ms: Vec<_> = found.outages.iter().map(|run| ms(run.silence)).collect();
+        let led_after_ms = found.outages.iter().map(|run| ms(run.led_after)).collect();
         let counts = found.counts;
         Self {
             how: word(&options.how),
@@ -309,6 +326,7 @@ impl Report {
             duplicated: counts.duplicated,
             disordered: counts.disordered,
             outages_ms,
+            led_after_ms,
             unasked_takeovers: found.unasked_takeovers,
             strikes_repeated: found.strikes_repeated,
             verified: found.journals.is_right(),
@@ -339,6 +357,13 @@ impl Report {
             "time without delivery: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
             self.outage_ms_p50, self.outage_ms_p99, self.outage_ms_max
         ))?;
+        if let Some((run, silence_ms)) = slowest(&self.outages_ms) {
+            line(&format!(
+                "the slowest was run {}: another node led after {:.1} ms, messages came after {silence_ms:.1} ms",
+                run + 1,
+                self.led_after_ms[run],
+            ))?;
+        }
         line(&format!(
             "sent {}, received {}, lost {}, duplicated {}, out of order {}, takeovers nobody asked for {}, struck again {}{}",
             thousands(self.sent),
@@ -365,10 +390,16 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-fn histogram(outages: &[Duration]) -> Histogram<u64> {
+/// The run with the longest outage, from 0, and how long that was.
+fn slowest(outages_ms: &[f64]) -> Option<(usize, f64)> {
+    let runs = outages_ms.iter().copied().enumerate();
+    runs.max_by(|(_, one), (_, other)| one.total_cmp(other))
+}
+
+fn histogram(outages: &[Outage]) -> Histogram<u64> {
     let mut histogram = new_histogram();
     for outage in outages {
-        record(&mut histogram, outage.as_nanos() as u64);
+        record(&mut histogram, outage.silence.as_nanos() as u64);
     }
     histogram
 }
