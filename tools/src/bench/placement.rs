@@ -1,12 +1,12 @@
 //! Which thread runs on which CPU, the same for the relay and for its floor, or their ratio would say nothing.
 //!
 //! ```text
-//! 2 CPUs      CPU 0: node 1            CPU 1: the clients, node 2, node 3
+//! 2 CPUs      CPU 0: every node        CPU 1: the clients
 //! 4 or more   CPU 0: node 1            CPU 1: the clients       CPU 2: node 2       CPU 3: node 3
 //! ```
 //!
-//! The first node has a CPU of its own, because every message passes it twice; on two CPUs the others share theirs with the
-//! clients. A witness is left to the scheduler: it sleeps unless membership changes.
+//! The clients have a CPU of their own, or they would measure how long they wait for it. On two CPUs the nodes share the other
+//! one, on which they take turns as a message needs them: who has passed it on has nothing more to do. A witness is left to the scheduler: it sleeps unless membership changes.
 
 use clap::Args;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::exit::Failure;
 #[derive(Debug, Args)]
 pub(super) struct PlacementOptions {
     /// CPUs of the nodes' threads, node by node: for each one in shared mode, three in split mode [default: 0 for the
-    /// first node, and one more CPU for each other where there are enough, or else the client's]
+    /// first node, and one more CPU for each other where there are enough, or else 0 too]
     #[arg(long, value_name = "CPU", value_delimiter = ',', alias = "server-cpu")]
     server_cpus: Vec<usize>,
     /// CPU of the client's thread [default: 1 where there are two]
@@ -61,11 +61,12 @@ impl PlacementOptions {
                 threads,
             };
         }
-        let shared = usize::from(cpus >= 2);
-        let of_node = |node: usize| match node {
-            0 => 0,
-            _ if cpus > node + 1 => node + 1,
-            _ => shared,
+        let of_node = |node: usize| {
+            if node > 0 && cpus > node + 1 {
+                node + 1
+            } else {
+                0
+            }
         };
         let server_cpus = match (nodes, threads) {
             _ if !self.server_cpus.is_empty() => self.server_cpus.clone(),
@@ -119,12 +120,12 @@ mod tests {
     };
 
     #[test]
-    fn the_first_node_has_a_cpu_of_its_own() {
+    fn the_clients_have_a_cpu_of_their_own() {
         let cases: [(usize, usize, usize, &[usize]); 8] = [
             (1, 2, 1, &[0, 0]),
             (2, 1, 1, &[0]),
-            (2, 2, 1, &[0, 1]),
-            (2, 3, 1, &[0, 1, 1]),
+            (2, 2, 1, &[0, 0]),
+            (2, 3, 1, &[0, 0, 0]),
             (2, 1, 3, &[0, 0, 0]),
             (4, 1, 3, &[0, 2, 3]),
             (4, 3, 1, &[0, 2, 3]),
