@@ -13,10 +13,12 @@ use crate::error::ClientError;
 pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// An attempt gets so long before any logon has shown how long one takes.
 const ATTEMPT_UNKNOWN: Duration = Duration::from_millis(250);
-/// And so many times what the shortest logon took: others waited for a node that was still taking over, which says nothing of
-/// the distance.
+/// And so many times what a logon takes, which is smoothed as TCP does with its round trips (RFC 6298, section 2, with a
+/// quarter): one that waited for a node just taking over says little, a machine that has no time to spare says it each time.
 const LOGONS: u32 = 4;
-/// And this part of the time that the client has been down.
+/// What the newest logon counts.
+const PART_OF_NEWEST: u32 = 4;
+/// An attempt gets at least this part of the time that the client has been down.
 const PART_OF_DOWN: u32 = 4;
 
 /// See the module's head.
@@ -26,7 +28,7 @@ pub(crate) struct Patience {
     attempt_timeout: Duration,
     silent_intervals: u32,
     has_others: bool,
-    shortest_logon: Option<Duration>,
+    logon: Option<Duration>,
 }
 
 impl Patience {
@@ -49,7 +51,7 @@ impl Patience {
             attempt_timeout,
             silent_intervals,
             has_others: false,
-            shortest_logon: None,
+            logon: None,
         })
     }
 
@@ -60,8 +62,8 @@ impl Patience {
 
     /// A logon succeeded after so long.
     pub(crate) fn learn(&mut self, logon_took: Duration) {
-        let shortest = self.shortest_logon.unwrap_or(LONGEST);
-        self.shortest_logon = Some(shortest.min(logon_took));
+        let before = self.logon.unwrap_or(logon_took);
+        self.logon = Some(before - before / PART_OF_NEWEST + logon_took / PART_OF_NEWEST);
     }
 
     /// Most time for the attempt that begins when the client has been down for so long.
@@ -69,7 +71,7 @@ impl Patience {
         if !self.has_others {
             return self.connect_timeout;
         }
-        let usual = match self.shortest_logon {
+        let usual = match self.logon {
             None => ATTEMPT_UNKNOWN,
             Some(took) => took.saturating_mul(LOGONS),
         };
@@ -108,16 +110,28 @@ mod tests {
     fn an_attempt_beside_others_is_short_and_grows_with_the_outage() {
         let mut patience = patience(2);
         assert_eq!(patience.attempt(Duration::ZERO), 250 * MS);
-        patience.learn(3_000 * MS);
-        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
-        patience.learn(90 * MS);
-        assert_eq!(patience.attempt(Duration::ZERO), 360 * MS);
         patience.learn(MS);
-        patience.learn(90 * MS);
         for (down_ms, attempt_ms) in [(0, 20), (80, 20), (100, 25), (4_000, 1_000), (9_000, 2_000)]
         {
             assert_eq!(patience.attempt(down_ms * MS), attempt_ms * MS, "{down_ms}");
         }
+    }
+
+    #[test]
+    fn one_slow_logon_says_little_and_many_say_it() {
+        let mut patience = patience(2);
+        patience.learn(2 * MS);
+        patience.learn(22 * MS);
+        assert_eq!(patience.attempt(Duration::ZERO), 28 * MS);
+        for _ in 0..20 {
+            patience.learn(40 * MS);
+        }
+        let attempt = patience.attempt(Duration::ZERO);
+        assert!((155 * MS..=160 * MS).contains(&attempt), "{attempt:?}");
+        for _ in 0..40 {
+            patience.learn(3_000 * MS);
+        }
+        assert_eq!(patience.attempt(Duration::ZERO), 2_000 * MS);
     }
 
     #[test]
