@@ -257,8 +257,10 @@ impl Trial<'_> {
             self.flow.take_gap();
             let struck = Instant::now();
             self.strike(victim)?;
-            if self.cluster.had_whole_set(victim) {
-                let (leader, _) = self.cluster.await_leader(epoch, self.interrupt)?;
+            let successor = self
+                .cluster
+                .await_successor(victim, epoch, self.interrupt)?;
+            if let Some(leader) = successor {
                 let led_after = struck.elapsed();
                 self.flow.await_more(self.steady, self.interrupt)?;
                 self.outages.push(Outage {

@@ -7,6 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use relay_client::Credential;
+use relay_client::wire::id::{NodeId, StreamId};
+use relay_client::wire::membership::Membership;
+use relay_client::wire::witness::{Answer, Request};
+use relay_client::witness::WitnessClient;
 
 use super::daemon::Daemon;
 use super::gates::Gates;
@@ -27,6 +31,8 @@ const IN_SYNC_WAIT: Duration = Duration::from_secs(60);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// How often the nodes' counters are looked at.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often the membership record is read where nobody leads, and the bound on that.
+const RECORD_LOOK: Duration = Duration::from_secs(1);
 /// What `group.standing` says of a primary.
 const LEADING: u64 = 2;
 
@@ -51,6 +57,8 @@ pub(crate) struct Cluster {
     /// Where clients reach each node: at its gate, if it has one.
     addresses: Vec<Option<SocketAddr>>,
     secret: Vec<u8>,
+    /// Where the witness listens, and the group's secret.
+    witness_at: Option<(SocketAddr, Vec<u8>)>,
 }
 
 impl Cluster {
@@ -66,6 +74,7 @@ impl Cluster {
             gates: Gates::default(),
             addresses: vec![None; settings.nodes],
             secret: secret()?,
+            witness_at: None,
         };
         let mut parts = cluster.parts(settings)?;
         if settings.nodes > 1 {
@@ -108,6 +117,7 @@ impl Cluster {
     ) -> Result<(), Failure> {
         let secret = secret()?;
         let witness = self.start_witness(relayd, directory, &secret)?;
+        self.witness_at = Some((witness, secret.clone()));
         let ports: Vec<_> = (0..settings.nodes)
             .map(|_| KeptPort::any())
             .collect::<Result<_, _>>()?;
@@ -303,11 +313,44 @@ impl Cluster {
         }
     }
 
-    /// Whether the set of the one at `place` was every node when it last said so, running or not.
-    pub(crate) fn had_whole_set(&self, place: usize) -> bool {
-        let counters = Counters::read(&self.nodes[place].stream_directory()).ok();
-        let members = counters.and_then(|counters| counters.value("group.members"));
-        members == Some(self.nodes.len() as u64)
+    /// Waits until a node leads an epoch above `epoch` while the one at `lost` is gone; `None` where none of the others may,
+    /// since the record knows no other copy: its primary had dropped them before it was lost.
+    pub(crate) fn await_successor(
+        &self,
+        lost: usize,
+        epoch: u64,
+        interrupt: &Interrupt,
+    ) -> Result<Option<usize>, Failure> {
+        let mut found = None;
+        let mut read_at = Instant::now() + RECORD_LOOK;
+        let mut is_alone = false;
+        self.eventually("a new primary leads", interrupt, || {
+            found = self.leader().filter(|&(_, led)| led > epoch);
+            if found.is_none() && Instant::now() >= read_at {
+                is_alone = self.membership().is_some_and(|record| {
+                    let number = lost as u64 + 1;
+                    let members = record.members.as_slice();
+                    members.iter().all(|member| member.node.get() == number)
+                });
+                read_at = Instant::now() + RECORD_LOOK;
+            }
+            found.is_some() || is_alone
+        })?;
+        Ok(found.map(|(place, _)| place))
+    }
+
+    /// The membership record, where the witness answers.
+    fn membership(&self) -> Option<Membership> {
+        let (address, secret) = self.witness_at.as_ref()?;
+        let deadline = Instant::now() + RECORD_LOOK;
+        let mut witness = WitnessClient::connect(*address, secret, NodeId(0), deadline).ok()?;
+        match witness
+            .ask(StreamId(STREAM), &Request::Read, deadline)
+            .ok()?
+        {
+            Answer::Registers(Some(held)) => Membership::decode(held.record.value.as_slice()).ok(),
+            _ => None,
+        }
     }
 
     fn counters(&self, place: usize) -> Option<Counters> {
