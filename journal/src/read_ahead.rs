@@ -1,13 +1,15 @@
 //! The segment files of a directory read ahead, for who goes through a log from one end to the other.
 //!
 //! ```text
-//! files -- direct reads of 4 MiB, a thread of its own --> at most 3 chunks waiting --> read_at
+//! files --.-- thread 1: chunks 0, 2, 4 ... by direct reads of 4 MiB --> one waits --.
+//!         '-- thread 2: chunks 1, 3, 5 ...                          --> one waits --'--> read_at, held
 //! ```
 //!
-//! The thread starts with the first read and reads on from there; a read from elsewhere starts it anew. Reads are direct
-//! where the filesystem has that, so that a journal of any length neither fills the page cache nor is limited by the
-//! kernel's own read-ahead; a relay's writes are direct too, so both see the same bytes. Memory: 16 MiB, whatever the
-//! length of the log. Nothing is read behind the end that was named.
+//! Two threads, so that the device has the next read at hand while it ends one. They start with the first read and read on
+//! from there; a read from elsewhere starts them anew. Reads are direct where the filesystem has that, so that a journal of
+//! any length neither fills the page cache nor is limited by the kernel's own read-ahead; a relay's writes are direct too,
+//! so both see the same bytes. Memory: at most 24 MiB (of each thread one chunk being filled, one waiting, one being used),
+//! whatever the length of the log. Nothing is read behind the end that was named.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -20,12 +22,14 @@ use relay_wire::id::Position;
 
 use crate::scan::{LogSource, SourceError};
 use crate::segment::{self, Geometry};
-use crate::source::list_segments;
+use crate::source::segment_indices;
 
 /// Bytes of one read.
 pub const CHUNK_LENGTH: usize = 4 << 20;
-/// Chunks that wait to be taken.
-const CHUNKS_AHEAD: usize = 3;
+/// Threads that read, each with one read in flight.
+const READERS: usize = 2;
+/// Chunks of each thread that wait to be taken.
+const CHUNKS_WAITING: usize = 1;
 /// A reader that leaves out no more than this (the rest of a segment, mostly) goes on with what is read already.
 const SKIP_MAX: u64 = 2 * CHUNK_LENGTH as u64;
 /// What direct reads are aligned to, in the file and in memory: enough for every block device in use.
@@ -136,10 +140,17 @@ struct Chunk {
 
 type Read = Result<Chunk, SourceError>;
 
-struct Running {
+/// The near end of a thread that reads.
+struct Lane {
     chunks: Receiver<Read>,
     /// Takes back what was used up.
     spent: Sender<DirectBuffer>,
+}
+
+struct Running {
+    lanes: Vec<Lane>,
+    /// The lane that the chunk at hand came from, or the next one will.
+    lane: usize,
     /// Position of the next byte that is handed over.
     next: Position,
     chunk: Option<Chunk>,
@@ -176,7 +187,7 @@ impl ReadAhead {
     /// # Errors
     /// What the system says when the segments can't be listed.
     pub fn new(journal: &Path, geometry: Geometry, end: Position) -> io::Result<Self> {
-        let last = list_segments(journal)?.last().map(|segment| segment.index);
+        let last = segment_indices(journal)?.last().copied();
         Ok(Self {
             directory: journal.join(segment::DIRECTORY),
             geometry,
@@ -189,27 +200,32 @@ impl ReadAhead {
     fn start(&self, position: Position) -> Result<Running, SourceError> {
         let unit = DIRECT_ALIGNMENT as u64;
         let first = Position(position.get() / unit * unit);
-        let (send, chunks) = sync_channel(CHUNKS_AHEAD - 1);
-        let (spent, free) = channel();
-        let reader = Reader {
-            directory: self.directory.clone(),
-            geometry: self.geometry,
-            last: self.last,
-            end: Position(self.end.get().div_ceil(unit).saturating_mul(unit)),
-            position: first,
-            open: None,
-            free,
-        };
-        thread::Builder::new()
-            .name("read-ahead".to_owned())
-            .spawn(move || reader.run(&send))
-            .map_err(|error| SourceError {
-                position,
-                cause: format!("starting a thread: {error}"),
-            })?;
+        let mut lanes = Vec::with_capacity(READERS);
+        for number in 0..READERS {
+            let (send, chunks) = sync_channel(CHUNKS_WAITING);
+            let (spent, free) = channel();
+            let mut reader = Reader {
+                directory: self.directory.clone(),
+                geometry: self.geometry,
+                last: self.last,
+                end: Position(self.end.get().div_ceil(unit).saturating_mul(unit)),
+                position: first,
+                open: None,
+                free,
+            };
+            reader.pass_over(number);
+            thread::Builder::new()
+                .name("read-ahead".to_owned())
+                .spawn(move || reader.run(&send))
+                .map_err(|error| SourceError {
+                    position,
+                    cause: format!("starting a thread: {error}"),
+                })?;
+            lanes.push(Lane { chunks, spent });
+        }
         Ok(Running {
-            chunks,
-            spent,
+            lanes,
+            lane: 0,
             next: position,
             chunk: None,
             used: position.since(first) as usize,
@@ -217,20 +233,40 @@ impl ReadAhead {
             failed: None,
         })
     }
-}
 
-impl LogSource for ReadAhead {
-    fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
-        let goes_on = self.running.as_ref().is_some_and(|running| {
+    /// What reads on from `position`.
+    fn running(&mut self, position: Position) -> Result<&mut Running, SourceError> {
+        let goes_on = self.running.as_mut().is_some_and(|running| {
             let next = running.next;
-            next <= position && position.since(next) <= SKIP_MAX
+            // What failed on the way to the place is of no interest to who asks for the place.
+            next <= position
+                && position.since(next) <= SKIP_MAX
+                && (next == position || running.skip_to(position).is_ok())
         });
         if !goes_on {
             self.running = Some(self.start(position)?);
         }
-        let running = self.running.as_mut().expect("it runs now");
-        running.skip_to(position)?;
-        running.fill(buffer)
+        Ok(self.running.as_mut().expect("it runs now"))
+    }
+}
+
+impl LogSource for ReadAhead {
+    fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        self.running(position)?.fill(buffer)
+    }
+
+    fn is_ahead(&self) -> bool {
+        true
+    }
+
+    fn hold(&mut self, position: Position, length: usize) -> Result<bool, SourceError> {
+        let running = self.running(position)?;
+        Ok(running.has_chunk()? && running.part(length).len() == length)
+    }
+
+    fn held(&self, length: usize) -> &[u8] {
+        let running = self.running.as_ref().expect("it was held just now");
+        running.part(length)
     }
 }
 
@@ -274,7 +310,7 @@ impl Running {
             return Err(error);
         }
         if self.chunk.is_none() && !self.is_over {
-            match self.chunks.recv() {
+            match self.lanes[self.lane].chunks.recv() {
                 Ok(chunk) => self.chunk = Some(chunk?),
                 Err(_) => self.is_over = true,
             }
@@ -299,12 +335,13 @@ impl Running {
             self.used = 0;
             self.is_over = chunk.length < chunk.wanted;
             // The thread may be done and gone.
-            let _ = self.spent.send(chunk.buffer);
+            let _ = self.lanes[self.lane].spent.send(chunk.buffer);
+            self.lane = (self.lane + 1) % READERS;
         }
     }
 }
 
-/// The thread's part.
+/// A thread's part: every [`READERS`]th chunk.
 struct Reader {
     directory: PathBuf,
     geometry: Geometry,
@@ -329,7 +366,22 @@ impl Reader {
             if out.send(read).is_err() || is_last {
                 return;
             }
+            self.pass_over(READERS);
         }
+    }
+
+    /// Leaves out chunks, which are another thread's but for the first.
+    fn pass_over(&mut self, chunks: usize) {
+        for _ in 0..chunks {
+            self.position = self.position.plus(self.wanted() as u64);
+        }
+    }
+
+    /// Bytes of the next chunk: none behind the end.
+    fn wanted(&self) -> usize {
+        let left = self.geometry.left_in_segment(self.position);
+        let left = left.min(self.end.get().saturating_sub(self.position.get()));
+        left.min(CHUNK_LENGTH as u64) as usize
     }
 
     fn chunk(&mut self, index: u64) -> Read {
@@ -340,8 +392,7 @@ impl Reader {
         };
         let buffer = self.free.try_recv();
         let mut buffer = buffer.unwrap_or_else(|_| DirectBuffer::new(CHUNK_LENGTH));
-        let left = self.geometry.left_in_segment(position);
-        let wanted = left.min(self.end.since(position)).min(CHUNK_LENGTH as u64) as usize;
+        let wanted = self.wanted();
         let offset = self.geometry.offset_of(position);
         let length = self
             .file(index)
@@ -350,7 +401,6 @@ impl Reader {
         if length < wanted && self.last != Some(index) {
             return Err(failed("the file is shorter than a segment".to_owned()));
         }
-        self.position = position.plus(wanted as u64);
         Ok(Chunk {
             buffer,
             wanted,

@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use relay_wire::id::{Position, Seq, TopicId};
+use relay_wire::id::{Position, Seq};
 use relay_wire::record::{Record, RecordError};
 
 use self::point::PointReader;
@@ -27,7 +27,7 @@ use crate::recovery::{Decision, Finding, Recovered, RecoveryError, recover};
 use crate::scan::{Front, Link, LogSource, SourceError, Window};
 use crate::segment;
 use crate::set_aside::parse_name;
-use crate::source::{DirSource, SegmentFile, list_segments};
+use crate::source::{self, DirSource};
 use crate::superblock::{self, GENERATION_LENGTH, Superblock, SuperblockError};
 use crate::tables::Tables;
 
@@ -144,7 +144,7 @@ pub struct Extent {
 pub struct JournalDir {
     path: PathBuf,
     superblock: Superblock,
-    segments: Vec<SegmentFile>,
+    segments: Vec<u64>,
 }
 
 impl JournalDir {
@@ -160,7 +160,7 @@ impl JournalDir {
         Ok(Self {
             path: path.to_owned(),
             superblock,
-            segments: list_segments(path).map_err(at_path(path))?,
+            segments: source::segment_indices(path).map_err(at_path(path))?,
         })
     }
 
@@ -176,10 +176,18 @@ impl JournalDir {
         &self.superblock
     }
 
-    /// The segments, by index.
+    /// The indices of the segments, in order.
     #[must_use]
-    pub fn segments(&self) -> &[SegmentFile] {
+    pub fn segments(&self) -> &[u64] {
         &self.segments
+    }
+
+    /// Bytes of a segment's file now; [`segment::Geometry::segment_size`] when it is whole.
+    ///
+    /// # Errors
+    /// [`ReaderError::Io`].
+    pub fn segment_length(&self, index: u64) -> Result<u64, ReaderError> {
+        source::segment_length(&self.path, index).map_err(at_path(&self.path))
     }
 
     /// Segments that are missing.
@@ -187,10 +195,10 @@ impl JournalDir {
     pub fn gaps(&self) -> Vec<Gap> {
         let pairs = self.segments.windows(2);
         pairs
-            .filter(|pair| pair[1].index != pair[0].index + 1)
+            .filter(|pair| pair[1] != pair[0] + 1)
             .map(|pair| Gap {
-                first: pair[0].index + 1,
-                last: pair[1].index - 1,
+                first: pair[0] + 1,
+                last: pair[1] - 1,
             })
             .collect()
     }
@@ -198,16 +206,15 @@ impl JournalDir {
     /// Where the journal's first segment starts.
     #[must_use]
     pub fn start(&self) -> Position {
-        let first = self.segments.first().map_or(0, |segment| segment.index);
+        let first = self.segments.first().copied().unwrap_or(0);
         self.superblock.geometry().start_of(first)
     }
 
     /// The log as a source.
-    ///
-    /// # Errors
-    /// [`ReaderError::Io`].
-    pub fn source(&self) -> Result<DirSource, ReaderError> {
-        DirSource::new(&self.path, self.superblock.geometry()).map_err(at_path(&self.path))
+    #[must_use]
+    pub fn source(&self) -> DirSource {
+        let last = self.segments.last().copied();
+        DirSource::with_last(&self.path, self.superblock.geometry(), last)
     }
 
     /// The log as a source that is read ahead, up to `end`.
@@ -270,14 +277,14 @@ impl JournalDir {
             .ok_or(ReaderError::Checkpoint(error))
     }
 
-    /// The name of a topic and the epochs, as the newest checkpoint that can be used has them.
+    /// The newest checkpoint that can be used, for single facts.
     ///
     /// # Errors
     /// [`ReaderError::Io`] when the directory can't be listed.
-    pub fn glance(&self, topic: TopicId) -> Result<Option<Glance>, ReaderError> {
+    pub fn glance(&self) -> Result<Option<Glance>, ReaderError> {
         let usable = self.checkpoints()?.into_iter().find_map(|position| {
             let bytes = fs::read(self.path.join(checkpoint::name(position))).ok()?;
-            let glance = checkpoint::glance(&bytes, topic).ok()?;
+            let glance = Glance::new(bytes).ok()?;
             let is_ours = glance.stream == self.superblock.stream && glance.position == position;
             is_ours.then_some(glance)
         });
@@ -306,7 +313,7 @@ impl JournalDir {
     /// [`ReaderError`] when the log can't be read; damage is part of the answer.
     pub fn extent(&self) -> Result<Extent, ReaderError> {
         let start = self.newest_tables()?;
-        let mut source = self.source()?;
+        let mut source = self.source();
         let verdict = recover(&mut source, &self.superblock, start.clone(), &mut |_| {});
         match verdict {
             Ok(recovered) => {
@@ -324,7 +331,7 @@ impl JournalDir {
             }
             Err(RecoveryError::Source(error)) => Err(error.into()),
             Err(RecoveryError::Rotten(finding)) if self.has_grown(&finding)? => {
-                self.extent_of_growing(start)
+                Ok(self.extent_of_growing(start))
             }
             Err(error) => self.extent_up_to_damage(start, error),
         }
@@ -333,14 +340,14 @@ impl JournalDir {
     /// Whether the block that was missed is there by now: a relay writes this log just now, and what was read behind the
     /// place was newer than what was read at it.
     fn has_grown(&self, finding: &Finding) -> Result<bool, ReaderError> {
-        let mut log = PointReader::new(self)?;
+        let mut log = PointReader::new(self);
         let found = log.block(finding.position)?;
         Ok(found.is_ok_and(|block| block.header.previous_checksum == finding.previous_checksum))
     }
 
     /// The extent of a log that grows while it is read: nothing behind its end tells anything.
-    fn extent_of_growing(&self, start: Tables) -> Result<Extent, ReaderError> {
-        let (tables, _) = self.fold_to_the_end(start)?;
+    fn extent_of_growing(&self, start: Tables) -> Extent {
+        let (tables, _) = self.fold_to_the_end(start);
         let recovered = Recovered {
             tail: tables.position,
             previous_checksum: tables.previous_checksum,
@@ -351,17 +358,17 @@ impl JournalDir {
             blocks_scanned: 0,
             bytes_scanned: 0,
         };
-        Ok(Extent {
+        Extent {
             tail: tables.position,
             released: tables.released,
             tables,
             verdict: Ok(recovered),
-        })
+        }
     }
 
     /// Folds what continues the log, to the first place that does not.
-    fn fold_to_the_end(&self, mut tables: Tables) -> Result<(Tables, BlockReader), ReaderError> {
-        let mut blocks = self.blocks_after(&tables)?;
+    fn fold_to_the_end(&self, mut tables: Tables) -> (Tables, BlockReader) {
+        let mut blocks = self.blocks_after(&tables);
         while let Some(Ok(block)) = blocks.next_block() {
             let before = (tables.position, tables.released);
             if tables.apply_block(&block.header, block.body).is_err() {
@@ -369,7 +376,7 @@ impl JournalDir {
                 break;
             }
         }
-        Ok((tables, blocks))
+        (tables, blocks)
     }
 
     fn extent_up_to_damage(
@@ -377,7 +384,7 @@ impl JournalDir {
         tables: Tables,
         error: RecoveryError,
     ) -> Result<Extent, ReaderError> {
-        let (tables, mut blocks) = self.fold_to_the_end(tables)?;
+        let (tables, mut blocks) = self.fold_to_the_end(tables);
         let mut released = tables.released;
         if let RecoveryError::Rotten(finding) = &error
             && let Some(witness) = finding.witness
@@ -396,13 +403,11 @@ impl JournalDir {
 
     /// Reads blocks from a position on, to the first place that is none.
     ///
-    /// # Errors
-    /// [`ReaderError::Io`].
-    ///
     /// # Panics
     /// When the position is not aligned.
-    pub fn blocks(&self, from: Position) -> Result<BlockReader, ReaderError> {
-        Ok(self.blocks_of(Box::new(self.source()?), from, Position(u64::MAX)))
+    #[must_use]
+    pub fn blocks(&self, from: Position) -> BlockReader {
+        self.blocks_of(Box::new(self.source()), from, Position(u64::MAX))
     }
 
     /// Reads blocks from a position on up to `until`, where every block is due, with large reads ahead of what is asked for.
@@ -423,7 +428,7 @@ impl JournalDir {
 
     fn blocks_of(
         &self,
-        source: Box<dyn LogSource>,
+        source: Box<dyn LogSource + Send>,
         from: Position,
         until: Position,
     ) -> BlockReader {
@@ -442,10 +447,10 @@ impl JournalDir {
         }
     }
 
-    fn blocks_after(&self, tables: &Tables) -> Result<BlockReader, ReaderError> {
-        let mut blocks = self.blocks(tables.position)?;
+    fn blocks_after(&self, tables: &Tables) -> BlockReader {
+        let mut blocks = self.blocks(tables.position);
         blocks.link = Some(Link::after_tables(tables));
-        Ok(blocks)
+        blocks
     }
 
     /// Reads released records from a place on.

@@ -256,7 +256,7 @@ const SEGMENTS_PROBED_MAX: u64 = 1024;
 /// # Errors
 /// [`RecoveryError`]: the log must not be written to then.
 pub fn recover(
-    source: &mut dyn LogSource,
+    source: &mut (dyn LogSource + Send),
     superblock: &Superblock,
     start: Tables,
     progress: &mut dyn FnMut(Position),

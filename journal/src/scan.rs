@@ -24,11 +24,43 @@ pub trait LogSource {
     /// # Errors
     /// [`SourceError`] when the bytes exist and can't be read.
     fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError>;
+
+    /// Whether the source reads ahead into memory of its own, where [`LogSource::hold`] finds most of what is asked for.
+    fn is_ahead(&self) -> bool {
+        false
+    }
+
+    /// Moves to `position`; whether the `length` bytes from there on lie in one piece in the source's own memory, where
+    /// [`LogSource::held`] shows them without a copy. They are still to be read: a read from `position` gives them too.
+    ///
+    /// # Errors
+    /// [`SourceError`] when the bytes exist and can't be read.
+    fn hold(&mut self, position: Position, length: usize) -> Result<bool, SourceError> {
+        let _ = (position, length);
+        Ok(false)
+    }
+
+    /// What [`LogSource::hold`] just found, with the same length.
+    fn held(&self, length: usize) -> &[u8] {
+        unreachable!("a source that holds nothing was asked for {length} bytes")
+    }
 }
 
 impl<S: LogSource + ?Sized> LogSource for &mut S {
     fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
         (**self).read_at(position, buffer)
+    }
+
+    fn is_ahead(&self) -> bool {
+        (**self).is_ahead()
+    }
+
+    fn hold(&mut self, position: Position, length: usize) -> Result<bool, SourceError> {
+        (**self).hold(position, length)
+    }
+
+    fn held(&self, length: usize) -> &[u8] {
+        (**self).held(length)
     }
 }
 
@@ -169,9 +201,10 @@ pub(crate) fn is_at_home(header: &BlockHeader, position: Position, geometry: &Ge
 /// inside a block.
 const BUFFER_LENGTH: usize = 2 * SPAN_MAX as usize;
 
-/// A part of the log in memory, moved forwards as it is asked for.
+/// A part of the log in memory, moved forwards as it is asked for. Where the source has the bytes in memory of its own they
+/// are shown as they lie there, and only what falls on two of its reads is copied.
 pub struct Window<'s> {
-    source: Box<dyn LogSource + 's>,
+    source: Box<dyn LogSource + Send + 's>,
     buffer: Vec<u8>,
     start: Position,
     length: usize,
@@ -191,7 +224,7 @@ impl core::fmt::Debug for Window<'_> {
 impl<'s> Window<'s> {
     /// A window on a log, empty so far; it takes 8 MiB.
     #[must_use]
-    pub fn new(source: Box<dyn LogSource + 's>, geometry: Geometry) -> Self {
+    pub fn new(source: Box<dyn LogSource + Send + 's>, geometry: Geometry) -> Self {
         Self {
             source,
             buffer: vec![0; BUFFER_LENGTH],
@@ -202,7 +235,7 @@ impl<'s> Window<'s> {
         }
     }
 
-    /// Bytes read from the source so far.
+    /// Bytes copied from the source so far.
     #[must_use]
     pub const fn bytes_read(&self) -> u64 {
         self.bytes_read
@@ -226,15 +259,20 @@ impl<'s> Window<'s> {
             start <= position && position.since(start) + length as u64 <= held as u64
         };
         if !has(self.start, self.length) {
-            self.refill(position)?;
+            let end = self.start.plus(self.length as u64);
+            let is_inside = self.start <= position && position < end;
+            if !is_inside && self.source.hold(position, length)? {
+                return Ok(self.source.held(length));
+            }
+            self.refill(position, length)?;
         }
         let offset = position.since(self.start) as usize;
         let end = self.length.min(offset + length);
         Ok(&self.buffer[offset.min(end)..end])
     }
 
-    /// Makes `position` the window's start, keeping what is already there.
-    fn refill(&mut self, position: Position) -> Result<(), SourceError> {
+    /// Makes `position` the window's start, keeping what is already there, and reads at least `length` bytes from there on.
+    fn refill(&mut self, position: Position, length: usize) -> Result<(), SourceError> {
         let alignment = self.geometry.block_alignment() as usize;
         let end = self.start.plus(self.length as u64);
         let mut kept = 0;
@@ -246,11 +284,17 @@ impl<'s> Window<'s> {
         }
         self.start = position;
         self.length = kept;
+        // What a source that reads ahead has beyond it is looked at where it lies.
+        let end = if self.source.is_ahead() {
+            length.next_multiple_of(alignment).max(kept)
+        } else {
+            self.buffer.len()
+        };
         let read = self
             .source
-            .read_at(position.plus(kept as u64), &mut self.buffer[kept..])?;
+            .read_at(position.plus(kept as u64), &mut self.buffer[kept..end])?;
         assert!(
-            read <= self.buffer.len() - kept,
+            read <= end - kept,
             "a source fills no more than it was given"
         );
         self.length += read;

@@ -25,19 +25,35 @@ pub struct SegmentFile {
 /// # Errors
 /// What the system says.
 pub fn list_segments(journal: &Path) -> io::Result<Vec<SegmentFile>> {
-    let mut segments = Vec::new();
+    let indices = segment_indices(journal)?.into_iter();
+    let segments = indices.map(|index| {
+        let length = segment_length(journal, index)?;
+        Ok(SegmentFile { index, length })
+    });
+    segments.collect()
+}
+
+/// The indices of the segment files, in order. No file is looked at, which after a cold start costs a read for each few.
+///
+/// # Errors
+/// What the system says.
+pub fn segment_indices(journal: &Path) -> io::Result<Vec<u64>> {
+    let mut indices = Vec::new();
     for entry in std::fs::read_dir(journal.join(segment::DIRECTORY))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if let Some(index) = name.to_str().and_then(segment::parse_name) {
-            segments.push(SegmentFile {
-                index,
-                length: entry.metadata()?.len(),
-            });
-        }
+        let name = entry?.file_name();
+        indices.extend(name.to_str().and_then(segment::parse_name));
     }
-    segments.sort_unstable_by_key(|segment| segment.index);
-    Ok(segments)
+    indices.sort_unstable();
+    Ok(indices)
+}
+
+/// The length of a segment file, bytes.
+///
+/// # Errors
+/// What the system says.
+pub fn segment_length(journal: &Path, index: u64) -> io::Result<u64> {
+    let path = journal.join(segment::DIRECTORY).join(segment::name(index));
+    Ok(std::fs::metadata(path)?.len())
 }
 
 /// Reads the log of one journal directory. It keeps one file open.
@@ -45,24 +61,35 @@ pub fn list_segments(journal: &Path) -> io::Result<Vec<SegmentFile>> {
 pub struct DirSource {
     directory: PathBuf,
     geometry: Geometry,
-    /// Index of the last segment there was when the source was made.
+    /// Index of the last segment that is known to be there: up to it none may be missing.
     last: Option<u64>,
     open: Option<(u64, File)>,
 }
 
 impl DirSource {
-    /// The log in the journal directory `journal`, as far as the segments go now.
+    /// The log in the journal directory `journal`, as far as the segments go.
     ///
     /// # Errors
     /// What the system says when the segments can't be listed.
     pub fn new(journal: &Path, geometry: Geometry) -> io::Result<Self> {
-        let last = list_segments(journal)?.last().map(|segment| segment.index);
-        Ok(Self {
+        let last = segment_indices(journal)?.last().copied();
+        Ok(Self::with_last(journal, geometry, last))
+    }
+
+    /// The same for who has listed the segments: `last` is the index of the last one, of which there may be more by now.
+    #[must_use]
+    pub fn with_last(journal: &Path, geometry: Geometry, last: Option<u64>) -> Self {
+        Self {
             directory: journal.join(segment::DIRECTORY),
             geometry,
             last,
             open: None,
-        })
+        }
+    }
+
+    /// Whether a segment is one that may not be there, or not be whole yet.
+    fn is_beyond(&self, index: u64) -> bool {
+        self.last.is_none_or(|last| index > last)
     }
 
     fn file(&mut self, index: u64) -> io::Result<&File> {
@@ -75,9 +102,13 @@ impl DirSource {
         Ok(file)
     }
 
-    /// Reads within one segment; fewer bytes than asked for where the file ends.
+    /// Reads within one segment; fewer bytes than asked for where the file ends, none where there is no such segment yet.
     fn read_in(&mut self, index: u64, mut offset: u64, part: &mut [u8]) -> io::Result<usize> {
-        let file = self.file(index)?;
+        let is_beyond = self.is_beyond(index);
+        let file = match self.file(index) {
+            Err(error) if error.kind() == ErrorKind::NotFound && is_beyond => return Ok(0),
+            opened => opened?,
+        };
         let mut filled = 0;
         while filled < part.len() {
             match file.read_at(&mut part[filled..], offset) {
@@ -100,9 +131,6 @@ impl LogSource for DirSource {
         while filled < buffer.len() {
             let at = position.plus(filled as u64);
             let index = self.geometry.segment_of(at);
-            if self.last.is_none_or(|last| index > last) {
-                break;
-            }
             let left = self.geometry.left_in_segment(at);
             let room = (buffer.len() - filled).min(usize::try_from(left).unwrap_or(usize::MAX));
             let offset = self.geometry.offset_of(at);
@@ -115,7 +143,7 @@ impl LogSource for DirSource {
             let count = count.map_err(|error| failed(error.to_string()))?;
             filled += count;
             if count < room {
-                if self.last != Some(index) {
+                if self.last != Some(index) && !self.is_beyond(index) {
                     return Err(failed("the file is shorter than a segment".to_owned()));
                 }
                 break;

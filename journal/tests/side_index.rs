@@ -129,7 +129,7 @@ fn every_block_that_is_meant_is_named() {
     let log = built();
     let directory = lay_out(&log);
     let journal = JournalDir::open(directory.path()).expect("a journal");
-    let mut points = PointReader::new(&journal).expect("it opens");
+    let mut points = PointReader::new(&journal);
     assert!(finished(&log) >= 3);
     let mut keys_found = 0;
     for segment in 0..finished(&log) {
@@ -305,7 +305,7 @@ fn the_index_of_something_else_is_refused() {
     other.grow(120, 3_000, &mut Random(12));
     put_index(directory.path(), 0, &index_of(&other, 0));
     let index = journal.side_index(0).expect("it is intact");
-    let mut points = PointReader::new(&journal).expect("it opens");
+    let mut points = PointReader::new(&journal);
     let checked = index.check_log(&mut points).expect("it can be read");
     assert!(matches!(
         checked,

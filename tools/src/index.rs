@@ -65,7 +65,7 @@ pub(crate) fn run(options: &IndexOptions) -> Result<(), Failure> {
     let directory = path.join(side_index::DIRECTORY);
     let mut work = Work {
         journal: &journal,
-        points: PointReader::new(&journal).map_err(|error| failed(path, error))?,
+        points: PointReader::new(&journal),
         directory: &directory,
         summary: Summary::default(),
         session: None,
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &IndexOptions) -> Result<(), Failure> {
     let finished: Vec<u64> = journal
         .segments()
         .iter()
-        .map(|file| file.index)
+        .copied()
         .filter(|&index| geometry.start_of(index + 1) <= released)
         .collect();
     let bar = progress(finished.len() as u64, "indexing");
@@ -159,8 +159,7 @@ impl Work<'_> {
             .tempfile_in(self.directory)
             .map_err(|error| written(&error))?;
         let mut builder = Builder::new(superblock.stream, geometry, segment, self.session.as_ref());
-        let blocks = self.journal.blocks(start);
-        let mut blocks = blocks.map_err(|error| failed(path, error))?.up_to(end);
+        let mut blocks = self.journal.blocks(start).up_to(end);
         let mut messages = 0;
         while let Some(next) = blocks.next_block() {
             let block = match next {

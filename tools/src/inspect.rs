@@ -254,13 +254,15 @@ impl InspectOptions {
         let geometry = journal.superblock().geometry();
         let mut lines = Lines::new();
         let limit = usize::try_from(self.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        for found in journal.segments().iter().take(limit) {
+        for &index in journal.segments().iter().take(limit) {
+            let bytes = journal.segment_length(index);
+            let bytes = bytes.map_err(|error| failed(&self.path, error))?;
             let segment = SegmentLine {
-                segment: segment::name(found.index),
-                index: found.index,
-                position: geometry.start_of(found.index).get(),
-                bytes: found.length,
-                is_whole: found.length == geometry.segment_size(),
+                segment: segment::name(index),
+                index,
+                position: geometry.start_of(index).get(),
+                bytes,
+                is_whole: bytes == geometry.segment_size(),
             };
             if self.json {
                 lines.json(&segment)?;
@@ -297,9 +299,7 @@ impl InspectOptions {
             .extent()
             .map_err(|error| failed(&self.path, error))?;
         let from = self.first_position(journal, &extent)?;
-        let mut blocks = journal
-            .blocks(from)
-            .map_err(|error| failed(&self.path, error))?;
+        let mut blocks = journal.blocks(from);
         let mut lines = Lines::new();
         let mut left = self.limit.unwrap_or(u64::MAX);
         while left > 0

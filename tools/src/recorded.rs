@@ -31,7 +31,7 @@ pub(crate) use batch::Batch;
 pub(crate) use selection::{Selection, SelectionOptions};
 
 /// Batches that wait to be used.
-const BATCHES_AHEAD: usize = 16;
+const BATCHES_AHEAD: usize = 8;
 
 /// Where the messages are, on the command line.
 #[derive(Debug, Clone, Args)]

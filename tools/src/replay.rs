@@ -147,6 +147,9 @@ struct Summary {
     /// Of the gaps between messages, how far each was from what it should have been; only where a pace is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_error: Option<Percentiles>,
+    /// How long a core was kept busy so that messages went out when they were due; only where a pace is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spun_seconds: Option<f64>,
 }
 
 /// Runs the command.
@@ -182,6 +185,7 @@ pub(crate) fn run(options: &ReplayOptions) -> Result<(), Failure> {
         bar_drawn: Instant::now(),
         first_seq: span.first.get(),
         begun: Instant::now(),
+        spun_ns: 0,
         summary: Summary::default(),
     };
     let result = run.replay(&recorded);
@@ -240,6 +244,7 @@ impl ReplayOptions {
             hashes,
             interrupt,
             begun,
+            spun_ns,
             mut summary,
             ..
         } = run;
@@ -257,6 +262,7 @@ impl ReplayOptions {
         target.finish(&interrupt)?;
         let is_paced = !gaps.errors_ns().is_empty();
         summary.gap_error = is_paced.then(|| Percentiles::of(gaps.errors_ns()));
+        summary.spun_seconds = is_paced.then_some(spun_ns as f64 / 1e9);
         if let Some(path) = &self.hgrm {
             write_hgrm(path, gaps.errors_ns())?;
         }
@@ -274,6 +280,9 @@ impl ReplayOptions {
         eprintln!("relay: {}", summary.text("sent"));
         if let Some(errors) = &summary.gap_error {
             eprintln!("{}\n{}", Percentiles::HEAD, errors.row("error of gaps, us"));
+            let spun = summary.spun_seconds.unwrap_or_default();
+            let share = 100.0 * spun / summary.seconds.max(1e-9);
+            eprintln!("a core was busy waiting for {spun:.3} s of it, {share:.0}%");
         }
         Ok(())
     }
@@ -346,6 +355,7 @@ struct Run {
     bar_drawn: Instant,
     first_seq: u64,
     begun: Instant,
+    spun_ns: u64,
     summary: Summary,
 }
 
@@ -407,6 +417,7 @@ impl Run {
     /// Waits until a message is due; the time then, ns from the start.
     fn wait(&mut self, due_ns: u64, seq: u64) -> Result<u64, Failure> {
         let mut is_flushed = false;
+        let mut spun_from_ns = None;
         loop {
             let now_ns = self.now_ns();
             let wait = self.deadline.wait(now_ns, due_ns);
@@ -416,8 +427,14 @@ impl Run {
                 continue;
             }
             match wait {
-                Wait::Over => return Ok(now_ns),
-                Wait::Spin => std::hint::spin_loop(),
+                Wait::Over => {
+                    self.spun_ns += now_ns - spun_from_ns.unwrap_or(now_ns);
+                    return Ok(now_ns);
+                }
+                Wait::Spin => {
+                    spun_from_ns.get_or_insert(now_ns);
+                    std::hint::spin_loop();
+                }
                 Wait::Sleep(left) => {
                     self.interrupt.check()?;
                     self.target.idle()?;

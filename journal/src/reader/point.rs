@@ -26,23 +26,24 @@ pub struct PointReader {
 
 impl PointReader {
     /// A reader of this journal.
-    ///
-    /// # Errors
-    /// [`ReaderError::Io`].
-    pub fn new(journal: &JournalDir) -> Result<Self, ReaderError> {
-        Ok(Self {
-            source: journal.source()?,
+    #[must_use]
+    pub fn new(journal: &JournalDir) -> Self {
+        Self {
+            source: journal.source(),
             superblock: *journal.superblock(),
             buffer: Vec::new(),
-        })
+        }
     }
 
-    /// The intact block of this stream at a position, body and padding compared with its checksums; or what lies there
-    /// instead. Whether it continues the log is not looked at.
+    /// The intact header of the block of this stream at a position, or what lies there instead, by a read of 4 KiB. Its
+    /// body is not looked at, nor whether it continues the log.
     ///
     /// # Errors
     /// [`ReaderError::Source`] when it can't be read.
-    pub fn block(&mut self, position: Position) -> Result<Result<Block<'_>, Front>, ReaderError> {
+    pub fn header(
+        &mut self,
+        position: Position,
+    ) -> Result<Result<BlockHeader, Front>, ReaderError> {
         let geometry = self.superblock.geometry();
         if !geometry.is_aligned(position) {
             return Ok(Err(Front::BadHeader));
@@ -51,16 +52,27 @@ impl PointReader {
         let left = geometry.left_in_segment(position);
         let first = unit.min(usize::try_from(left).unwrap_or(unit));
         self.fill(position, first)?;
-        let header = match self.header() {
+        let header = match self.first_header() {
             Ok(header) => header,
             Err(front) => return Ok(Err(front)),
         };
         if header.stream != self.superblock.stream {
             return Ok(Err(Front::ForeignStream));
         }
-        if let Err(front) = judge(&header, position, None, &geometry) {
-            return Ok(Err(front));
-        }
+        Ok(judge(&header, position, None, &geometry))
+    }
+
+    /// The intact block of this stream at a position, body and padding compared with its checksums; or what lies there
+    /// instead. Whether it continues the log is not looked at.
+    ///
+    /// # Errors
+    /// [`ReaderError::Source`] when it can't be read.
+    pub fn block(&mut self, position: Position) -> Result<Result<Block<'_>, Front>, ReaderError> {
+        let header = match self.header(position)? {
+            Ok(header) => header,
+            Err(front) => return Ok(Err(front)),
+        };
+        let geometry = self.superblock.geometry();
         let written = header.written_length(geometry.block_alignment()) as usize;
         if self.buffer.len() < written {
             self.fill(position, written)?;
@@ -94,7 +106,8 @@ impl PointReader {
         })
     }
 
-    fn header(&self) -> Result<BlockHeader, Front> {
+    /// The header at the start of the buffer.
+    fn first_header(&self) -> Result<BlockHeader, Front> {
         let head = self.buffer.first_chunk::<HEADER_LENGTH>();
         let head = head.ok_or(Front::Absent)?;
         decode_header(head).map_err(|error| match error {

@@ -3,152 +3,34 @@
 //! [`SealCheck`] first reads the file of seals: which keys signed, whether each signature fits, whether each entry follows the
 //! one before ([`SealFile`]). Then it goes through the segments, sealed and unsealed, one after the other and a few megabytes a
 //! step: each is read once, every block of it checked and handed to the caller, its bytes hashed and held against its seal
-//! ([`SegmentReport`]). Memory is bounded: two of the longest blocks, and about 250 bytes for each seal.
+//! ([`SegmentReport`]). Segments are read ahead, past the page cache ([`crate::read_ahead`]), and hashed where the read put them.
+//! Memory is bounded: 32 MiB, and about 250 bytes for each seal.
 //!
 //! What is proven: a segment whose report has no finding is, byte for byte, what the holder of the key sealed, and so is every
 //! sealed segment before it. What is not: that nobody had the key who should not; and seals taken from the *end* of the file,
 //! with the log they were about, are not missed: compare [`SealFile::last`] with one noted earlier, or with another node's,
 //! whose seal hashes are the same.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::FileExt;
+mod file;
+
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use relay_wire::id::{Epoch, Position, StreamId};
+use relay_wire::id::{Position, StreamId};
 
+use self::file::Reading;
+pub use self::file::{EntryFinding, EntryProblem, FoundSeal, NamedCut, NamedKey, SealFile, Signed};
 use super::{JournalDir, ReaderError, at_path};
 use crate::block::{BlockHeader, SPAN_MAX};
-use crate::scan::Link;
-use crate::seal::{
-    ChainError, Digest, ENTRY_LENGTH, Entry, EntryError, FILE_NAME, KeyId, PublicKey, Said,
-    SegmentSum, Statement, SumError, is_torn,
-};
-use crate::segment::{self, Geometry};
+use crate::read_ahead::{CHUNK_LENGTH, ReadAhead};
+use crate::scan::{Link, SourceError, Window};
+use crate::seal::{Digest, KeyId, PublicKey, SegmentSum, Statement, SumError};
+use crate::segment::Geometry;
+use crate::source::{segment_indices, segment_length};
 use crate::tables::Tables;
 
-/// Most bytes of a file of seals that are read: four entries for each segment a stream can have.
-const FILE_LENGTH_MAX: u64 = (ENTRY_LENGTH as u64) << 18;
-/// Most findings about entries that are kept; more are counted.
-const ENTRY_FINDINGS_MAX: usize = 64;
-/// Bytes read at a time.
-const READ_LENGTH: usize = SPAN_MAX as usize;
-
-/// A key that was named in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NamedKey {
-    /// The key.
-    pub key: PublicKey,
-    /// The first segment it seals.
-    pub segment: u64,
-    /// When it was named, ns UTC by the node's clock.
-    pub time_ns: u64,
-    /// Who signed for it: the key before, or itself when it is the first.
-    pub signer: KeyId,
-    /// Whether it is trusted: given by the caller, or signed for by a key that is trusted.
-    pub is_trusted: bool,
-}
-
-/// The log was cut below what was sealed, and this node said so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NamedCut {
-    /// The first segment whose seal became void.
-    pub segment: u64,
-    /// Where the log was cut.
-    pub position: Position,
-    /// The epoch this node was in.
-    pub epoch: Epoch,
-    /// When, ns UTC by the node's clock.
-    pub time_ns: u64,
-}
-
-/// What is wrong with an entry of the file, beyond what the report of a segment says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EntryFinding {
-    /// Its offset in the file.
-    pub offset: u64,
-    /// What is wrong.
-    pub what: EntryProblem,
-}
-
-/// See [`EntryFinding`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryProblem {
-    /// It is damaged.
-    Damaged(EntryError),
-    /// It does not follow the one before: something was changed, taken away or put in.
-    Chain(ChainError),
-    /// A key or a cut whose signature does not fit the key it names.
-    BadSignature(KeyId),
-    /// A key or a cut signed by a key that is not trusted.
-    UnknownKey(KeyId),
-}
-
-impl core::fmt::Display for EntryFinding {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "the entry at byte {} of the seals: ", self.offset)?;
-        match self.what {
-            EntryProblem::Damaged(error) => write!(f, "{error}"),
-            EntryProblem::Chain(error) => write!(f, "{error}"),
-            EntryProblem::BadSignature(key) => write!(f, "its signature is not that of key {key}"),
-            EntryProblem::UnknownKey(key) => {
-                write!(f, "key {key}, which signed it, is not trusted")
-            }
-        }
-    }
-}
-
-/// What the file of seals says, and what is wrong with it in itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealFile {
-    /// Whether there is one; a journal written before there were seals has none.
-    pub is_present: bool,
-    /// Whether the caller named keys to trust. Without them the file's first key is believed: the seals then show that the
-    /// segments were not changed by anyone who lacks that key, but not whose key it is.
-    pub is_pinned: bool,
-    /// Intact entries of every kind.
-    pub entries: u64,
-    /// The keys, in order.
-    pub keys: Vec<NamedKey>,
-    /// The cuts, in order.
-    pub cuts: Vec<NamedCut>,
-    /// Segment and seal hash of the newest seal that stands. The hash stands for the whole sealed log.
-    pub last: Option<(u64, Digest)>,
-    /// Where what is sealed ends; behind it is the unsealed tail.
-    pub sealed_end: Position,
-    /// Bytes at the end that are no whole entry: a seal that was being written, to be written again by the next start.
-    pub torn_bytes: u64,
-    /// What is wrong with entries; at most 64 are kept.
-    pub findings: Vec<EntryFinding>,
-    /// How many there are.
-    pub finding_count: u64,
-}
-
-/// Whether a seal's signature is one to rely on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signed {
-    /// It fits, by the trusted key that was due.
-    Well,
-    /// It does not fit the key it names.
-    Badly,
-    /// The key it names is not trusted.
-    ByUnknownKey,
-    /// It fits, but by a key that was replaced before.
-    ByRetiredKey,
-}
-
-/// A seal as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoundSeal {
-    /// What it says.
-    pub statement: Statement,
-    /// When it was made, ns UTC by the node's clock.
-    pub time_ns: u64,
-    /// Who signed it.
-    pub signer: KeyId,
-    /// Whether to rely on that.
-    pub signed: Signed,
-}
+// What is asked for in one piece is a whole read, or a block.
+const _: () = assert!(CHUNK_LENGTH <= SPAN_MAX as usize);
 
 /// How a segment's bytes are not those that were sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,7 +181,7 @@ pub enum SealStep {
 /// The check under way. See the module's description.
 #[derive(Debug)]
 pub struct SealCheck {
-    segments: PathBuf,
+    journal: PathBuf,
     geometry: Geometry,
     stream: StreamId,
     file: SealFile,
@@ -308,7 +190,7 @@ pub struct SealCheck {
     /// What the next segment's seal must name as the one before, and how its first block must go on; of which segment.
     follows: Option<Follows>,
     current: Option<Pass>,
-    buffer: Vec<u8>,
+    log: Window<'static>,
 }
 
 /// How the segment behind `segment` must begin.
@@ -326,11 +208,8 @@ struct Pass {
     /// The hash its seal must name; `None` where what came before is not known.
     previous: Option<Digest>,
     sum: SegmentSum,
-    file: File,
-    /// Bytes of the file that were read.
-    offset: u64,
-    /// Bytes of the buffer that are not taken in yet, at its start.
-    held: usize,
+    /// Up to here the segment was looked at.
+    at: Position,
 }
 
 impl JournalDir {
@@ -362,46 +241,28 @@ impl JournalDir {
                 .is_ok()
         };
         // Listed again: on a live journal a segment may have come since it was opened.
-        let listed = crate::source::list_segments(&self.path).map_err(at_path(&self.path))?;
+        let listed = segment_indices(&self.path).map_err(at_path(&self.path))?;
         let unsealed: Vec<_> = listed
-            .iter()
-            .filter(|found| {
-                geometry.start_of(found.index + 1) <= released && !is_sealed(found.index)
-            })
-            .map(|found| (found.index, None))
+            .into_iter()
+            .filter(|&index| geometry.start_of(index + 1) <= released && !is_sealed(index))
+            .map(|index| (index, None))
             .collect();
         due.extend(unsealed);
         due.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        let end = due
+            .first()
+            .map_or(Position(0), |(segment, _)| geometry.start_of(segment + 1));
+        let log = ReadAhead::new(&self.path, geometry, end).map_err(at_path(&self.path))?;
         Ok(SealCheck {
-            segments: self.path.join(segment::DIRECTORY),
+            journal: self.path.clone(),
             geometry,
             stream,
             file,
             due,
             follows: None,
             current: None,
-            buffer: vec![0; 2 * READ_LENGTH],
+            log: Window::new(Box::new(log), geometry),
         })
-    }
-
-    /// The bytes of the file of seals; nothing where there is none.
-    fn read_seals(&self) -> Result<Option<Vec<u8>>, ReaderError> {
-        let path = self.path.join(FILE_NAME);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(at_path(&path))?,
-        };
-        let mut bytes = Vec::new();
-        let read = file.take(FILE_LENGTH_MAX + 1).read_to_end(&mut bytes);
-        read.map_err(at_path(&path))?;
-        if bytes.len() as u64 > FILE_LENGTH_MAX {
-            let error = io::Error::new(
-                ErrorKind::InvalidData,
-                "it is longer than the seals of any journal can be",
-            );
-            return Err(at_path(&path)(error));
-        }
-        Ok(Some(bytes))
     }
 }
 
@@ -418,11 +279,11 @@ impl SealCheck {
         self.due.len()
     }
 
-    /// Does a little: reads at most 4 MiB and takes it in, or comes to the verdict on a segment. Each block that is right is
-    /// handed to `visit`, in order, header and body; where a segment is damaged the rest of it is not.
+    /// Does a little: takes in at most 4 MiB, or comes to the verdict on a segment. Each block that is right is handed to
+    /// `visit`, in order, header and body; where a segment is damaged the rest of it is not.
     ///
     /// # Errors
-    /// [`ReaderError::Io`] when a segment can't be read.
+    /// [`ReaderError::Io`] and [`ReaderError::Source`] when a segment can't be read.
     pub fn step(
         &mut self,
         visit: &mut dyn FnMut(&BlockHeader, &[u8]),
@@ -433,27 +294,47 @@ impl SealCheck {
         if pass.sum.is_complete() {
             return self.finish(pass).map(SealStep::Segment);
         }
-        let path = self.segments.join(segment::name(pass.sum.segment()));
-        pass.fill(&mut self.buffer, self.geometry.segment_size())
-            .map_err(at_path(&path))?;
-        match pass.sum.take(&self.buffer[..pass.held], visit) {
-            Ok(taken) => {
-                self.buffer.copy_within(taken..pass.held, 0);
-                pass.held -= taken;
+        match self.take_in(&mut pass, visit)? {
+            Ok(()) => {
                 let position = pass.sum.position();
                 self.current = Some(pass);
                 Ok(SealStep::Read(position))
             }
             Err(error) => {
-                let tampering = Tampering::Block(error);
-                Ok(SealStep::Segment(self.conclude(
-                    pass.seal,
-                    pass.sum.segment(),
-                    pass.previous,
-                    Err(Some(tampering)),
-                )))
+                let tampering = Err(Some(Tampering::Block(error)));
+                let segment = pass.sum.segment();
+                let report = self.conclude(pass.seal, segment, pass.previous, tampering);
+                Ok(SealStep::Segment(report))
             }
         }
+    }
+
+    /// Takes in the blocks that lie in one piece in memory, and one at least.
+    fn take_in(
+        &mut self,
+        pass: &mut Pass,
+        visit: &mut dyn FnMut(&BlockHeader, &[u8]),
+    ) -> Result<Result<(), SumError>, ReaderError> {
+        let mut length = self.piece(pass.at);
+        loop {
+            let bytes = bytes_of(&mut self.log, pass.at, length)?;
+            match pass.sum.take(bytes, visit) {
+                // The block goes on in the next read.
+                Ok(0) => length = pass.sum.wanted(bytes),
+                Ok(taken) => {
+                    pass.at = pass.at.plus(taken as u64);
+                    return Ok(Ok(()));
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Bytes from a position on that come in one read.
+    fn piece(&self, position: Position) -> usize {
+        let left = self.geometry.left_in_segment(position);
+        let read = CHUNK_LENGTH as u64;
+        left.min(read - self.geometry.offset_of(position) % read) as usize
     }
 
     /// Opens the next segment.
@@ -472,21 +353,12 @@ impl SealCheck {
             }
             None => (None, None),
         };
-        let path = self.segments.join(segment::name(segment));
-        let opened = File::open(&path).and_then(|file| {
-            let length = file.metadata()?.len();
-            Ok((file, length))
-        });
-        let (file, length) = match opened {
+        let length = match segment_length(&self.journal, segment) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(SealStep::Segment(self.conclude(
-                    seal,
-                    segment,
-                    previous,
-                    Err(None),
-                )));
+                let report = self.conclude(seal, segment, previous, Err(None));
+                return Ok(SealStep::Segment(report));
             }
-            other => other.map_err(at_path(&path))?,
+            found => found.map_err(at_path(&self.journal))?,
         };
         if length != self.geometry.segment_size() {
             let tampering = Tampering::Length { found: length };
@@ -501,9 +373,7 @@ impl SealCheck {
             seal,
             previous,
             sum,
-            file,
-            offset: 0,
-            held: 0,
+            at: position,
         });
         Ok(SealStep::Read(position))
     }
@@ -511,23 +381,16 @@ impl SealCheck {
     /// Looks at what lies behind the last block, and comes to the verdict.
     fn finish(&mut self, mut pass: Pass) -> Result<SegmentReport, ReaderError> {
         let segment = pass.sum.segment();
-        let path = self.segments.join(segment::name(segment));
-        let size = self.geometry.segment_size();
-        let start = self.geometry.start_of(segment);
-        loop {
-            let from = pass.offset - pass.held as u64;
-            let foreign = self.buffer[..pass.held].iter().position(|&byte| byte != 0);
-            if let Some(at) = foreign {
-                let position = start.plus(from + at as u64);
-                let tampering = Tampering::Leftover { position };
-                let report = self.conclude(pass.seal, segment, pass.previous, Err(Some(tampering)));
-                return Ok(report);
+        let end = self.geometry.start_of(segment + 1);
+        while pass.at < end {
+            let length = self.piece(pass.at);
+            let bytes = bytes_of(&mut self.log, pass.at, length)?;
+            if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
+                let position = pass.at.plus(at as u64);
+                let tampering = Err(Some(Tampering::Leftover { position }));
+                return Ok(self.conclude(pass.seal, segment, pass.previous, tampering));
             }
-            if pass.offset == size {
-                break;
-            }
-            pass.held = 0;
-            pass.fill(&mut self.buffer, size).map_err(at_path(&path))?;
+            pass.at = pass.at.plus(bytes.len() as u64);
         }
         let sum = pass.sum.statement().expect("a whole segment adds up");
         Ok(self.conclude(pass.seal, segment, pass.previous, Ok(sum)))
@@ -604,204 +467,16 @@ fn compare(seal: &FoundSeal, sum: &Statement) -> Option<SealFinding> {
     untrue.map(|(field, _)| SealFinding::Untrue(field))
 }
 
-impl Pass {
-    /// Reads on, to the end of the segment at most.
-    fn fill(&mut self, buffer: &mut [u8], segment_size: u64) -> io::Result<()> {
-        let left = segment_size - self.offset;
-        let wanted = left.min(READ_LENGTH as u64) as usize;
-        let wanted = wanted.min(buffer.len() - self.held);
-        let place = &mut buffer[self.held..self.held + wanted];
-        self.file.read_exact_at(place, self.offset)?;
-        self.held += wanted;
-        self.offset += wanted as u64;
-        Ok(())
+/// The `length` bytes of the log from a position on, all of which must be there.
+fn bytes_of<'w>(
+    log: &'w mut Window<'static>,
+    position: Position,
+    length: usize,
+) -> Result<&'w [u8], ReaderError> {
+    let bytes = log.bytes(position, length)?;
+    if bytes.len() < length {
+        let cause = "the file became shorter while it was read".to_owned();
+        return Err(SourceError { position, cause }.into());
     }
-}
-
-/// The file of seals being read.
-struct Reading {
-    stream: StreamId,
-    trusted: Vec<PublicKey>,
-    /// The key that is due to sign.
-    current: Option<KeyId>,
-    seals: Vec<FoundSeal>,
-    file: SealFile,
-}
-
-impl Reading {
-    fn new(stream: StreamId, trusted: &[PublicKey]) -> Self {
-        Self {
-            stream,
-            trusted: trusted.to_vec(),
-            current: None,
-            seals: Vec::new(),
-            file: SealFile {
-                is_present: false,
-                is_pinned: !trusted.is_empty(),
-                entries: 0,
-                keys: Vec::new(),
-                cuts: Vec::new(),
-                last: None,
-                sealed_end: Position(0),
-                torn_bytes: 0,
-                findings: Vec::new(),
-                finding_count: 0,
-            },
-        }
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        for (number, piece) in bytes.chunks(ENTRY_LENGTH).enumerate() {
-            let offset = (number * ENTRY_LENGTH) as u64;
-            match Entry::decode(piece) {
-                Ok(entry) => self.take(offset, &entry),
-                Err(error) if is_torn(&bytes[offset as usize..], error) => {
-                    self.file.torn_bytes = piece.len() as u64;
-                }
-                Err(error) => self.find(offset, EntryProblem::Damaged(error)),
-            }
-        }
-    }
-
-    fn finish(mut self, is_present: bool) -> (SealFile, Vec<FoundSeal>) {
-        let last = self.seals.last().map(|seal| seal.statement);
-        self.file.is_present = is_present;
-        self.file.last = last.map(|statement| (statement.segment, statement.hash()));
-        self.file.sealed_end = last.map_or(Position(0), |statement| statement.end);
-        (self.file, self.seals)
-    }
-
-    fn find(&mut self, offset: u64, what: EntryProblem) {
-        self.file.finding_count += 1;
-        if self.file.findings.len() < ENTRY_FINDINGS_MAX {
-            self.file.findings.push(EntryFinding { offset, what });
-        }
-    }
-
-    fn take(&mut self, offset: u64, entry: &Entry) {
-        self.file.entries += 1;
-        if entry.stream != self.stream {
-            let error = ChainError::Stream(entry.stream);
-            return self.find(offset, EntryProblem::Chain(error));
-        }
-        match entry.said {
-            Said::Seal(statement) => self.take_seal(offset, entry, statement),
-            Said::Key { key, .. } => self.take_key(offset, entry, key),
-            Said::Cut {
-                segment,
-                position,
-                epoch,
-                ..
-            } => {
-                if !self.is_good(offset, entry, self.signed(entry)) {
-                    return;
-                }
-                let stands = self
-                    .seals
-                    .iter()
-                    .position(|seal| seal.statement.segment >= segment);
-                let Some(stands) = stands else {
-                    let error = ChainError::NothingToCut(segment);
-                    return self.find(offset, EntryProblem::Chain(error));
-                };
-                self.seals.truncate(stands);
-                self.check_previous(offset, entry);
-                self.file.cuts.push(NamedCut {
-                    segment,
-                    position,
-                    epoch,
-                    time_ns: entry.time_ns,
-                });
-            }
-        }
-    }
-
-    fn take_seal(&mut self, offset: u64, entry: &Entry, statement: Statement) {
-        let due = self
-            .seals
-            .last()
-            .map_or(0, |seal| seal.statement.segment + 1);
-        let found = statement.segment;
-        if found != due {
-            let error = ChainError::Segment { found, due };
-            self.find(offset, EntryProblem::Chain(error));
-        }
-        if found >= due {
-            let signed = self.signed(entry);
-            self.seals.push(FoundSeal {
-                statement,
-                time_ns: entry.time_ns,
-                signer: entry.signer,
-                signed,
-            });
-        }
-    }
-
-    fn take_key(&mut self, offset: u64, entry: &Entry, key: PublicKey) {
-        self.check_previous(offset, entry);
-        let is_first = self.file.keys.is_empty();
-        if is_first && !self.file.is_pinned {
-            self.trusted.push(key);
-        }
-        // The first signs for itself, each later one is signed for by the one before.
-        let signed = if is_first {
-            self.signed_by(entry, key.id())
-        } else {
-            self.signed(entry)
-        };
-        let is_trusted = self.is_good(offset, entry, signed);
-        if is_trusted && !self.trusted.contains(&key) {
-            self.trusted.push(key);
-        }
-        self.current = Some(key.id());
-        self.file.keys.push(NamedKey {
-            key,
-            segment: entry.said.segment(),
-            time_ns: entry.time_ns,
-            signer: entry.signer,
-            is_trusted: self.trusted.contains(&key),
-        });
-    }
-
-    /// A key or a cut names the seal it stands behind.
-    fn check_previous(&mut self, offset: u64, entry: &Entry) {
-        let last = self.seals.last().map(|seal| seal.statement.hash());
-        let (found, due) = (entry.said.previous(), last.unwrap_or_default());
-        if found != due {
-            let error = ChainError::Previous { found, due };
-            self.find(offset, EntryProblem::Chain(error));
-        }
-    }
-
-    /// Whether a key's or cut's signature is one to rely on; where it is not, that is a finding.
-    fn is_good(&mut self, offset: u64, entry: &Entry, signed: Signed) -> bool {
-        match signed {
-            Signed::Well => return true,
-            Signed::Badly => self.find(offset, EntryProblem::BadSignature(entry.signer)),
-            Signed::ByUnknownKey | Signed::ByRetiredKey => {
-                self.find(offset, EntryProblem::UnknownKey(entry.signer));
-            }
-        }
-        false
-    }
-
-    fn signed(&self, entry: &Entry) -> Signed {
-        self.signed_by(entry, self.current.unwrap_or(entry.signer))
-    }
-
-    /// How an entry is signed where `due` is the key to sign.
-    fn signed_by(&self, entry: &Entry, due: KeyId) -> Signed {
-        let mut named = self.trusted.iter().filter(|key| key.id() == entry.signer);
-        let Some(first) = named.next() else {
-            return Signed::ByUnknownKey;
-        };
-        let is_signed = std::iter::once(first)
-            .chain(named)
-            .any(|key| entry.is_signed_by(key));
-        match is_signed {
-            false => Signed::Badly,
-            true if entry.signer == due => Signed::Well,
-            true => Signed::ByRetiredKey,
-        }
-    }
+    Ok(bytes)
 }

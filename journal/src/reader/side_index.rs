@@ -145,9 +145,8 @@ impl SideIndex {
             ),
         ];
         for (position, checksum, what) in ends {
-            let is_same = log
-                .block(position)?
-                .is_ok_and(|block| block.header.checksum == checksum);
+            let found = log.header(position)?;
+            let is_same = found.is_ok_and(|header| header.checksum == checksum);
             if !is_same {
                 return Ok(Err(IndexError::OtherLog(what).into()));
             }

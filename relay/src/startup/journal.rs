@@ -107,7 +107,7 @@ fn recover_or_repair(
         let superblock = *storage.superblock();
         let journal = JournalDir::open(&config.directory)?;
         let tables = journal.newest_tables()?;
-        let mut source = journal.source()?;
+        let mut source = journal.source();
         let error = match recover(&mut source, &superblock, tables, &mut |_| {}) {
             Ok(recovered) => return Ok(recovered),
             Err(error) => error,

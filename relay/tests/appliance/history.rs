@@ -192,7 +192,7 @@ impl Journal {
     /// Reads a journal as far as it is intact. It may be in use: then what is written meanwhile is there or not.
     pub fn read(name: &str, directory: &Path) -> Self {
         let journal = JournalDir::open(directory).unwrap();
-        let mut blocks = journal.blocks(journal.start()).unwrap();
+        let mut blocks = journal.blocks(journal.start());
         let (mut messages, mut shown) = (Vec::new(), 0);
         let mut ends = Vec::new();
         while let Some(Ok(block)) = blocks.next_block() {

@@ -25,7 +25,7 @@ use crate::verify::{failed, open};
 /// Signals are looked at that often.
 const LOOK: Duration = Duration::from_millis(50);
 /// The reading thread's CPU time is looked at once in so many batches.
-const SAMPLE_EVERY: u64 = 64;
+const SAMPLE_EVERY: u64 = 16;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -159,15 +159,13 @@ fn read_plainly(
     let mut buffer = DirectBuffer::new(CHUNK_LENGTH);
     let mut is_direct = true;
     let begun = Instant::now();
-    for found in journal.segments() {
-        let start = geometry.start_of(found.index).get();
-        let length = found.length.min(end.saturating_sub(start));
+    for &index in journal.segments() {
+        let start = geometry.start_of(index).get();
+        let length = geometry.segment_size().min(end.saturating_sub(start));
         if length == 0 {
             break;
         }
-        let file_path = path
-            .join(segment::DIRECTORY)
-            .join(segment::name(found.index));
+        let file_path = path.join(segment::DIRECTORY).join(segment::name(index));
         let reading = |error: std::io::Error| Failure::file("reading", &file_path, &error);
         let mut file = DirectFile::open(&file_path).map_err(reading)?;
         let mut offset = 0;

@@ -26,7 +26,7 @@ use crate::exit::{Failure, Interrupt};
 use crate::output::hex;
 use crate::rendering::JsonOriginal;
 use crate::status::is_running;
-use crate::verify::{failed, open};
+use crate::verify::open;
 
 /// Most blocks behind a message that are looked at for its release.
 const RELEASE_BLOCKS_MAX: usize = 4096;
@@ -158,8 +158,6 @@ pub(super) struct Biographer<'a> {
     others: Vec<(JournalDir, PointReader)>,
     names: HashMap<u32, Option<String>>,
     rules: HashMap<u64, Option<Rule>>,
-    /// The epochs, from a checkpoint.
-    epochs: Option<Vec<EpochEntry>>,
     /// The block looked at last, and where its release is known from: many messages share one.
     release: Option<(u64, Option<ReleaseKnown>)>,
     /// The index of the segment looked at last, if it has one.
@@ -176,9 +174,6 @@ impl<'a> Biographer<'a> {
     ) -> Result<Self, Failure> {
         let journal = ends.journal;
         let path = journal.path();
-        let points = |journal: &JournalDir| {
-            PointReader::new(journal).map_err(|error| failed(journal.path(), error))
-        };
         let mut others = Vec::new();
         for directory in also {
             let other = open(directory)?;
@@ -190,17 +185,16 @@ impl<'a> Biographer<'a> {
                     path.display()
                 )));
             }
-            let reader = points(&other)?;
+            let reader = PointReader::new(&other);
             others.push((other, reader));
         }
         Ok(Self {
             journal,
             ends,
-            points: points(journal)?,
+            points: PointReader::new(journal),
             others,
             names: HashMap::new(),
             rules: HashMap::new(),
-            epochs: None,
             release: None,
             index: None,
             counters: Counters::read(path).ok().filter(is_running),
@@ -272,9 +266,8 @@ impl<'a> Biographer<'a> {
         let end = block.next_position();
         let mut position = end;
         for _ in 0..RELEASE_BLOCKS_MAX {
-            let found = self.points.block(position);
-            let found = match found {
-                Ok(Ok(found)) => found.header,
+            let found = match self.points.header(position) {
+                Ok(Ok(found)) => found,
                 // The log ends, or is damaged: nothing behind tells anything.
                 Ok(Err(_)) | Err(_) => return None,
             };
@@ -324,27 +317,16 @@ impl<'a> Biographer<'a> {
         if let Some(name) = self.names.get(&topic.get()) {
             return Ok(name.clone());
         }
-        let name = match self.glance(topic)? {
+        let glanced = self.ends.glance()?;
+        let name = match glanced.and_then(|glance| glance.topic_name(topic)) {
             Some(name) => Some(name),
-            None => {
-                let topics = &self.ends.extent()?.tables.topics;
-                topics.name(topic).map(str::to_owned)
-            }
+            None => self.ends.extent()?.tables.topics.name(topic),
         };
+        let name = name.map(str::to_owned);
         if self.names.len() < REMEMBERED_MAX {
             self.names.insert(topic.get(), name.clone());
         }
         Ok(name)
-    }
-
-    /// The topic's name in the newest checkpoint, whose epochs are remembered.
-    fn glance(&mut self, topic: TopicId) -> Result<Option<String>, Failure> {
-        let glance = self.journal.glance(topic);
-        let glance = glance.map_err(|error| failed(self.journal.path(), error))?;
-        Ok(glance.and_then(|glance| {
-            self.epochs = Some(glance.epochs);
-            glance.topic_name
-        }))
     }
 
     /// What releases counted on in an epoch: its record says so.
@@ -354,7 +336,8 @@ impl<'a> Biographer<'a> {
         }
         let listed =
             |epochs: &[EpochEntry]| epochs.iter().find(|entry| entry.epoch == epoch).copied();
-        let entry = match self.epochs.as_deref().and_then(listed) {
+        let glanced = self.ends.glance()?;
+        let entry = match glanced.and_then(|glance| listed(&glance.epochs)) {
             Some(entry) => Some(entry),
             None => listed(&self.ends.extent()?.tables.epochs),
         };
@@ -396,7 +379,13 @@ impl<'a> Biographer<'a> {
             .as_ref()
             .is_none_or(|(found, _)| *found != segment)
         {
-            self.index = Some((segment, self.journal.side_index(segment).ok()));
+            let index = self.journal.side_index(segment).ok();
+            // One that was made of what lay here before the log was cut says nothing of this.
+            let index = index.filter(|index| {
+                let checked = index.check_log(&mut self.points);
+                checked.is_ok_and(|checked| checked.is_ok())
+            });
+            self.index = Some((segment, index));
         }
         let index = self.index.as_mut().and_then(|(_, index)| index.as_mut());
         let indexed = index.and_then(|index| index.session_of(seq).ok());

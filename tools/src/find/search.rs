@@ -10,6 +10,7 @@ use std::path::Path;
 use relay_client::wire::id::{Position, TopicId};
 use relay_client::wire::record::Record;
 use relay_journal::block::{BlockHeader, records};
+use relay_journal::checkpoint::Glance;
 use relay_journal::reader::point::PointReader;
 use relay_journal::reader::side_index::{IndexFault, SideIndex};
 use relay_journal::reader::{Block, BlockReader, Extent, JournalDir, ReaderError};
@@ -45,6 +46,7 @@ pub(super) enum Flow {
 pub(super) struct Ends<'a> {
     pub(super) journal: &'a JournalDir,
     extent: OnceCell<Extent>,
+    glance: OnceCell<Option<Glance>>,
 }
 
 impl<'a> Ends<'a> {
@@ -52,7 +54,18 @@ impl<'a> Ends<'a> {
         Self {
             journal,
             extent: OnceCell::new(),
+            glance: OnceCell::new(),
         }
+    }
+
+    /// The newest checkpoint, which knows most of the log at the price of one read.
+    pub(super) fn glance(&self) -> Result<Option<&Glance>, Failure> {
+        if let Some(glance) = self.glance.get() {
+            return Ok(glance.as_ref());
+        }
+        let glance = self.journal.glance();
+        let glance = glance.map_err(|error| failed(self.journal.path(), error))?;
+        Ok(self.glance.get_or_init(|| glance).as_ref())
     }
 
     /// How far it goes.
@@ -95,7 +108,6 @@ impl<'a> Search<'a> {
         interrupt: &'a Interrupt,
     ) -> Result<Self, Failure> {
         let journal = ends.journal;
-        let points = PointReader::new(journal).map_err(|error| failed(journal.path(), error))?;
         let topics = if query.topics.is_empty() {
             None
         } else {
@@ -107,7 +119,7 @@ impl<'a> Search<'a> {
             query,
             topics,
             is_unreleased,
-            points,
+            points: PointReader::new(journal),
             interrupt,
             scanned: Vec::new(),
             indexed: 0,
@@ -125,13 +137,8 @@ impl<'a> Search<'a> {
         &mut self,
         take: &mut dyn FnMut(&Hit<'_>) -> Result<Flow, Failure>,
     ) -> Result<(), Failure> {
-        let segments: Vec<u64> = self
-            .journal
-            .segments()
-            .iter()
-            .map(|file| file.index)
-            .collect();
-        let (first, last) = self.narrow(&segments)?;
+        let segments = self.journal.segments();
+        let (first, last) = self.narrow(segments)?;
         for &segment in &segments[first..last] {
             self.interrupt.check()?;
             if self.search_segment(segment, take)? == Flow::Enough {
@@ -146,23 +153,35 @@ impl<'a> Search<'a> {
         let mut low = 0;
         let mut high = segments.len();
         let (first_seq, last_seq) = self.query.seqs;
+        let guess = |position: Option<Position>| {
+            let segment = position.map(|position| {
+                let geometry = self.journal.superblock().geometry();
+                geometry.segment_of(position)
+            });
+            segment.map(|segment| segments.partition_point(|&index| index < segment))
+        };
+        let glance = self.ends.glance()?;
+        let at_seq = |seq| guess(glance.map(|glance| glance.index.find_seq(seq)));
+        let at_time = |time_ns| guess(glance.map(|glance| glance.index.find_time(time_ns)));
+        let seq_guesses = (at_seq(first_seq), at_seq(last_seq));
+        let (from_ns, to_ns) = self.query.times_ns;
+        let time_guesses = (at_time(from_ns), at_time(to_ns.saturating_add(1)));
         if first_seq.get() > 1 || last_seq.get() < u64::MAX {
-            let after = self.partition(segments, |search, segment| {
+            let after = self.partition(segments, seq_guesses.0, |search, segment| {
                 Ok(search.first_seq(segment)?.map(|seq| seq <= first_seq.get()))
             })?;
             low = low.max(after.map_or(0, |after| after.saturating_sub(1)));
-            let end = self.partition(segments, |search, segment| {
+            let end = self.partition(segments, seq_guesses.1, |search, segment| {
                 Ok(search.first_seq(segment)?.map(|seq| seq <= last_seq.get()))
             })?;
             high = high.min(end.unwrap_or(high));
         }
-        let (from_ns, to_ns) = self.query.times_ns;
         if from_ns > 0 || to_ns < u64::MAX {
-            let after = self.partition(segments, |search, segment| {
+            let after = self.partition(segments, time_guesses.0, |search, segment| {
                 Ok(search.first_time(segment)?.map(|time| time < from_ns))
             })?;
             low = low.max(after.map_or(0, |after| after.saturating_sub(1)));
-            let end = self.partition(segments, |search, segment| {
+            let end = self.partition(segments, time_guesses.1, |search, segment| {
                 Ok(search.first_time(segment)?.map(|time| time <= to_ns))
             })?;
             high = high.min(end.unwrap_or(high));
@@ -170,15 +189,19 @@ impl<'a> Search<'a> {
         Ok((low.min(high), high))
     }
 
-    /// Where the segments end of which `is_before` holds; nothing where one of those asked can't tell.
+    /// Where the segments end of which `is_before` holds; nothing where one of those asked can't tell. Each that is asked
+    /// costs a read or two, so where it is `guess`ed that the last of them lies, that one and the next are asked first.
     fn partition(
         &mut self,
         segments: &[u64],
+        guess: Option<usize>,
         is_before: impl Fn(&mut Self, u64) -> Result<Option<bool>, Failure>,
     ) -> Result<Option<usize>, Failure> {
         let (mut low, mut high) = (0, segments.len());
+        let mut guesses = guess.into_iter().flat_map(|guess| [guess, guess + 1]);
         while low < high {
-            let middle = usize::midpoint(low, high);
+            let guess = guesses.find(|guess| (low..high).contains(guess));
+            let middle = guess.unwrap_or_else(|| usize::midpoint(low, high));
             match is_before(self, segments[middle])? {
                 Some(true) => low = middle + 1,
                 Some(false) => high = middle,
@@ -191,9 +214,8 @@ impl<'a> Search<'a> {
     /// The seq a segment begins with; past everything where nothing was written yet, nothing where it can't be told.
     fn first_seq(&mut self, segment: u64) -> Result<Option<u64>, Failure> {
         let start = self.journal.superblock().geometry().start_of(segment);
-        let found = self.points.block(start);
-        Ok(match found {
-            Ok(Ok(block)) => Some(block.header.first_seq.get()),
+        Ok(match self.points.header(start) {
+            Ok(Ok(header)) => Some(header.first_seq.get()),
             Ok(Err(Front::Absent)) => Some(u64::MAX),
             Ok(Err(_)) | Err(ReaderError::Source(_)) => None,
             Err(error) => return Err(failed(self.path(), error)),
@@ -202,13 +224,16 @@ impl<'a> Search<'a> {
 
     /// When the first message of a segment was received; in the same way.
     fn first_time(&mut self, segment: u64) -> Result<Option<u64>, Failure> {
+        let geometry = self.journal.superblock().geometry();
+        let mut position = geometry.start_of(segment);
         if let Ok(index) = self.journal.side_index(segment)
             && let Some(part) = index.head().parts.first()
+            && let Ok(Ok(first)) = self.points.header(position)
+            // Else it is of what lay here before the log was cut.
+            && first.checksum == index.head().first_checksum
         {
             return Ok(Some(part.first_time_ns.get()));
         }
-        let geometry = self.journal.superblock().geometry();
-        let mut position = geometry.start_of(segment);
         for _ in 0..FIRST_BLOCKS_MAX {
             match self.points.block(position) {
                 Ok(Ok(block)) => {
@@ -282,9 +307,8 @@ impl<'a> Search<'a> {
         };
         let is_dense = positions.len() > 1 && last.since(first) / DENSE <= positions.len() as u64;
         if is_dense && positions.len() > 32 {
-            let blocks = self.journal.blocks(first);
-            let blocks = blocks.map_err(|error| failed(self.path(), error))?;
-            return self.read_on(blocks.up_to(last.plus(1)), take).map(Ok);
+            let blocks = self.journal.blocks(first).up_to(last.plus(1));
+            return self.read_on(blocks, take).map(Ok);
         }
         for position in positions {
             self.blocks += 1;
@@ -326,9 +350,8 @@ impl<'a> Search<'a> {
         if is_finished {
             self.scanned.push((segment, fault.to_string()));
         }
-        let blocks = self.journal.blocks(start);
-        let blocks = blocks.map_err(|error| failed(self.path(), error))?;
-        self.read_on(blocks.up_to(end.min(limit)), take)
+        let blocks = self.journal.blocks(start).up_to(end.min(limit));
+        self.read_on(blocks, take)
     }
 
     fn read_on(

@@ -4,19 +4,21 @@ use relay_client::Delivery;
 use relay_client::wire::id::Seq;
 use relay_client::wire::record::Record;
 
-/// A batch is handed on with so many bytes.
-const BYTES: usize = 256 << 10;
+/// A batch is handed on with so many bytes: each costs the user of it being woken, which takes longer than the copying of 64 KiB.
+const BYTES: usize = 1 << 20;
 /// Or with so many messages looked at, wanted or not.
 const LOOKED_AT_MAX: u32 = 65_536;
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     start: u32,
-    topic: u32,
     end: u32,
+    /// Of its topic's name.
+    topic: (u32, u32),
 }
 
-/// Some messages, copied one behind the other: each record with the name of its topic.
+/// Some messages, copied one behind the other, with the names of their topics between them: a name stands for all messages
+/// up to the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
@@ -28,15 +30,19 @@ pub(crate) struct Batch {
 impl Batch {
     /// Adds a message.
     pub(super) fn push(&mut self, record: &Record<'_>, topic: &str) {
+        let same = self.entries.last().map(|last| last.topic);
+        let same = same
+            .filter(|&(start, end)| self.bytes[start as usize..end as usize] == *topic.as_bytes());
+        let topic = same.unwrap_or_else(|| self.append(topic.as_bytes()));
+        let (start, end) = self.append(record.bytes());
+        self.entries.push(Entry { start, end, topic });
+    }
+
+    /// Copies something in; from where to where.
+    fn append(&mut self, bytes: &[u8]) -> (u32, u32) {
         let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(record.bytes());
-        let topic_start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(topic.as_bytes());
-        self.entries.push(Entry {
-            start,
-            topic: topic_start,
-            end: self.bytes.len() as u32,
-        });
+        self.bytes.extend_from_slice(bytes);
+        (start, self.bytes.len() as u32)
     }
 
     /// Notes that the message with this seq was looked at, wanted or not.
@@ -69,10 +75,13 @@ impl Batch {
     /// The messages, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Delivery<'_>> {
         self.entries.iter().map(|entry| {
-            let [start, topic, end] = [entry.start, entry.topic, entry.end].map(|at| at as usize);
-            let record = Record::parse(&self.bytes[start..topic]).expect("it was one before");
-            let topic = std::str::from_utf8(&self.bytes[topic..end]).expect("it was text before");
-            Delivery { record, topic }
+            let part = |start: u32, end: u32| &self.bytes[start as usize..end as usize];
+            let record = Record::parse(part(entry.start, entry.end)).expect("it was one before");
+            let topic = std::str::from_utf8(part(entry.topic.0, entry.topic.1));
+            Delivery {
+                record,
+                topic: topic.expect("it was text before"),
+            }
         })
     }
 }

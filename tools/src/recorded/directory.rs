@@ -207,14 +207,17 @@ fn check_segments(path: &Path, journal: &JournalDir, from: u64, to: u64) -> Resu
             )));
         }
     }
-    for found in journal.segments() {
-        let start = geometry.start_of(found.index).get();
-        let is_short = found.length < geometry.segment_size();
-        if is_short && start + geometry.segment_size() > from && start < to {
+    for &index in journal.segments() {
+        let start = geometry.start_of(index).get();
+        if start + geometry.segment_size() <= from || start >= to {
+            continue;
+        }
+        let length = journal.segment_length(index);
+        let length = length.map_err(|error| failed(path, error))?;
+        if length < geometry.segment_size() {
             return Err(damaged(format!(
-                "segment {} has {} bytes instead of {}",
-                segment::name(found.index),
-                found.length,
+                "segment {} has {length} bytes instead of {}",
+                segment::name(index),
                 geometry.segment_size()
             )));
         }
@@ -228,10 +231,7 @@ fn check_beginning(
     journal: &JournalDir,
     selection: &Selection,
 ) -> Result<(), Failure> {
-    let first = journal
-        .segments()
-        .first()
-        .map_or(0, |segment| segment.index);
+    let first = journal.segments().first().copied().unwrap_or(0);
     if first == 0 || selection.from != Bound::Start {
         return Ok(());
     }

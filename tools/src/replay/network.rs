@@ -119,6 +119,10 @@ impl Datagrams {
                     "; it is too long for a datagram, use --to-tcp, or leave it out with --topic \
                      or --to"
                 }
+                Some(libc::ENETUNREACH) if self.address.ip().is_multicast() => {
+                    "; no route leads to the group, give the address of the interface to use with \
+                     --interface"
+                }
                 _ => "",
             };
             Failure::Failed(format!(

@@ -1,8 +1,9 @@
 //! Keeping a pace: when to sleep, when to spin, and how well the gaps were held.
 //!
 //! A deadline is met by sleeping most of the way and spinning the rest: a sleep ends late, by tens of microseconds mostly
-//! and by a millisecond at times, and how late is learnt from each one. Everything here is arithmetic on times that are
-//! given; who calls has the clock.
+//! and by a millisecond at times, and how late is learnt from each one. What is learnt is forgotten slowly, so that of a
+//! thousand sleeps about one or two are later than what is left for spinning; the price is a busy core for up to one and a
+//! half times that before each message. Everything here is arithmetic on times that are given; who calls has the clock.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::percentiles::{new_histogram, record};
 const MARGIN_NS_MIN: u64 = 100_000;
 /// The most, ns: a machine that wakes a sleeper later than that is too busy for any pace.
 const MARGIN_NS_MAX: u64 = 4_000_000;
+/// With each sleep one part in so many is forgotten: half of it after 710 sleeps.
+const FORGETTING: u64 = 1_024;
 
 /// What to do until a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl Deadline {
     /// A sleep of `asked` took `took`: twice what it was late by is left for spinning, and forgotten slowly.
     pub(super) fn slept(&mut self, asked: Duration, took: Duration) {
         let late_ns = took.saturating_sub(asked).as_nanos() as u64;
-        let forgotten_ns = self.margin_ns - self.margin_ns / 64;
+        let forgotten_ns = self.margin_ns - self.margin_ns / FORGETTING;
         let margin_ns = forgotten_ns.max(late_ns.saturating_mul(2));
         self.margin_ns = margin_ns.clamp(MARGIN_NS_MIN, MARGIN_NS_MAX);
     }
@@ -138,13 +141,33 @@ mod tests {
         assert!(at_ns < 10_000_050, "the second one is not");
     }
 
+    /// The one percent of gaps that a p99 leaves out is not used up by sleepers that wake late now and then.
+    #[test]
+    fn rare_late_sleeps_cost_few_gaps() {
+        let mut deadline = Deadline::new();
+        let (mut now_ns, mut late) = (0, 0);
+        for message in 1..=20_000_u64 {
+            // One sleep in 200 ends 400 us late, the others 60 us.
+            let late_ns = if message % 200 == 0 { 400_000 } else { 60_000 };
+            let due_ns = message * 5_000_000;
+            let (at_ns, _) = run_to(&mut deadline, now_ns, due_ns, late_ns);
+            late += u64::from(at_ns > due_ns + 50_000);
+            now_ns = at_ns;
+        }
+        assert!(late <= 2, "{late} of 20,000 were late");
+    }
+
     #[test]
     fn the_margin_stays_within_its_bounds_and_shrinks_again() {
         let mut deadline = Deadline::new();
         let second = Duration::from_secs(1);
         deadline.slept(Duration::ZERO, 3 * second);
         assert_eq!(deadline.margin_ns, MARGIN_NS_MAX);
-        for _ in 0..1_000 {
+        for _ in 0..2 * FORGETTING {
+            deadline.slept(second, second);
+        }
+        assert!(deadline.margin_ns > MARGIN_NS_MAX / 8, "not at once");
+        for _ in 0..2 * FORGETTING {
             deadline.slept(second, second);
         }
         assert_eq!(deadline.margin_ns, MARGIN_NS_MIN);
