@@ -136,6 +136,9 @@ impl Judgement {
             ))?;
             if let Some(seals) = &journal.seals {
                 line(&format!("  {}", seals.text()))?;
+                for cut in &seals.cuts {
+                    line(&format!("  {}", cut.text()))?;
+                }
             }
             if let Some(clock) = &journal.clock {
                 line(&format!(

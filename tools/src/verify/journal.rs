@@ -325,7 +325,7 @@ pub(super) fn verify(
 fn scan_length(journal: &JournalDir, bounds: &Bounds) -> u64 {
     let tail = bounds.extent.as_ref().map(|extent| extent.tail);
     let end = tail.or(bounds.live).unwrap_or_else(|| {
-        let last = journal.segments().last().map_or(0, |last| last.index + 1);
+        let last = journal.segments().last().map_or(0, |last| last + 1);
         journal.superblock().geometry().start_of(last)
     });
     end.get().saturating_sub(journal.start().get())
@@ -429,10 +429,10 @@ impl Scan<'_> {
             self.add(finding.at(geometry, Position(0)));
         }
         let mut stretches: Vec<(u64, u64)> = Vec::new();
-        for segment in self.journal.segments() {
+        for &segment in self.journal.segments() {
             match stretches.last_mut() {
-                Some((_, last)) if *last + 1 == segment.index => *last = segment.index,
-                _ => stretches.push((segment.index, segment.index)),
+                Some((_, last)) if *last + 1 == segment => *last = segment,
+                _ => stretches.push((segment, segment)),
             }
         }
         stretches
@@ -701,11 +701,8 @@ impl Scan<'_> {
     /// Whether the file that a position lies in is shorter than a segment.
     fn is_short(&self, position: Position) -> bool {
         let geometry = self.journal.superblock().geometry();
-        let segment = geometry.segment_of(position);
-        let listed = self.journal.segments().iter();
-        listed
-            .filter(|file| file.index == segment)
-            .any(|file| file.length < geometry.segment_size())
+        let length = self.journal.segment_length(geometry.segment_of(position));
+        length.is_ok_and(|length| length < geometry.segment_size())
     }
 
     /// A place that can't be read; where to go on.

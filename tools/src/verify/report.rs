@@ -257,13 +257,7 @@ impl Page {
         }
         self.end();
         for cut in &seals.cuts {
-            let text = format!(
-                "At {} this node signed that its log was cut at position {}, below what it had sealed from segment {} on.",
-                utc_text(cut.time_ns),
-                cut.position,
-                segment::name(cut.segment)
-            );
-            self.raw("<p>").text(&text).raw("</p>\n");
+            self.raw("<p>").text(&cut.text()).raw("</p>\n");
         }
         self.head(&[
             "segment",

@@ -5,8 +5,8 @@
 //!                                                      --report-->
 //! ```
 //!
-//! Each finished segment is read once; hashing it and checking the rules go on side by side. What differs only in a block's checksums is damage, as a disk does it; what fits in itself and not its seal was
-//! changed on purpose.
+//! Each finished segment is read once; hashing it and checking the rules go on side by side. What differs only in a block's
+//! checksums is damage, as a disk does it; what fits in itself and not its seal was changed on purpose.
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
@@ -27,6 +27,7 @@ use super::finding::{Finding, Kind};
 use super::journal::Scan;
 use crate::exit::Failure;
 use crate::output::thousands;
+use crate::when::utc_text;
 
 /// What a journal's seals say.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -95,6 +96,20 @@ pub(crate) struct CutLine {
     pub(crate) position: u64,
     pub(crate) epoch: u64,
     pub(crate) time_ns: u64,
+}
+
+impl CutLine {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "at {} this node signed that its log was cut at position {} (epoch {}), below what it had sealed: the seals \
+             from segment {} on that it had made before are void",
+            utc_text(self.time_ns),
+            self.position,
+            self.epoch,
+            segment::name(self.segment)
+        )
+    }
 }
 
 /// A seal as it was found.
