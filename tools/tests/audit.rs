@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use laid_out::log::{LogBuilder, Random, SEGMENT, superblock};
 use laid_out::{built, flip, forged, lay_out, run, segment_path, text, verify};
 use relay_journal::block::{BlockKind, HEADER_LENGTH};
+use relay_journal::checkpoint;
 use relay_journal::segment;
 use relay_journal::superblock::{FILE_NAME, Superblock};
 use relay_wire::record::HEADER_LENGTH as RECORD_HEADER_LENGTH;
@@ -361,6 +362,38 @@ fn find(directory: &Path, arguments: &[&str]) -> (Vec<Value>, Value) {
 fn seqs(found: &[Value]) -> Vec<u64> {
     let seq = |one: &Value| one["seq"].as_u64().expect("a number");
     found.iter().map(seq).collect()
+}
+
+/// Goal: indexes of what lay behind a cut lead nobody astray. Method: a log and the indexes of all of it; then a shorter one in its
+/// place that begins alike and goes on later in time.
+#[test]
+fn a_search_does_not_believe_indexes_from_before_a_cut() {
+    let home = tempfile::tempdir().expect("a directory");
+    let common = built(60);
+    let mut before = common.clone();
+    before.grow(240, 3_000, &mut Random(8));
+    lay_out(&before, home.path(), 1);
+    assert_eq!(run(&["index", text(home.path())]).0, 0);
+    let segments = home.path().join(segment::DIRECTORY);
+    for entry in fs::read_dir(&segments).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        fs::write(path, vec![0; SEGMENT as usize]).expect("written");
+    }
+    let last = before.tables.position;
+    fs::remove_file(home.path().join(checkpoint::name(last))).expect("it was there");
+    let mut after = common.clone();
+    after.time_ns += 1_000_000_000_000;
+    after.grow(30, 3_000, &mut Random(9));
+    assert!(after.tables.position.0 + 2 * SEGMENT < last.0);
+    lay_out(&after, home.path(), 1);
+    let wanted: Vec<u64> = (common.tables.next_seq.0..after.tables.next_seq.0).collect();
+    let (found, _) = find(
+        home.path(),
+        &["--from", "1970-01-01T00:10:00Z", "--limit", "1000"],
+    );
+    assert_eq!(seqs(&found), wanted);
+    let session = &found[0]["trading_session"]["number"];
+    assert_eq!(session, 20_260_105);
 }
 
 /// Goal: the index changes how long an answer takes, and no answer. Method: the same questions without an index, with it, and

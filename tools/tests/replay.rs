@@ -2,16 +2,19 @@
 //! another relay with the original identities, and never more than is released. Method: the built programs and sockets of
 //! the test's own; whether gaps are held in time is not judged here, that they are kept apart is.
 
+mod host;
 mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use host::Host;
 use serde_json::Value;
 use support::{Relayd, last_object, refusal, relay, terminate, text_of};
 use tempfile::TempDir;
@@ -196,6 +199,64 @@ fn tcp_and_udp_get_the_payloads() {
     assert_eq!(refusal(&mut command(&both)).0, 2);
 }
 
+/// Goal: who has joined a multicast group on another host gets the messages, a datagram each, by the interface that was named or
+/// by the host's own route; without either the failure says what to do. Method: two hosts with a cable between them, so that
+/// nothing else is on it.
+#[test]
+fn a_multicast_group_gets_the_payloads() {
+    let Some((sender, receiver)) = Host::pair() else {
+        assert!(
+            std::env::var_os("RELAY_REQUIRE_ROOT_TESTS").is_none(),
+            "RELAY_REQUIRE_ROOT_TESTS is set and this is not root"
+        );
+        println!("skipped: only root may make network namespaces");
+        return;
+    };
+    let directory = journal_of(&[0, 1_000, 2_000_000, 2_001_000]);
+    let journal = directory.path().join("journal");
+    let group = Ipv4Addr::new(239, 192, 0, 1);
+    let to = format!("{group}:30000");
+    let replay = |options: &[&str]| {
+        let arguments = [&["replay", text(&journal), "--to-udp", &to], options].concat();
+        sender.on(|| command(&arguments).output().expect("relay runs"))
+    };
+    let nowhere = replay(&[]);
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert_eq!(nowhere.status.code(), Some(1), "{said}");
+    assert!(said.contains("--interface"), "{said}");
+
+    let (joined, is_joined) = channel();
+    let (expected, rounds) = (["1", "2", "3", "4"], 2);
+    let address = receiver.address;
+    let received = thread::scope(|scope| {
+        let listener = scope.spawn(|| {
+            receiver.on(move || {
+                let socket = UdpSocket::bind((group, 30_000)).expect("a port");
+                let timeout = Some(Duration::from_secs(20));
+                socket.set_read_timeout(timeout).expect("set");
+                socket.join_multicast_v4(&group, &address).expect("joined");
+                joined.send(()).expect("waited for");
+                let datagrams = (0..rounds * expected.len()).map(|_| {
+                    let mut datagram = [0; 64];
+                    let (length, from) = socket.recv_from(&mut datagram).expect("a datagram");
+                    (datagram[..length].to_vec(), from.ip())
+                });
+                datagrams.collect::<Vec<_>>()
+            })
+        });
+        is_joined.recv().expect("it joins");
+        let by = sender.address.to_string();
+        text_of(replay(&["--interface", &by, "--ttl", "3"]));
+        sender.ip("route add 239.0.0.0/8 dev cable");
+        text_of(replay(&["--pace", "max"]));
+        listener.join().expect("it ends")
+    });
+    for (index, (datagram, from)) in received.iter().enumerate() {
+        assert_eq!(datagram, expected[index % 4].as_bytes(), "datagram {index}");
+        assert_eq!(*from, sender.address);
+    }
+}
+
 /// Goal: the original pace keeps messages apart, xN divides, and the summary says how well. Only lower bounds are judged: no
 /// machine can make time go faster.
 #[test]
@@ -220,6 +281,10 @@ fn the_pace_is_kept_and_told() {
         let summary = last_object(&fs::read_to_string(&summary_file).expect("written"));
         assert_eq!(summary["messages"], 4);
         assert_eq!(summary["gap_error"].is_null(), pace == "max", "{pace}");
+        // The rest of it was slept.
+        let spun = summary["spun_seconds"].as_f64();
+        assert_eq!(spun.is_none(), pace == "max", "{pace}");
+        assert!(spun.unwrap_or(0.0) < summary["seconds"].as_f64().expect("a number"));
         if pace != "max" {
             let text = fs::read_to_string(&hgrm).expect("written");
             assert!(text.contains("TotalCount"));
