@@ -30,6 +30,7 @@ pub(crate) struct Percentiles {
     pub(crate) p90_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    pub(crate) p9999_us: f64,
     pub(crate) max_us: f64,
 }
 
@@ -47,6 +48,7 @@ impl Percentiles {
             p90_us: at(0.9),
             p99_us: at(0.99),
             p999_us: at(0.999),
+            p9999_us: at(0.9999),
             max_us: us(histogram.max()),
         }
     }

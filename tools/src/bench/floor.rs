@@ -12,7 +12,7 @@ use relay_floor::{FloorError, HopOptions, Options, WriteMode, WriteOptions};
 use serde::Serialize;
 
 use super::placement::{Placement, PlacementOptions};
-use super::{MachineReport, check_policy, check_seconds};
+use super::{MachineReport, Shown, check_policy, check_seconds, report};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
@@ -69,6 +69,9 @@ pub(super) struct FloorOptions {
     /// Write the whole distribution in HdrHistogram's percentile format
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Write the result as one page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -77,7 +80,8 @@ pub(super) struct FloorOptions {
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
-    what: &'static str,
+    #[serde(flatten)]
+    shown: Shown,
     #[serde(flatten)]
     latency: Percentiles,
     offered: u64,
@@ -126,6 +130,9 @@ pub(super) fn run(options: &FloorOptions) -> Result<(), Failure> {
     if let Some(path) = &options.hgrm {
         write_hgrm(path, &latency)?;
     }
+    if let Some(path) = &options.report {
+        report::write(path, &[&report])?;
+    }
     if options.json {
         return json_line(&report);
     }
@@ -166,6 +173,7 @@ impl FloorOptions {
         bar.finish_and_clear();
         let found = found.map_err(failed)?;
         let acks = Percentiles::of(&found.ack_latency);
+        let name = format!("floor {}", word(&policy));
         let hop = |found: &Histogram<u64>| (!found.is_empty()).then(|| Percentiles::of(found));
         let report = Report {
             offered: found.offered,
@@ -182,6 +190,8 @@ impl FloorOptions {
             write_method: Some(found.write_mode.name()),
             rate: Some(self.rate),
             policy: Some(word(&policy)),
+            shown: Shown::of("floor", name, Some(self.rate), &found.latency)
+                .holding(policy, self.nodes as u64),
             ..self.report("floor", &found.latency, placement)
         };
         Ok((report, found.latency, Some(acks)))
@@ -237,7 +247,7 @@ impl FloorOptions {
     /// A report of operations done one after the other: each offered when the one before was done.
     fn report(&self, what: &'static str, latency: &Histogram<u64>, placement: Placement) -> Report {
         Report {
-            what,
+            shown: Shown::of(what, format!("floor: {what}"), None, latency),
             latency: Percentiles::of(latency),
             offered: latency.len(),
             achieved: latency.len() as f64 / self.seconds,
@@ -259,7 +269,7 @@ impl FloorOptions {
             nodes: self.nodes,
             policy: None,
             placement,
-            machine: MachineReport::new(),
+            machine: MachineReport::with_disk(&self.dir()),
         }
     }
 
@@ -296,7 +306,7 @@ impl Report {
         line(&self.machine.text())?;
         line(&self.placement.text())?;
         line(Percentiles::HEAD)?;
-        line(&self.latency.row(match self.what {
+        line(&self.latency.row(match self.shown.what {
             "write" => "durable write us",
             "hop" => "there and back us",
             _ => "publish to subscriber us",

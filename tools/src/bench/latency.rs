@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::load::{self, Clock, Measured, Receiver, Sender};
 use super::{
-    MachineReport, SettingsReport, Target, TargetOptions, check_journals, check_load,
-    check_seconds, journals_text,
+    MachineReport, SettingsReport, Shown, Target, TargetOptions, check_journals, check_load,
+    check_seconds, journals_text, report,
 };
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
@@ -76,6 +76,9 @@ pub(super) struct LatencyOptions {
     /// Write the whole distribution in HdrHistogram's percentile format
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Write the result as one page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -111,6 +114,8 @@ struct Report {
     identical_bytes: Option<u64>,
     settings: SettingsReport,
     machine: MachineReport,
+    #[serde(flatten)]
+    shown: Shown,
 }
 
 /// Runs the command.
@@ -193,6 +198,10 @@ fn conclude(
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
     let result = Outcome::of(&receivers, plan);
+    let rate = Some(options.rate);
+    let shown = options
+        .target
+        .shown("latency", rate, &result.latency, &receivers);
     drop((senders, receivers));
     let journals = target.stop(options.verify, interrupt)?;
     if let Some(path) = &options.hgrm {
@@ -219,8 +228,12 @@ fn conclude(
         verified: journals.as_ref().map(Judgement::is_right),
         identical_bytes: journals.as_ref().map(|found| found.identical_bytes),
         settings,
-        machine: MachineReport::new(),
+        machine: options.target.machine(),
+        shown,
     };
+    if let Some(path) = &options.report {
+        report::write(path, &[&report])?;
+    }
     report.print(options.json, &Percentiles::of(&ack_latency))?;
     if report.lost + report.duplicated + report.disordered > 0 {
         return Err(Failure::Damaged(format!(
@@ -354,7 +367,7 @@ impl Client {
         shared: Arc<Shared>,
     ) -> Self {
         for receiver in &mut receivers {
-            receiver.receipts.measured = plan.measured();
+            receiver.receipts.measure(plan.measured());
         }
         let mut acked = Vec::new();
         for sender in &mut senders {

@@ -12,6 +12,7 @@ use relay_client::{
 };
 
 use super::Target;
+use super::over_time::OverTime;
 use super::tally::Tally;
 use crate::exit::Failure;
 use crate::percentiles::{new_histogram, record};
@@ -100,7 +101,7 @@ pub(super) fn senders(
     (0..count).map(connect).collect()
 }
 
-/// Connects `count` subscribers, live. What they are to measure is told later, in [`Receipts::measured`].
+/// Connects `count` subscribers, live. What they are to measure is told later, by [`Receipts::measure`].
 pub(super) fn receivers(
     target: &Target,
     count: u64,
@@ -124,6 +125,7 @@ pub(super) fn receivers(
                     from_ns: u64::MAX,
                     to_ns: u64::MAX,
                 },
+                over_time: OverTime::new(0),
                 received: 0,
                 in_time: 0,
                 last_receipt_ns: 0,
@@ -152,7 +154,9 @@ pub(super) struct Receipts {
     first_publisher: u64,
     incarnations: Vec<u64>,
     tallies: Vec<Tally>,
-    pub(super) measured: Measured,
+    measured: Measured,
+    /// Latency by when it was due.
+    pub(super) over_time: OverTime,
     /// Messages whose intended time is a measured one.
     pub(super) received: u64,
     /// Messages that arrived within the measured time.
@@ -164,6 +168,12 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
+    /// Says what is measured; before the first message.
+    pub(super) fn measure(&mut self, measured: Measured) {
+        self.over_time = OverTime::new(measured.to_ns - measured.from_ns);
+        self.measured = measured;
+    }
+
     #[inline]
     fn note(&mut self, delivery: &Delivery<'_>, now_ns: u64) {
         let PublisherId(publisher) = delivery.record.publisher();
@@ -182,7 +192,10 @@ impl Receipts {
             self.in_time += 1;
         }
         if intended_ns >= self.measured.from_ns {
-            record(&mut self.latency, now_ns.saturating_sub(intended_ns));
+            let latency_ns = now_ns.saturating_sub(intended_ns);
+            record(&mut self.latency, latency_ns);
+            self.over_time
+                .note(intended_ns - self.measured.from_ns, latency_ns);
             self.received += 1;
             self.last_receipt_ns = now_ns;
         }

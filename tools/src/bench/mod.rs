@@ -6,15 +6,16 @@
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
 //! replay.rs      a journal read by plain direct reads, and as `relay replay` reads it
+//! report.rs      results as a page (machine.rs: where they come from; over_time.rs: the course of a run)
 //! ```
 //!
 //! Latency counts from the time a message was *meant* to be sent. Every report names the machine and the settings.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::{Args, Subcommand};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -32,12 +33,19 @@ mod floor;
 mod flow;
 mod latency;
 mod load;
+mod machine;
+mod over_time;
 mod placement;
 mod replay;
+mod report;
 mod tally;
 mod throughput;
 
+use load::Receiver;
+use machine::MachineReport;
+use over_time::OverTime;
 use placement::{Placement, PlacementOptions};
+use report::Shown;
 
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
@@ -49,7 +57,8 @@ Examples:
   relay bench latency --nodes 2 --policy mirrored --rate 10000
   relay bench throughput --seconds 60 --verify
   relay bench failover --runs 20 --how freeze
-  relay bench replay /var/lib/relay/orders --runs 5";
+  relay bench replay /var/lib/relay/orders --runs 5
+  relay bench report runs.jsonl --output page.html";
 
 /// Options of `relay bench`.
 #[derive(Debug, Args)]
@@ -71,6 +80,8 @@ enum What {
     Failover(failover::FailoverOptions),
     /// A journal's directory read as fast as it goes, beside plain direct reads of the same files
     Replay(replay::ReplayOptions),
+    /// Results of these as one page for a browser
+    Report(report::ReportOptions),
 }
 
 /// Runs the command.
@@ -81,6 +92,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
         What::Floor(options) => floor::run(&options),
         What::Failover(options) => failover::run(&options),
         What::Replay(options) => replay::run(&options),
+        What::Report(options) => report::run(&options),
     }
 }
 
@@ -208,6 +220,36 @@ impl TargetOptions {
         }
     }
 
+    /// The machine, with the disk of the journals where they are made here.
+    fn machine(&self) -> MachineReport {
+        if self.connect {
+            return MachineReport::new();
+        }
+        MachineReport::with_disk(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
+    }
+
+    /// What the page says of a run against this.
+    fn shown(
+        &self,
+        what: &'static str,
+        rate: Option<f64>,
+        latency: &Histogram<u64>,
+        receivers: &[Receiver],
+    ) -> Shown {
+        let rows = OverTime::rows(receivers.iter().map(|it| &it.receipts.over_time));
+        let policy = self.policy.unwrap_or(match self.nodes {
+            1 => Policy::Local,
+            _ => Policy::Durable,
+        });
+        if self.connect {
+            return Shown::of(what, "relay, running".into(), rate, latency).over_time(rows);
+        }
+        let name = format!("relay {}", word(&policy));
+        Shown::of(what, name, rate, latency)
+            .holding(policy, self.nodes)
+            .over_time(rows)
+    }
+
     fn settings(&self, target: &Target) -> SettingsReport {
         let written = target.stream_directory.as_deref().and_then(|directory| {
             let journal = relay_journal::reader::JournalDir::open(directory).ok()?;
@@ -278,39 +320,6 @@ struct SettingsReport {
     write_method: Option<String>,
     #[serde(flatten)]
     placement: Placement,
-}
-
-/// What a report says about where it comes from.
-#[derive(Debug, Serialize)]
-struct MachineReport {
-    cpu: String,
-    cpus: usize,
-    kernel: String,
-    command: String,
-}
-
-impl MachineReport {
-    fn new() -> Self {
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"));
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self {
-            cpu: model
-                .unwrap_or_default()
-                .trim_start_matches([' ', '\t', ':'])
-                .to_owned(),
-            cpus: cpu_count(),
-            kernel: kernel.trim().to_owned(),
-            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-        }
-    }
-
-    /// One line for people.
-    fn text(&self) -> String {
-        format!("{}, {} CPUs, Linux {}", self.cpu, self.cpus, self.kernel)
-    }
 }
 
 /// A directory for journals, which goes with the value: in the one given, or in the system's.

@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
 use super::{
-    MachineReport, SettingsReport, TargetOptions, check_journals, check_load, check_seconds,
-    journal_bytes, journals_text,
+    MachineReport, SettingsReport, Shown, TargetOptions, check_journals, check_load, check_seconds,
+    journal_bytes, journals_text, report,
 };
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
@@ -85,6 +85,9 @@ pub(super) struct ThroughputOptions {
     /// Seed of the payloads
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
+    /// Write the result as one page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -119,6 +122,8 @@ struct Report {
     identical_bytes: Option<u64>,
     settings: SettingsReport,
     machine: MachineReport,
+    #[serde(flatten)]
+    shown: Shown,
 }
 
 /// Runs the command.
@@ -166,29 +171,32 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     interrupt.check()?;
     let settings = options.target.settings(&target);
     let sums = client.sums.clone();
-    let (mut report, latency) = report(options, client, settings);
-    report.epoch_changes = target.epoch_changes();
+    let (mut found, latency) = result(options, client, settings);
+    found.epoch_changes = target.epoch_changes();
     let journals = target.stop(options.verify, &interrupt)?;
     if let (Some(journals), Some(cluster)) = (&journals, &target.cluster) {
         let mut is_right = journals.is_right();
         for directory in cluster.stream_directories() {
             is_right &= holds(&directory, &sums, &interrupt)?;
         }
-        report.verified = Some(is_right);
-        report.identical_bytes = Some(journals.identical_bytes);
+        found.verified = Some(is_right);
+        found.identical_bytes = Some(journals.identical_bytes);
     }
     if let Some(path) = &options.hgrm {
         write_hgrm(path, &latency)?;
     }
-    report.print(options.json)?;
-    if report.lost + report.duplicated + report.disordered > 0 {
+    if let Some(path) = &options.report {
+        report::write(path, &[&found])?;
+    }
+    found.print(options.json)?;
+    if found.lost + found.duplicated + found.disordered > 0 {
         return Err(Failure::Damaged(format!(
             "{} messages lost, {} duplicated, {} out of order; connections lost: {:?}",
-            report.lost, report.duplicated, report.disordered, report.connections_lost
+            found.lost, found.duplicated, found.disordered, found.connections_lost
         )));
     }
     check_journals(journals.as_ref())?;
-    if report.verified == Some(false) {
+    if found.verified == Some(false) {
         let text = "a journal does not hold what was sent; keep it and report this";
         return Err(Failure::Damaged(text.into()));
     }
@@ -204,7 +212,7 @@ impl ThroughputOptions {
     }
 }
 
-fn report(
+fn result(
     options: &ThroughputOptions,
     mut client: Client,
     settings: SettingsReport,
@@ -245,7 +253,10 @@ fn report(
         verified: None,
         identical_bytes: None,
         settings,
-        machine: MachineReport::new(),
+        machine: options.target.machine(),
+        shown: options
+            .target
+            .shown("throughput", options.rate, &latency, &client.receivers),
     };
     (report, latency)
 }
@@ -333,10 +344,10 @@ impl Client {
         let from_ns = start_ns + (options.warmup * 1e9) as u64;
         let end_ns = from_ns + (options.seconds * 1e9) as u64;
         for receiver in &mut receivers {
-            receiver.receipts.measured = Measured {
+            receiver.receipts.measure(Measured {
                 from_ns,
                 to_ns: end_ns,
-            };
+            });
         }
         Self {
             clock,

@@ -1,0 +1,218 @@
+// What of the page is no curve: figures, bars, tables and facts.
+
+function drawPicker() {
+  const all = rates();
+  const picker = section("picker");
+  picker.hidden = all.length < 2;
+  const button = (each) => element("button", {
+    type: "button", "aria-pressed": String(each === choice.rate), click: () => { choice.rate = each; draw(); },
+  }, rateName(each));
+  picker.replaceChildren(element("span", {}, "Offered"), ...all.map(button));
+}
+
+function drawHeadline(groups) {
+  const single = groups.length === 1;
+  section("headline").className = single ? "single" : "";
+  section("headline").replaceChildren(...groups.map(({name, runs}) => {
+    const bad = (key) => {
+      const sum = sumOf(runs, key);
+      return element("dd", {class: sum > 0 ? "bad" : null}, count(sum));
+    };
+    const big = (key, label) => element("div", {}, figure(medianOf(runs, key), timeUnits), element("span", {class: "label"}, label));
+    const achieved = medianOf(runs, "achieved");
+    const held = runs.every((run) => run.held);
+    const pair = (label, value) => element("div", {}, element("dt", {}, label), value.nodeType ? value : element("dd", {}, value));
+    const more = single ? ["p90_us", "p999_us", "p9999_us", "max_us"] : [];
+    const labels = {p90_us: "p90", p999_us: "p99.9", p9999_us: "p99.99", max_us: "slowest"};
+    return element("article", {class: "card", colour: look(name).colour},
+      element("h3", {}, name),
+      element("p", {class: "holds"}, holding(runs[0])),
+      element("div", {class: "main"}, big("p50_us", "p50"), ...more.slice(0, 1).map((key) => big(key, labels[key])), big("p99_us", "p99"),
+        ...more.slice(1).map((key) => big(key, labels[key]))),
+      element("dl", {},
+        ...(single ? [] : [pair("p99.9", time(medianOf(runs, "p999_us"))), pair("slowest", time(medianOf(runs, "max_us")))]),
+        pair("received", element("dd", {class: held ? null : "bad"}, rate(achieved) + (held ? "" : ", rate not held"))),
+        ...(single ? [pair("messages", count(sumOf(runs, "received"))), pair("acknowledged, p50", time(medianOf(runs, "ack_p50_us"))),
+          pair("acknowledged, p99", time(medianOf(runs, "ack_p99_us")))] : []),
+        pair("lost", bad("lost")), pair("duplicated", bad("duplicated")),
+        runs.length > 1 ? pair("median of", `${runs.length} runs`) : null));
+  }));
+}
+
+function holding(run) {
+  if (run.holds === null) return "";
+  const copies = run.copies === null ? "" : ` (copies: ${run.copies})`;
+  return `Acknowledged when in: ${run.holds}${copies}`;
+}
+
+// --- Bars on one logarithmic scale.
+
+function scaleOf(values) {
+  const found = values.filter((value) => isNumber(value) && value > 0);
+  const low = Math.log10(Math.min(...found)) - 0.3;
+  const high = Math.log10(Math.max(...found)) + 0.05;
+  return {at: (value) => 100 * Math.max(0, (Math.log10(Math.max(value, 1e-9)) - low) / (high - low)), low: 10 ** low, high: 10 ** high};
+}
+
+function bar(scale, name, plain, [p50, p99, max], values) {
+  const until = (kind, value) => isNumber(value) ? element("i", {class: kind, style: `width:${scale.at(value).toFixed(2)}%`}) : null;
+  const tick = isNumber(max) ? element("i", {class: "tick", style: `left:calc(${scale.at(max).toFixed(2)}% - 2px)`}) : null;
+  return element("div", {class: "bar"}, element("div", {class: plain ? "name plain" : "name"}, name),
+    element("div", {class: "track"}, until("p99", p99), until("p50", p50), tick), element("div", {class: "values"}, ...values));
+}
+
+function scaleLine(scale, text) {
+  const marks = logSplits(scale.low, scale.high).filter((mark) => scale.at(mark) < 98);
+  const decades = marks.filter((mark) => Math.abs(Math.log10(mark) - Math.round(Math.log10(mark))) < 1e-6);
+  const shown = decades.length >= 2 ? decades : marks;
+  return element("div", {class: "bar"}, element("div", {}),
+    element("div", {class: "scale"}, ...shown.map((mark) => element("span", {style: `left:${scale.at(mark).toFixed(2)}%`}, text(mark)))), element("div", {}));
+}
+
+// As a message passes them; what is not known comes first.
+const stages = ["received", "sequenced", "durable", "written", "held", "released"];
+
+function drawHops(groups) {
+  const having = groups.filter((group) => Object.keys(group.shown.hops).length > 0);
+  section("hops").hidden = having.length === 0;
+  if (having.length === 0) return;
+  part("hops", ".note").textContent = "Dark up to p50, light up to p99, the mark at the slowest; log scale. Hops overlap, and their " +
+    "percentiles don't add up to those of the whole. The relay's are the upper bounds of its counters' buckets.";
+  const stage = ([name]) => stages.indexOf(name.split("_to_")[0]);
+  const ordered = (hops) => Object.entries(hops).sort((a, b) => stage(a) - stage(b));
+  const rows = (run) => [["publish to subscriber", run, false], ...ordered(run.hops).map(([name, hop]) => [name.replaceAll("_", " "), hop, true])];
+  const all = having.flatMap((group) => rows(group.shown).flatMap(([, hop]) => [hop.p50_us, hop.p99_us, hop.max_us]));
+  const scale = scaleOf(all);
+  const values = (hop) => [element("b", {}, time(hop.p50_us)), ` \u00b7 p99 ${time(hop.p99_us)} \u00b7 max ${time(hop.max_us)}`];
+  part("hops", ".bars").replaceChildren(...having.map((group) => element("div", {colour: look(group.name).colour},
+    element("div", {class: "group"}, element("span", {class: "swatch"}), group.name),
+    ...rows(group.shown).map(([name, hop, plain]) => bar(scale, name, plain, [hop.p50_us, hop.p99_us, hop.max_us], values(hop))))),
+  scaleLine(scale, timeOnAxis));
+}
+
+function drawOutages() {
+  section("outages").hidden = failovers.length === 0;
+  if (failovers.length === 0) return;
+  part("outages", ".note").textContent = "Longest time without delivery at a subscriber. Dark up to the median of all losses, the mark at the longest; log scale.";
+  const scale = scaleOf(failovers.flatMap((run) => run.outages_ms));
+  const rows = names.map((name) => ({name, runs: failovers.filter((run) => run.name === name)})).filter(({runs}) => runs.length > 0);
+  part("outages", ".bars").replaceChildren(...rows.map(({name, runs}) => {
+    const all = runs.flatMap((run) => run.outages_ms);
+    const stuck = runs.filter((run) => run.settings.recovered === false).length;
+    const kept = sumOf(runs, "acknowledged_lost") ?? sumOf(runs, "lost");
+    const words = [element("b", {}, time(median(all) * 1e3)), ` \u00b7 longest ${time(Math.max(...all) * 1e3)} of ${all.length}`];
+    if (stuck > 0) words.push(element("span", {class: "bad"}, ` \u00b7 did not recover: ${stuck}`));
+    if (kept > 0) words.push(element("span", {class: "bad"}, ` \u00b7 lost ${count(kept)}`));
+    const made = bar(scale, name, false, [median(all), null, Math.max(...all)], words);
+    made.style.setProperty("--colour", look(name).colour);
+    return made;
+  }), scaleLine(scale, (ms) => timeOnAxis(ms * 1e3)));
+}
+
+// --- Tables.
+
+function drawRuns() {
+  section("runs").hidden = steady.length === 0;
+  const latency = (key) => (run) => time(run[key]);
+  const fault = (key) => (run) => element("span", {class: run[key] > 0 ? "bad" : null}, count(run[key]));
+  const columns = [
+    ["measured", (run) => element("span", {}, element("span", {class: "swatch", colour: look(run.name).colour}), ` ${run.name}`), "name"],
+    ["acknowledged when in", (run) => run.holds ?? missing, "text"],
+    ["copies", (run) => run.copies ?? missing],
+    ["run", (run) => run.run ?? missing],
+    ["offered", (run) => run.rate === null ? "max" : rate(run.rate)],
+    ["received", (run) => run.held ? rate(run.achieved) : element("span", {class: "bad"}, `${rate(run.achieved)}, not held`)],
+    ["p50", latency("p50_us")], ["p90", latency("p90_us")], ["p99", latency("p99_us")], ["p99.9", latency("p999_us")],
+    ["p99.99", latency("p9999_us")], ["slowest", latency("max_us")], ["lost", fault("lost")], ["duplicated", fault("duplicated")],
+  ].filter(([, of]) => steady.some((run) => of(run) !== missing));
+  const ordered = [...steady].sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name) || (a.rate ?? Infinity) - (b.rate ?? Infinity) || 0);
+  const head = element("tr", {}, ...columns.map(([name, , kind]) => element("th", {class: kind, scope: "col"}, name)));
+  const rows = ordered.map((run) => element("tr", {class: run.rate === choice.rate && rates().length > 1 ? "chosen" : null},
+    ...columns.map(([, of, kind]) => element("td", {class: kind}, of(run)))));
+  part("runs", ".wide").replaceChildren(element("table", {class: "results"}, element("thead", {}, head), element("tbody", {}, ...rows)));
+  part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives.";
+}
+
+const factNames = {cpu: "CPU", cpus: "CPUs", client_cpu: "Client's CPU", server_cpus: "Servers' CPUs", io_scheduler: "I/O scheduler",
+  write_cache: "Device's write cache", isolation: "CPU isolation", size: "Message size, bytes", lateness_p99_us: "Generator late, p99"};
+const facts = (entries) => element("dl", {}, ...entries.map(([key, value]) =>
+  element("div", {}, element("dt", {}, factNames[key] ?? title(key)), element("dd", {}, typeof value === "number" ? value.toLocaleString("en-US") : String(value)))));
+
+// The entries that all objects have alike.
+function shared(objects) {
+  const [first, ...others] = objects;
+  return Object.entries(first || {}).filter(([key, value]) => others.every((other) => other[key] === value));
+}
+
+const machineOrder = ["cpu", "cpus", "memory", "virtualisation", "kernel", "isolation", "kernel_parameters", "governor", "clock_source", "disk", "filesystem",
+  "mount_options", "write_cache", "io_scheduler"];
+const ofRun = ["command", "measured_at", "version"];
+
+function drawMachine() {
+  const place = (key) => machineOrder.includes(key) ? machineOrder.indexOf(key) : machineOrder.length;
+  const machines = new Map();
+  for (const run of data.runs) {
+    const entries = Object.entries(run.machine).filter(([key]) => !ofRun.includes(key));
+    entries.sort((a, b) => place(a[0]) - place(b[0]));
+    if (entries.length > 0) machines.set(JSON.stringify(entries), [...(machines.get(JSON.stringify(entries)) || []), run.name]);
+  }
+  section("machine").hidden = machines.size === 0;
+  part("machine", ".facts").replaceChildren(...[...machines].flatMap(([entries, of]) => [
+    machines.size > 1 ? element("h3", {}, [...new Set(of)].join(", ")) : null, facts(JSON.parse(entries)),
+  ]).filter((child) => child !== null));
+}
+
+function drawSettings() {
+  const alike = data.runs.length > 1 ? shared(data.runs.map((run) => run.settings)) : [];
+  const keys = new Set(alike.map(([key]) => key));
+  const details = data.runs.map((run) => {
+    const rest = Object.entries(run.settings).filter(([key]) => !keys.has(key));
+    const about = ofRun.slice(1).filter((key) => key in run.machine).map((key) => [key, run.machine[key]]);
+    const late = isNumber(run.lateness_p99_us) ? [["lateness_p99_us", time(run.lateness_p99_us)]] : [];
+    const offered = run.outages_ms.length > 0 ? run.what : rateName(run.rate);
+    return element("details", {open: data.runs.length === 1 ? "" : null},
+      element("summary", {}, `${run.name}, ${offered}${run.run === null ? "" : `, run ${run.run}`}`),
+      run.machine.command ? element("code", {}, `relay ${run.machine.command}`) : null, facts([...rest, ...late, ...about]));
+  });
+  part("settings", ".facts").replaceChildren(facts(alike), ...details);
+}
+
+// --- All of it.
+
+function draw() {
+  plots.forEach((plot) => plot.destroy());
+  plots = [];
+  const groups = chosen();
+  const timed = groups.filter((group) => group.shown.over_time.length > 1);
+  section("headline").hidden = groups.length === 0;
+  section("percentiles").hidden = groups.length === 0;
+  section("over-time").hidden = timed.length === 0;
+  drawPicker();
+  drawHeadline(groups);
+  if (groups.length > 0) drawPercentiles(groups);
+  if (timed.length > 0) drawOverTime(timed);
+  drawHops(groups);
+  drawRates();
+  drawOutages();
+  drawRuns();
+  drawMachine();
+  drawSettings();
+  page.dataset.plots = String(plots.length);
+  if (page.dataset.state !== "error") page.dataset.state = "drawn";
+}
+
+function begin() {
+  document.title = data.title;
+  section("title").textContent = data.title;
+  const times = data.runs.map((run) => run.machine.measured_at).filter((at) => at).sort();
+  const span = times.length > 0 ? `measured ${times[0]}${times.at(-1) !== times[0] ? ` to ${times.at(-1)}` : ""}` : null;
+  const cpus = [...new Set(data.runs.map((run) => run.machine.cpu).filter((cpu) => cpu))];
+  section("subtitle").textContent = [`${data.runs.length} result${data.runs.length === 1 ? "" : "s"}`, span, ...cpus.slice(0, 2)]
+    .filter((text) => text).join(" \u00b7 ");
+  section("footer").textContent = `Made by relay ${data.version}. Open loop: latency counts from the time a message was meant to be sent, ` +
+    "whenever it really was. Curves by uPlot.";
+  choice.rate = bestRate();
+  draw();
+  dark.addEventListener("change", draw);
+}
+begin();
