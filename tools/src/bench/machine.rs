@@ -84,9 +84,7 @@ impl MachineReport {
             measured_at: format!("{:.0}", jiff::Timestamp::now()),
             memory: memory(),
             virtualisation: virtualisation(is_virtual),
-            clock_source: word(
-                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
-            ),
+            clock_source: word("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             governor: word("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             isolation: parameters(&command_line, &ISOLATION).unwrap_or("none".into()),
             kernel_parameters: parameters(&command_line, &SPEED),
@@ -148,7 +146,11 @@ fn mount(mounts: &str, number: &str, directory: &Path) -> Option<(String, String
             true => point.len(),
             false => 0,
         };
-        Some((depth, filesystem.to_owned(), format!("{options} {of_device}")))
+        Some((
+            depth,
+            filesystem.to_owned(),
+            format!("{options} {of_device}"),
+        ))
     });
     found
         .max_by_key(|&(depth, ..)| depth)
@@ -175,13 +177,17 @@ fn disk(block: &Path) -> String {
 
 /// The one in brackets of several choices.
 fn chosen(text: &str) -> String {
-    let inner = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    let inner = text
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
     inner.map_or(text, |(inner, _)| inner).to_owned()
 }
 
 fn memory() -> Option<String> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(format!("{:.1} GiB", kib as f64 / f64::from(1 << 20)))
 }
@@ -231,8 +237,14 @@ mod tests {
             nonsense\n";
         let found = |number, directory: &str| mount(mounts, number, Path::new(directory));
         let text = |filesystem: &str, options: &str| Some((filesystem.into(), options.into()));
-        assert_eq!(found("254:0", "/tmp"), text("ext4", "rw,relatime rw,discard"));
-        assert_eq!(found("254:0", "/srv/b/c"), text("ext4", "rw,noatime rw,discard"));
+        assert_eq!(
+            found("254:0", "/tmp"),
+            text("ext4", "rw,relatime rw,discard")
+        );
+        assert_eq!(
+            found("254:0", "/srv/b/c"),
+            text("ext4", "rw,noatime rw,discard")
+        );
         assert_eq!(found("254:1", "/srv/x"), text("xfs", "rw rw"));
         assert_eq!(found("9:9", "/"), None);
     }

@@ -60,7 +60,12 @@ impl OverTime {
         let row = |(index, slot): (u32, &Histogram<u32>)| {
             let at = |quantile| us(slot.value_at_quantile(quantile));
             let second = f64::from(index) * sum.slot_ns as f64 / 1e9;
-            ((second * 1e3).round() / 1e3, at(0.5), at(0.99), us(slot.max()))
+            (
+                (second * 1e3).round() / 1e3,
+                at(0.5),
+                at(0.99),
+                us(slot.max()),
+            )
         };
         filled.map(row).collect()
     }
@@ -91,7 +96,10 @@ mod tests {
 
     #[test]
     fn a_day_has_no_more_slots_than_a_minute() {
-        assert_eq!(OverTime::new(86_400_000_000_000).slots.len() as u64, SLOTS_MAX);
+        assert_eq!(
+            OverTime::new(86_400_000_000_000).slots.len() as u64,
+            SLOTS_MAX
+        );
         assert!(OverTime::rows([&OverTime::new(1)]).is_empty());
         assert!(OverTime::rows([]).is_empty());
     }

@@ -98,7 +98,11 @@ pub(super) fn run(options: &ReportOptions) -> Result<(), Failure> {
         }
     }
     write_page(&options.output, &options.title, &runs)?;
-    line(&format!("{} results in {}", runs.len(), options.output.display()))
+    line(&format!(
+        "{} results in {}",
+        runs.len(),
+        options.output.display()
+    ))
 }
 
 /// Writes the page of results that were just measured.
@@ -116,12 +120,16 @@ fn read(path: &Path) -> Result<Vec<Run>, Failure> {
     let failed = |error| Failure::file("reading", path, &error);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     let advice = "give what `relay bench latency --json` prints, one object a line";
     let shown = path.display();
     if bytes.len() as u64 > FILE_MAX {
         let mib = FILE_MAX >> 20;
-        return Err(Failure::Failed(format!("{shown} has more than {mib} MiB; {advice}")));
+        return Err(Failure::Failed(format!(
+            "{shown} has more than {mib} MiB; {advice}"
+        )));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::Failed(format!("{shown} is no text; {advice}")))?;
@@ -130,15 +138,16 @@ fn read(path: &Path) -> Result<Vec<Run>, Failure> {
         if line.trim().is_empty() {
             continue;
         }
-        let wrong = |reason: String| {
-            Failure::Failed(format!("{shown}, line {number}: {reason}; {advice}"))
-        };
+        let wrong =
+            |reason: String| Failure::Failed(format!("{shown}, line {number}: {reason}; {advice}"));
         let value: Value =
             serde_json::from_str(line).map_err(|error| wrong(format!("no JSON ({error})")))?;
         runs.push(Run::of(&value).map_err(wrong)?);
     }
     if runs.is_empty() {
-        return Err(Failure::Failed(format!("{shown} holds no result; {advice}")));
+        return Err(Failure::Failed(format!(
+            "{shown} holds no result; {advice}"
+        )));
     }
     Ok(runs)
 }
@@ -153,7 +162,8 @@ fn write_page(path: &Path, title: &str, runs: &[Run]) -> Result<(), Failure> {
 
 /// The page as text.
 fn page(title: &str, runs: &[Run]) -> String {
-    let data = serde_json::json!({"title": title, "version": env!("CARGO_PKG_VERSION"), "runs": runs});
+    let data =
+        serde_json::json!({"title": title, "version": env!("CARGO_PKG_VERSION"), "runs": runs});
     let data = in_script(&data.to_string());
     let mut page = String::with_capacity(PAGE.len() + data.len() + (128 << 10));
     let mut rest = PAGE;
@@ -184,13 +194,22 @@ mod tests {
     #[test]
     fn a_name_cannot_leave_the_data() {
         let hostile = "</script><script>alert(1)</script><!--";
-        let value = json!({"name": hostile, "p50_us": 1, "p99_us": 2, "max_us": 3, "note": "/*PAGE_JS*/"});
+        let value =
+            json!({"name": hostile, "p50_us": 1, "p99_us": 2, "max_us": 3, "note": "/*PAGE_JS*/"});
         let found = page(hostile, &[Run::of(&value).expect("complete")]);
         assert!(!found.contains("alert(1)</script>"));
         assert!(found.contains(r"\u003c/script>\u003cscript>alert(1)"));
-        assert!(found.contains(r#""note":"/*PAGE_JS*/""#), "data is no part of the page");
-        assert_eq!(found.matches("</script>").count(), PAGE.matches("</script>").count());
-        let start = found.find(r#"{"runs""#).or_else(|| found.find(r#"{"title""#));
+        assert!(
+            found.contains(r#""note":"/*PAGE_JS*/""#),
+            "data is no part of the page"
+        );
+        assert_eq!(
+            found.matches("</script>").count(),
+            PAGE.matches("</script>").count()
+        );
+        let start = found
+            .find(r#"{"runs""#)
+            .or_else(|| found.find(r#"{"title""#));
         let data = &found[start.expect("the data")..];
         let data = &data[..data.find("</script>").expect("its end")];
         let data: Value = serde_json::from_str(data).expect("it is JSON");
@@ -201,8 +220,14 @@ mod tests {
     fn the_page_loads_nothing() {
         for (mark, part) in PARTS {
             assert_eq!(PAGE.matches(mark).count(), 1, "{mark}");
-            assert!(!part.contains("</script") && !part.contains("</style"), "{mark}");
-            assert!(!part.contains("@import") && !part.contains("fetch("), "{mark}");
+            assert!(
+                !part.contains("</script") && !part.contains("</style"),
+                "{mark}"
+            );
+            assert!(
+                !part.contains("@import") && !part.contains("fetch("),
+                "{mark}"
+            );
         }
         assert!(!PAGE.contains("src=") && !PAGE.contains("href="));
     }
@@ -218,9 +243,15 @@ mod tests {
             ("p50 is 3\n", "line 1: no JSON"),
             (&format!("{whole}\n{{\"name\":"), "line 2: no JSON"),
             ("[1]", "line 1: it is no object"),
-            (r#"{"p50_us":1,"p99_us":2,"max_us":3}"#, "neither `name` nor `variant`"),
+            (
+                r#"{"p50_us":1,"p99_us":2,"max_us":3}"#,
+                "neither `name` nor `variant`",
+            ),
             (r#"{"name":"a","p50_us":1,"max_us":3}"#, "no `p99_us`"),
-            (r#"{"name":"a","p50_us":"x","p99_us":2,"max_us":3}"#, "`p50_us` is no number"),
+            (
+                r#"{"name":"a","p50_us":"x","p99_us":2,"max_us":3}"#,
+                "`p50_us` is no number",
+            ),
         ] {
             fs::write(&path, content).expect("written");
             let failure = read(&path).expect_err(content).to_string();
@@ -228,7 +259,12 @@ mod tests {
             assert!(failure.contains("--json"), "{content}: {failure}");
         }
         fs::write(&path, [0xff, 0xfe]).expect("written");
-        assert!(read(&path).expect_err("bytes").to_string().contains("no text"));
+        assert!(
+            read(&path)
+                .expect_err("bytes")
+                .to_string()
+                .contains("no text")
+        );
         fs::write(&path, format!("{whole}\n\n{whole}\n")).expect("written");
         assert_eq!(read(&path).expect("two results").len(), 2);
     }

@@ -16,11 +16,10 @@ function inUnits(value, units) {
 }
 
 const timeUnits = [[1, "\u00b5s"], [1e3, "ms"], [1e6, "s"]];
-const rateUnits = [[1, "msg/s"], [1e3, "k msg/s"], [1e6, "M msg/s"]];
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const time = (us) => isNumber(us) ? inUnits(us, timeUnits).join(" ") : missing;
-const rate = (perSecond) => isNumber(perSecond) ? inUnits(perSecond, rateUnits).join(" ") : missing;
 const count = (number) => isNumber(number) ? digits(number, 0) : missing;
+const rate = (perSecond) => isNumber(perSecond) ? `${count(perSecond)} msg/s` : missing;
 const rateName = (perSecond) => perSecond === null ? "as much as goes through" : `${perSecond.toLocaleString("en-US")} msg/s`;
 
 // On an axis: no more digits than the value has.

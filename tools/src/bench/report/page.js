@@ -103,7 +103,7 @@ function plot(id, options, columns) {
   const place = part(id, ".plot");
   const size = () => ({width: place.clientWidth, height: Math.max(260, Math.min(400, place.clientWidth * 0.36))});
   const made = new uPlot({
-    ...size(), cursor: {y: false, dataIdx: nearest, points: {size: 7}}, padding: [12, 34, 0, 0], ...options,
+    ...size(), cursor: {y: false, dataIdx: nearest, points: {size: 7}, focus: {prox: 24}}, focus: {alpha: columns.length > 3 ? 0.25 : 1}, padding: [12, 34, 0, 0], ...options,
     legend: {markers: {width: 3, fill: "transparent", dash: (u, series) => u.series[series].dash?.length > 0 ? "dashed" : "solid"}},
   }, columns, place);
   const watcher = new ResizeObserver(() => {
@@ -156,14 +156,21 @@ function drawPercentiles(groups) {
   }, [grid, ...columns]);
 }
 
-function drawOverTime(groups) {
+// With several curves one measure is shown of each, the same on all plots.
+function measureSwitch() {
+  const button = (measure) => element("button", {
+    type: "button", "aria-pressed": String(choice.measure === measure), click: () => { choice.measure = measure; draw(); },
+  }, measure);
+  return element("div", {class: "switch", role: "group", "aria-label": "Measure"}, ...["p50", "p99", "max"].map(button));
+}
+
+function drawOverTime(groups, untimed) {
   const single = groups.length === 1;
   const place = {p50: 1, p99: 2, max: 3};
   const note = part("over-time", ".note");
   note.textContent = "By the time a message was due, from its intended send to the subscriber. " +
-    (single ? "" : "Of repeats, the one whose p99 is the middle one.");
-  const old = part("over-time", ".switch");
-  if (old) old.remove();
+    (single ? "" : "Of repeats, the one whose p99 is the middle one.") +
+    (untimed.length > 0 ? ` Not recorded for ${untimed.map((group) => group.name).join(", ")}.` : "");
   let columns;
   let series;
   if (single) {
@@ -172,10 +179,7 @@ function drawOverTime(groups) {
     columns = [rows.map((row) => row[0]), ...Object.values(place).map((at) => rows.map((row) => row[at]))];
     series = Object.keys(place).map((measure) => line(measure, groups[0].name, of[measure]));
   } else {
-    const buttons = Object.keys(place).map((measure) => element("button", {
-      type: "button", "aria-pressed": String(choice.measure === measure), click: () => { choice.measure = measure; draw(); },
-    }, measure));
-    note.after(element("div", {class: "switch", role: "group", "aria-label": "Measure"}, ...buttons));
+    note.after(measureSwitch());
     columns = uPlot.join(groups.map((group) => {
       const rows = group.shown.over_time;
       return [rows.map((row) => row[0]), rows.map((row) => row[place[choice.measure]])];
@@ -194,23 +198,22 @@ function drawRates() {
     const runs = steady.filter((run) => run.name === name && isNumber(run.achieved) && run.achieved > 0);
     const points = [...new Set(runs.map((run) => run.rate))].map((rate) => {
       const repeats = runs.filter((run) => run.rate === rate);
-      return {x: medianOf(repeats, "achieved"), p50: medianOf(repeats, "p50_us"), p99: medianOf(repeats, "p99_us")};
+      return {x: medianOf(repeats, "achieved"), p50: medianOf(repeats, "p50_us"), p99: medianOf(repeats, "p99_us"), max: medianOf(repeats, "max_us")};
     });
     return {name, points: points.sort((a, b) => a.x - b.x)};
   }).filter((curve) => curve.points.length > 0);
   const several = curves.some((curve) => curve.points.length > 1);
   section("rates").hidden = !several;
   if (!several) return;
-  part("rates", ".note").textContent = "By the rate that arrived. Line: p50; dashes: p99. The last point to the right may be as much as goes through.";
-  const tables = curves.flatMap((curve) => ["p50", "p99"].map((measure) => {
-    const xs = curve.points.map((point) => point.x);
-    return [xs, curve.points.map((point) => point[measure])];
-  }));
-  const point = {points: {show: true, size: 6}};
-  const series = curves.flatMap((curve) => [
-    line(`${curve.name} p50`, curve.name, {...point, dash: []}),
-    line(`${curve.name} p99`, curve.name, {...point, dash: [6, 4], width: 1.5}),
-  ]);
+  const few = curves.length <= 3;
+  const measures = few ? ["p50", "p99"] : [choice.measure];
+  part("rates", ".note").textContent = `By the rate that arrived; of repeats, the median.${few ? " Line: p50; dashes: p99." : ""}`;
+  if (!few) part("rates", ".note").after(measureSwitch());
+  const tables = curves.flatMap((curve) => measures.map((measure) =>
+    [curve.points.map((point) => point.x), curve.points.map((point) => point[measure])]));
+  const dash = (measure) => few ? {dash: measure === "p99" ? [6, 4] : []} : {};
+  const series = curves.flatMap((curve) => measures.map((measure) =>
+    line(`${curve.name} ${measure}`, curve.name, {points: {show: true, size: 6}, ...dash(measure)})));
   plot("rates", {
     scales: {x: logScale({time: false}), y: logScale()},
     axes: [

@@ -60,7 +60,9 @@ impl Run {
         let achieved = keys.either("achieved", "msgs_per_s")?;
         let held = match keys.0.remove("held") {
             Some(Value::Bool(held)) => held,
-            _ => rate.zip(achieved).is_none_or(|(rate, achieved)| achieved >= 0.95 * rate),
+            _ => rate
+                .zip(achieved)
+                .is_none_or(|(rate, achieved)| achieved >= 0.95 * rate),
         };
         let numbers = keys.numbers(is_failover)?;
         Ok(Self {
@@ -101,7 +103,8 @@ impl Keys {
     }
 
     fn needed(&mut self, key: &str) -> Result<f64, String> {
-        self.number(key)?.ok_or_else(|| format!("it has no `{key}`"))
+        self.number(key)?
+            .ok_or_else(|| format!("it has no `{key}`"))
     }
 
     /// Both are taken, the first counts.
@@ -129,7 +132,10 @@ impl Keys {
         self.either("rate", "offered_rate")
     }
 
-    fn numbers(&mut self, is_failover: bool) -> Result<BTreeMap<&'static str, Option<f64>>, String> {
+    fn numbers(
+        &mut self,
+        is_failover: bool,
+    ) -> Result<BTreeMap<&'static str, Option<f64>>, String> {
         let mut numbers = BTreeMap::new();
         for key in ["p50_us", "p99_us", "max_us"] {
             let found = match is_failover {
@@ -192,10 +198,16 @@ impl Keys {
             let at = |key: &str| hop.get(key).and_then(Value::as_f64);
             match (at("p50_us"), at("p99_us"), at("max_us")) {
                 (Some(p50_us), Some(p99_us), Some(max_us)) => {
-                    let hop = Hop { p50_us, p99_us, max_us };
+                    let hop = Hop {
+                        p50_us,
+                        p99_us,
+                        max_us,
+                    };
                     Ok((name, hop))
                 }
-                _ => Err(format!("hop `{name}` lacks one of `p50_us`, `p99_us` and `max_us`")),
+                _ => Err(format!(
+                    "hop `{name}` lacks one of `p50_us`, `p99_us` and `max_us`"
+                )),
             }
         };
         found.into_iter().map(hop).collect()
@@ -263,33 +275,54 @@ mod tests {
             "what": "throughput", "rate": "max", "msgs_per_s": 5.5, "p50_us": 1, "p90_us": 2, "p99_us": 3,
             "p999_us": 4, "max_us": 5, "sent": 9, "received": 9, "lost": 0, "ack_p50_us": null, "idle": "yield",
         }));
-        assert_eq!((&found["name"], &found["copies"]), (&"a-broker".into(), &"2 of 3".into()));
-        assert_eq!((&found["rate"], &found["achieved"]), (&Value::Null, &5.5.into()));
+        assert_eq!(
+            (&found["name"], &found["copies"]),
+            (&"a-broker".into(), &"2 of 3".into())
+        );
+        assert_eq!(
+            (&found["rate"], &found["achieved"]),
+            (&Value::Null, &5.5.into())
+        );
         assert_eq!((&found["run"], &found["sent"]), (&"2".into(), &9.0.into()));
-        assert_eq!(found["settings"], json!({"idle": "yield", "peer": "broker"}));
+        assert_eq!(
+            found["settings"],
+            json!({"idle": "yield", "peer": "broker"})
+        );
         assert_eq!(found["held"], true);
     }
 
     #[test]
     fn a_rate_that_did_not_arrive_was_not_held() {
         let run = |achieved| {
-            shown(&json!({"name": "a", "rate": 1000, "achieved": achieved, "p50_us": 1, "p99_us": 2, "max_us": 3}))
+            shown(
+                &json!({"name": "a", "rate": 1000, "achieved": achieved, "p50_us": 1, "p99_us": 2, "max_us": 3}),
+            )
         };
-        assert_eq!((&run(940)["held"], &run(960)["held"]), (&false.into(), &true.into()));
+        assert_eq!(
+            (&run(940)["held"], &run(960)["held"]),
+            (&false.into(), &true.into())
+        );
     }
 
     #[test]
     fn a_failover_needs_no_latencies() {
         let single = shown(&json!({"variant": "a", "outage_ms": 400.5, "lost": 0}));
-        assert_eq!((&single["outages_ms"], &single["what"]), (&json!([400.5]), &"failover".into()));
-        let several = shown(&json!({"name": "b", "outages_ms": [1, 2], "outage_ms_p50": 1, "outage_ms_max": 2}));
+        assert_eq!(
+            (&single["outages_ms"], &single["what"]),
+            (&json!([400.5]), &"failover".into())
+        );
+        let several = shown(
+            &json!({"name": "b", "outages_ms": [1, 2], "outage_ms_p50": 1, "outage_ms_max": 2}),
+        );
         assert_eq!(several["outages_ms"], json!([1.0, 2.0]));
     }
 
     #[test]
     fn the_floors_hops_are_hops() {
         let hop = json!({"p50_us": 1, "p99_us": 2, "max_us": 3});
-        let found = shown(&json!({"name": "a", "p50_us": 1, "p99_us": 2, "max_us": 3, "received_to_written": hop}));
+        let found = shown(
+            &json!({"name": "a", "p50_us": 1, "p99_us": 2, "max_us": 3, "received_to_written": hop}),
+        );
         assert_eq!(found["hops"]["received_to_written"]["p99_us"], 2.0);
     }
 

@@ -75,7 +75,12 @@ impl Shown {
 fn curve(latency: &Histogram<u64>) -> Vec<(f64, f64)> {
     let steps = latency.iter_quantiles(STEPS_PER_HALF).take(POINTS_MAX);
     let mut points: Vec<_> = steps
-        .map(|step| (step.quantile_iterated_to() * 100.0, us(step.value_iterated_to())))
+        .map(|step| {
+            (
+                step.quantile_iterated_to() * 100.0,
+                us(step.value_iterated_to()),
+            )
+        })
         .collect();
     if let Some(last) = points.last_mut() {
         *last = (100.0, us(latency.max()));
@@ -98,7 +103,10 @@ mod tests {
         let points = curve(&latency);
         assert_eq!(points.last(), Some(&(100.0, us(latency.max()))));
         assert!(points.iter().any(|&(at, _)| (99.999..100.0).contains(&at)));
-        assert!(points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1), "{points:?}");
+        assert!(
+            points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1),
+            "{points:?}"
+        );
         let median = points.iter().find(|&&(at, _)| at >= 50.0).expect("there");
         assert!((median.1 - 100.0).abs() < 1.0, "{median:?}");
     }

@@ -1,5 +1,7 @@
 // What of the page is no curve: figures, bars, tables and facts.
 
+const CARDS_MAX = 5;
+
 function drawPicker() {
   const all = rates();
   const picker = section("picker");
@@ -10,7 +12,32 @@ function drawPicker() {
   picker.replaceChildren(element("span", {}, "Offered"), ...all.map(button));
 }
 
+// Many are compared at a glance by bars, a few by figures.
+function drawComparison(groups) {
+  const scale = scaleOf(groups.flatMap(({runs}) => [medianOf(runs, "p50_us"), medianOf(runs, "p99_us")]));
+  const rows = groups.map(({name, runs}) => {
+    const [p50, p99] = [medianOf(runs, "p50_us"), medianOf(runs, "p99_us")];
+    const faults = ["lost", "duplicated"].filter((key) => sumOf(runs, key) > 0).map((key) => `${key} ${count(sumOf(runs, key))}`);
+    if (!runs.every((run) => run.held)) faults.push(`not held: ${rate(medianOf(runs, "achieved"))}`);
+    const words = element("span", {}, element("b", {}, name), element("small", {}, runs[0].holds ?? ""));
+    const made = bar(scale, words, false, [p50, p99, null], [element("b", {}, time(p50)), " \u00b7 p99 ", element("b", {}, time(p99)),
+      faults.length > 0 ? element("small", {class: "bad"}, faults.join(", ")) : null].filter((child) => child !== null));
+    made.style.setProperty("--colour", look(name).colour);
+    return made;
+  });
+  const repeats = Math.max(...groups.map(({runs}) => runs.length));
+  section("headline").className = "compared";
+  section("headline").replaceChildren(element("h2", {}, `Publish to subscriber at ${rateName(choice.rate)}`),
+    element("p", {class: "note"}, `Under each name: where a message is when it is acknowledged. Dark up to p50, light up to p99; log scale` +
+      `${repeats > 1 ? `; medians of ${repeats} runs` : ""}.`),
+    element("div", {class: "bars"}, ...rows, scaleLine(scale, timeOnAxis)));
+}
+
 function drawHeadline(groups) {
+  if (groups.length > CARDS_MAX) {
+    drawComparison(groups);
+    return;
+  }
   const single = groups.length === 1;
   section("headline").className = single ? "single" : "";
   section("headline").replaceChildren(...groups.map(({name, runs}) => {
@@ -100,11 +127,13 @@ function drawOutages() {
     const all = runs.flatMap((run) => run.outages_ms);
     const stuck = runs.filter((run) => run.settings.recovered === false).length;
     const kept = sumOf(runs, "acknowledged_lost") ?? sumOf(runs, "lost");
-    const words = [element("b", {}, time(median(all) * 1e3)), ` \u00b7 longest ${time(Math.max(...all) * 1e3)} of ${all.length}`];
-    if (stuck > 0) words.push(element("span", {class: "bad"}, ` \u00b7 did not recover: ${stuck}`));
-    if (kept > 0) words.push(element("span", {class: "bad"}, ` \u00b7 lost ${count(kept)}`));
-    const made = bar(scale, name, false, [median(all), null, Math.max(...all)], words);
-    made.style.setProperty("--colour", look(name).colour);
+    const faults = stuck > 0 ? [`did not recover in ${stuck} of ${runs.length} runs`] : [];
+    if (kept > 0) faults.push(`acknowledged and lost: ${count(kept)}`);
+    const isBack = stuck < runs.length;
+    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), ` \u00b7 longest ${time(Math.max(...all) * 1e3)} of ${all.length}`] : [];
+    if (faults.length > 0) words.push(element("small", {class: "bad"}, faults.join(", ")));
+    const made = bar(scale, name, false, isBack ? [median(all), null, Math.max(...all)] : [scale.high, null, null], words);
+    made.style.setProperty("--colour", isBack ? look(name).colour : "var(--bad)");
     return made;
   }), scaleLine(scale, (ms) => timeOnAxis(ms * 1e3)));
 }
@@ -127,8 +156,9 @@ function drawRuns() {
   ].filter(([, of]) => steady.some((run) => of(run) !== missing));
   const ordered = [...steady].sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name) || (a.rate ?? Infinity) - (b.rate ?? Infinity) || 0);
   const head = element("tr", {}, ...columns.map(([name, , kind]) => element("th", {class: kind, scope: "col"}, name)));
-  const rows = ordered.map((run) => element("tr", {class: run.rate === choice.rate && rates().length > 1 ? "chosen" : null},
-    ...columns.map(([, of, kind]) => element("td", {class: kind}, of(run)))));
+  const isFirst = (at) => at === 0 || ordered[at].name !== ordered[at - 1].name;
+  const rows = ordered.map((run, at) => element("tr", {class: run.rate === choice.rate && rates().length > 1 ? "chosen" : null},
+    ...columns.map(([, of, kind]) => element("td", {class: kind}, kind === "text" && !isFirst(at) ? "" : of(run)))));
   part("runs", ".wide").replaceChildren(element("table", {class: "results"}, element("thead", {}, head), element("tbody", {}, ...rows)));
   part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives.";
 }
@@ -182,6 +212,7 @@ function drawSettings() {
 function draw() {
   plots.forEach((plot) => plot.destroy());
   plots = [];
+  document.querySelectorAll(".switch").forEach((old) => old.remove());
   const groups = chosen();
   const timed = groups.filter((group) => group.shown.over_time.length > 1);
   section("headline").hidden = groups.length === 0;
@@ -190,7 +221,7 @@ function draw() {
   drawPicker();
   drawHeadline(groups);
   if (groups.length > 0) drawPercentiles(groups);
-  if (timed.length > 0) drawOverTime(timed);
+  if (timed.length > 0) drawOverTime(timed, groups.filter((group) => !timed.includes(group)));
   drawHops(groups);
   drawRates();
   drawOutages();
