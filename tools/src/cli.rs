@@ -116,7 +116,14 @@ mod tests {
             seen += 1;
         }
         let bench = command.find_subcommand_mut("bench").expect("it exists");
-        for name in ["latency", "throughput", "floor", "failover", "replay"] {
+        for name in [
+            "latency",
+            "throughput",
+            "floor",
+            "failover",
+            "replay",
+            "report",
+        ] {
             let sub = bench.find_subcommand_mut(name).expect("it exists");
             assert!(
                 sub.render_long_help().to_string().contains("Example"),
@@ -124,6 +131,6 @@ mod tests {
             );
             seen += 1;
         }
-        assert_eq!(seen, 22);
+        assert_eq!(seen, 23);
     }
 }
