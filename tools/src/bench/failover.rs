@@ -103,6 +103,8 @@ pub(super) struct FailoverOptions {
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
+    /// As the latency of the same nodes is named, so that they stand together on a page.
+    name: String,
     how: String,
     runs: u64,
     outage_ms_p50: f64,
@@ -317,6 +319,7 @@ impl Report {
         let led_after_ms = found.outages.iter().map(|run| ms(run.led_after)).collect();
         let counts = found.counts;
         Self {
+            name: format!("relay {}", word(&policy)),
             how: word(&options.how),
             runs: options.runs,
             outage_ms_p50: quantile(&outages_ms, 0.5),
@@ -339,7 +342,9 @@ impl Report {
             policy: word(&policy),
             mode: word(&options.mode),
             idle: word(&options.idle),
-            machine: MachineReport::new(),
+            machine: MachineReport::with_disk(
+                &options.dir.clone().unwrap_or_else(std::env::temp_dir),
+            ),
         }
     }
 
