@@ -88,9 +88,11 @@ const latencyAxis = () => axis({
   values: (u, splits) => splits.map(timeOnAxis),
 });
 
-// Of a point that another curve has and this one lacks, the nearest that it has.
+// Of a point that another curve has and this one lacks, the nearest that it has; beyond its end none.
 function nearest(u, series, index) {
   const values = u.data[series];
+  const last = values.findLastIndex((value) => value !== null && value !== undefined);
+  if (index > last) return index;
   for (let away = 0; away < values.length; away++) {
     for (const at of [index - away, index + away]) {
       if (values[at] !== null && values[at] !== undefined) return at;
