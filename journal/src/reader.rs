@@ -23,7 +23,7 @@ use self::side_index::{IndexFault, SideIndex};
 use crate::block::{BlockHeader, decode_header};
 use crate::checkpoint::{self, CheckpointError, Glance};
 use crate::read_ahead::ReadAhead;
-use crate::recovery::{Decision, Finding, Recovered, RecoveryError, recover};
+use crate::recovery::{Beyond, Decision, Finding, Recovered, RecoveryError, Start, recover};
 use crate::scan::{Front, Link, LogSource, SourceError, Window};
 use crate::segment;
 use crate::set_aside::parse_name;
@@ -296,11 +296,26 @@ impl JournalDir {
     /// # Errors
     /// [`ReaderError::Io`] when the directory can't be listed.
     pub fn newest_tables(&self) -> Result<Tables, ReaderError> {
-        let positions = self.checkpoints()?;
-        let usable = positions
-            .into_iter()
-            .find_map(|position| self.checkpoint(position).ok());
-        Ok(usable.unwrap_or_else(|| Tables::empty(self.superblock.stream)))
+        let newest = self.usable_checkpoints()?.next();
+        Ok(newest.unwrap_or_else(|| Tables::empty(self.superblock.stream)))
+    }
+
+    fn usable_checkpoints(&self) -> Result<impl Iterator<Item = Tables> + '_, ReaderError> {
+        let positions = self.checkpoints()?.into_iter();
+        Ok(positions.filter_map(|position| self.checkpoint(position).ok()))
+    }
+
+    /// What recovery starts from: the newest checkpoint that can be used and that the log leads up to.
+    ///
+    /// # Errors
+    /// [`ReaderError`] when the directory or the log can't be read.
+    pub fn recovery_start(&self) -> Result<Start, ReaderError> {
+        let mut source = self.source();
+        let checkpoints = self.usable_checkpoints()?;
+        Start::choose(&mut source, &self.superblock, checkpoints).map_err(|error| match error {
+            RecoveryError::Source(error) => error.into(),
+            error => ReaderError::Recovery(error),
+        })
     }
 
     /// Finds where the log ends and what of it is provably released.
@@ -312,9 +327,10 @@ impl JournalDir {
     /// # Errors
     /// [`ReaderError`] when the log can't be read; damage is part of the answer.
     pub fn extent(&self) -> Result<Extent, ReaderError> {
-        let start = self.newest_tables()?;
+        let start = self.recovery_start()?;
         let mut source = self.source();
         let verdict = recover(&mut source, &self.superblock, start.clone(), &mut |_| {});
+        let start = start.tables().clone();
         match verdict {
             Ok(recovered) => {
                 let clean = self
@@ -388,6 +404,7 @@ impl JournalDir {
         let mut released = tables.released;
         if let RecoveryError::Rotten(finding) = &error
             && let Some(witness) = finding.witness
+            && finding.evidence.beyond != Beyond::Checkpoint
         {
             let bytes = blocks.window.probe(witness)?;
             released =

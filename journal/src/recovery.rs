@@ -21,12 +21,20 @@
 //! proves nothing about this disk. What was submitted more than W later still does. It is the same in an epoch whose
 //! releases rest on copies in memory: there the disk follows the release.
 //!
+//! Recovery starts from a checkpoint that the log leads up to ([`Start::choose`]). One that it does not lead up to proves
+//! that what is missing before it was durable.
+//!
 //! What a cut demands of its caller: whatever lies between the cut and the end of the leftovers is
 //! zeroed (from the far end towards the cut, so that a crash in between leaves a log that is only
 //! shorter) before a block is written there.
 
+mod start;
+
 use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, Position};
+
+pub use self::start::Start;
+use self::start::check_fit;
 
 use crate::block::{BlockHeader, SPAN_MAX, decode_header, is_zero};
 pub use crate::scan::{Front, LogSource, SourceError};
@@ -45,6 +53,8 @@ pub enum Beyond {
     /// An intact block that knows of a release past the front's start (where this copy counted
     /// there), or that ends more than W behind it.
     IntactReleasingBeyond,
+    /// A checkpoint of more of this log than there is: what it was made of was durable here.
+    Checkpoint,
 }
 
 impl Beyond {
@@ -53,6 +63,7 @@ impl Beyond {
         Self::Nothing,
         Self::IntactNotReleasing,
         Self::IntactReleasingBeyond,
+        Self::Checkpoint,
     ];
 }
 
@@ -102,7 +113,7 @@ pub enum Decision {
 /// | --- | --- | --- | --- |
 /// | foreign stream, other version | any | any | refuse |
 /// | any | any | further on | rotten |
-/// | any | releasing | any | rotten |
+/// | any | releasing, checkpoint | any | rotten |
 /// | chain broken | any | any | rotten |
 /// | absent, stale | nothing | none, here | end |
 /// | any | nothing, not releasing | none, here | cut |
@@ -111,7 +122,7 @@ pub const fn decide(evidence: &Evidence) -> Decision {
     match (evidence.front, evidence.beyond, evidence.clean) {
         (Front::ForeignStream | Front::OtherVersion, _, _) => Decision::Refuse,
         (_, _, Clean::TailBeyond) => Decision::Rotten,
-        (_, Beyond::IntactReleasingBeyond, _) => Decision::Rotten,
+        (_, Beyond::IntactReleasingBeyond | Beyond::Checkpoint, _) => Decision::Rotten,
         (Front::ChainBroken, _, _) => Decision::Rotten,
         (Front::Absent | Front::StaleEarlier, Beyond::Nothing, _) => Decision::End,
         (_, Beyond::Nothing | Beyond::IntactNotReleasing, _) => Decision::CutTorn,
@@ -131,7 +142,7 @@ pub struct Finding {
     pub previous_checksum: u32,
     /// What was decided from.
     pub evidence: Evidence,
-    /// The intact block further on that gave the evidence, if one did.
+    /// What gave the evidence further on: the intact block that lies here, or the checkpoint of this position.
     pub witness: Option<Position>,
 }
 
@@ -146,7 +157,14 @@ impl core::fmt::Display for Finding {
             self.offset
         )?;
         if let Some(witness) = self.witness {
-            write!(f, ", while an intact block lies at position {witness}")?;
+            if self.evidence.beyond == Beyond::Checkpoint {
+                write!(
+                    f,
+                    ", while a checkpoint was made of the log up to position {witness}"
+                )?;
+            } else {
+                write!(f, ", while an intact block lies at position {witness}")?;
+            }
         }
         if matches!(self.evidence.clean, Clean::TailBeyond) {
             write!(f, ", while the superblock names a clean stop further on")?;
@@ -250,26 +268,23 @@ pub struct Recovered {
 /// Most segments whose first block is looked for behind the window.
 const SEGMENTS_PROBED_MAX: u64 = 1024;
 
-/// Finds the end of a log and the tables that belong to it. `start` is a checkpoint's tables, or
-/// empty ones; `progress` is called with a position now and then.
+/// Finds the end of a log and the tables that belong to it. `start` is what [`Start::choose`] found, or empty tables;
+/// `progress` is called with a position now and then.
 ///
 /// # Errors
 /// [`RecoveryError`]: the log must not be written to then.
 pub fn recover(
     source: &mut (dyn LogSource + Send),
     superblock: &Superblock,
-    start: Tables,
+    start: impl Into<Start>,
     progress: &mut dyn FnMut(Position),
 ) -> Result<Recovered, RecoveryError> {
-    let geometry = superblock.geometry();
-    if start.stream != superblock.stream {
-        return Err(RecoveryError::Start("it is of another stream"));
-    }
-    if !geometry.is_aligned(start.position) {
-        return Err(RecoveryError::Start("its position is not aligned"));
-    }
-    let mut tables = start;
-    let mut window = Window::new(Box::new(source), geometry);
+    let Start {
+        mut tables,
+        passed_over,
+    } = start.into();
+    check_fit(&tables, superblock)?;
+    let mut window = Window::new(Box::new(source), superblock.geometry());
     let mut blocks_scanned = 0;
     let mut bytes_reported = 0;
     let front = loop {
@@ -289,7 +304,13 @@ pub fn recover(
             progress(tables.position);
         }
     };
-    let seen = look_beyond(&mut window, superblock, &tables, front)?;
+    let mut seen = look_beyond(&mut window, superblock, &tables, front)?;
+    if let Some((position, checksum)) = passed_over
+        && (position, checksum) != (tables.position, tables.previous_checksum)
+        && position >= tables.position
+    {
+        seen.note(Beyond::Checkpoint, position);
+    }
     conclude(
         superblock,
         tables,

@@ -106,9 +106,9 @@ fn recover_or_repair(
     loop {
         let superblock = *storage.superblock();
         let journal = JournalDir::open(&config.directory)?;
-        let tables = journal.newest_tables()?;
+        let start = journal.recovery_start()?;
         let mut source = journal.source();
-        let error = match recover(&mut source, &superblock, tables, &mut |_| {}) {
+        let error = match recover(&mut source, &superblock, start, &mut |_| {}) {
             Ok(recovered) => return Ok(recovered),
             Err(error) => error,
         };
@@ -218,6 +218,8 @@ pub(super) fn cut(
 ) -> Result<(), StartError> {
     let length = cut.log_end.get().saturating_sub(cut.position.get());
     if length == 0 {
+        // A checkpoint may know of more than there is left of the log.
+        storage.remove_checkpoints_behind(cut.position)?;
         return Ok(());
     }
     let file = storage.set_aside(cut.epoch, cut.position, length)?;

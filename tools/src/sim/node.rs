@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A start does what `relayd` does, in the same order, each step an operation of its own on the disk, so that a crash can
-//! come between any two: read the superblock, take the newest good checkpoint, recover, zero what was cut (from the far
+//! come between any two: read the superblock, take the newest checkpoint that the log leads up to, recover, zero what was cut (from the far
 //! end), make the tail durable, write down the epoch that is promised, open it. A group's node writes down first that it
 //! cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that machine begins
 //! again, the node starts again within its process, after cutting what the machine says.
@@ -18,7 +18,7 @@ mod repair;
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::startup;
 use relay_journal::checkpoint;
-use relay_journal::recovery::{Decision, Recovered, RecoveryError, recover};
+use relay_journal::recovery::{Decision, Recovered, RecoveryError, Start, recover};
 use relay_journal::superblock::{
     self, CleanStop, FORMAT_VERSION, GENERATION_LENGTH, Superblock, SuperblockError,
 };
@@ -374,9 +374,6 @@ impl Node {
                     next_seq: starting.recovered.tables.next_seq.get(),
                     cut: cut.map(|cut| cut.leftovers),
                 });
-                if let Some(cut) = cut {
-                    around.disk.drop_checkpoints_after(cut.position);
-                }
                 self.phase = Phase::Starting(Box::new(starting));
                 self.go_on(around);
             }
@@ -415,16 +412,17 @@ impl Node {
         if self.carry.is_none() {
             self.promised = superblock.promised;
         }
-        let tables = around
+        let checkpoints: Vec<Tables> = around
             .disk
             .checkpoints()
-            .find_map(|bytes| checkpoint::decode(bytes).ok())
-            .unwrap_or_else(|| Tables::empty(STREAM));
+            .filter_map(|bytes| checkpoint::decode(bytes).ok())
+            .collect();
         let end = around.disk.prepared();
         let disk = &mut *around.disk;
         let reader = &mut LogReader { disk, end };
-        let mut recovered =
-            recover(reader, &superblock, tables, &mut |_| {}).map_err(Halt::Recovery)?;
+        let mut recovered = Start::choose(reader, &superblock, checkpoints)
+            .and_then(|start| recover(reader, &superblock, start, &mut |_| {}))
+            .map_err(Halt::Recovery)?;
         let end = match around.canary {
             Some(Canary::CutTooFar) => recovered.tail.get().saturating_sub(SECTOR as u64),
             Some(Canary::CutAtOwnWatermark) => recovered.tables.released.get(),
@@ -582,10 +580,12 @@ impl Node {
 
     /// Its machine begins again: what is to be cut is set aside first, then zeroed from the far end.
     fn begin_again(&mut self, cut: Option<Cutting>, around: &mut Surroundings<'_>) {
+        if let Some(cut) = &cut {
+            around.disk.drop_checkpoints_after(cut.position);
+        }
         match cut.filter(|cut| cut.end > cut.position) {
             Some(cut) => {
                 around.disk.set_aside(cut.position, cut.end);
-                around.disk.drop_checkpoints_after(cut.position);
                 self.phase = Phase::Cutting(cut);
                 self.go_on_cutting(around);
             }
