@@ -10,7 +10,7 @@ use std::path::Path;
 use log::{LogBuilder, Random, SEGMENT, superblock};
 use relay_journal::checkpoint;
 use relay_journal::reader::{Gap, JournalDir, ReadFrom, ReaderError};
-use relay_journal::recovery::RecoveryError;
+use relay_journal::recovery::{Beyond, RecoveryError};
 use relay_journal::scan::Front;
 use relay_journal::segment;
 use relay_journal::superblock::{CleanStop, FILE_NAME, Superblock};
@@ -226,6 +226,33 @@ fn a_damaged_checkpoint_costs_only_time() {
         older
     );
     assert_eq!(journal.extent().expect("it can be read").tables, log.tables);
+}
+
+/// Goal: a checkpoint that outlived the log's blocks before it is not started from, and what is missing is damage.
+/// Method: zero the log from inside the last blocks before the newest checkpoint, as a power cut of a disk that lied does.
+#[test]
+fn a_checkpoint_without_the_log_before_it_is_not_believed() {
+    let (log, mut left) = (built(80), built(80));
+    left.writes.truncate(76);
+    let directory = lay_out(&left, &log.superblock);
+    let older = add_checkpoint(directory.path(), &log, 40);
+    let newer = add_checkpoint(directory.path(), &log, 80);
+    let journal = open(&directory);
+    let start = journal.recovery_start().expect("the log can be read");
+    assert_eq!(start.tables().position, older);
+    let extent = journal.extent().expect("damage is part of the answer");
+    assert_eq!(extent.tail, log.writes[76].header.position);
+    let Err(RecoveryError::Rotten(finding)) = extent.verdict else {
+        panic!("it was taken for {:?}", extent.verdict);
+    };
+    assert_eq!(finding.position, extent.tail);
+    assert_eq!(finding.evidence.beyond, Beyond::Checkpoint);
+    assert_eq!(finding.witness, Some(newer));
+    // Where the newer one is gone too, nothing tells that more was there: the log just ends.
+    fs::remove_file(directory.path().join(checkpoint::name(newer))).expect("it is there");
+    let extent = journal.extent().expect("it can be read");
+    assert!(extent.verdict.is_ok(), "{:?}", extent.verdict);
+    assert_eq!(extent.tail, log.writes[76].header.position);
 }
 
 #[test]

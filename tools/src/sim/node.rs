@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A start does what `relayd` does, in the same order, each step an operation of its own on the disk, so that a crash can
-//! come between any two: read the superblock, take the newest checkpoint that the log leads up to, recover, zero what was cut (from the far
-//! end), make the tail durable, write down the epoch that is promised, open it. A group's node writes down first that it
-//! cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that machine begins
-//! again, the node starts again within its process, after cutting what the machine says.
+//! come between any two: read the superblock, take the newest checkpoint that the log leads up to, recover, zero what was
+//! cut (from the far end), make the tail durable, write down the epoch that is promised, open it. A group's node writes
+//! down first that it cut damage, promises nothing by itself, and ends its start with its machine as a follower. When that
+//! machine begins again, the node starts again within its process, after cutting what the machine says.
 
 mod bent;
 mod repair;

@@ -176,6 +176,22 @@ fn what_was_found_stays_mended() {
     }
 }
 
+/// Goal: a checkpoint that outlived the log before it is found out. Method: whole runs, as their seeds draw them, in which
+/// every disk lied and lost power, and a node led from such a checkpoint.
+#[test]
+fn a_checkpoint_that_outlived_its_log_leads_nobody() {
+    for seed in [402_643, 504_553, 516_638, 517_439, 521_132] {
+        let recipe = Recipe {
+            seed,
+            ..Recipe::default()
+        };
+        match run::run(&recipe, false).result {
+            Ok(summary) => assert_ne!(summary.ending, Ending::AtRest, "seed {seed}"),
+            Err(failure) => panic!("cargo sim --seed {seed}: {}", failure.what),
+        }
+    }
+}
+
 /// Goal: what rots in one copy is mended from a peer, and a disk taken away is filled again; nothing is lost by either.
 #[test]
 fn one_damaged_copy_of_a_group_loses_nothing() {
