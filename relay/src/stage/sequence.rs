@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use io_uring::{opcode, types};
 use relay_core::command::{Now, ReleasePoint, Testimony, ToIngress, ToSequence};
+use relay_core::disk_queue::{DiskOrder, DiskQueue};
 use relay_core::log::LogWindow;
 use relay_core::node::{Node, NodeEffect};
 use relay_journal::superblock::WriteMethod;
@@ -82,23 +83,6 @@ struct Write {
     sealed_ns: u64,
 }
 
-/// What a turn found to be done with the disk.
-#[derive(Debug, Clone, Copy)]
-enum ToDisk {
-    Write {
-        number: u64,
-        position: Position,
-        length: u32,
-        sealed_ns: u64,
-    },
-    Sync,
-}
-
-/// Where a release waits for no disk, a write is handed to the kernel this long after its block was sealed. Handing it over costs the
-/// CPU more than a peer's answer takes (20 us on a virtual machine, where the device is told by leaving the guest), and that
-/// time is the message's as long as it is on its way.
-const WRITE_AFTER_NS: u64 = 50_000;
-
 /// Ends of the links the agent uses, and what it works on.
 pub(crate) struct SequenceAgent {
     node: Node,
@@ -130,7 +114,7 @@ pub(crate) struct SequenceAgent {
     under_way: u32,
     /// End of what was ever to be written, or lay on the disk before.
     written_end: Position,
-    to_disk: VecDeque<ToDisk>,
+    to_disk: DiskQueue,
     for_peers: VecDeque<ForPeers>,
     exported: Exported,
     end: Option<End>,
@@ -191,7 +175,7 @@ impl SequenceAgent {
             writes: vec![Write::default(); depth],
             syncs_left: 0,
             under_way: 0,
-            to_disk: VecDeque::with_capacity(depth + 1),
+            to_disk: DiskQueue::new(parts.write_depth),
             for_peers: VecDeque::with_capacity(256),
             exported: Exported::new(counters),
             end: None,
@@ -353,25 +337,19 @@ impl SequenceAgent {
         }
     }
 
-    /// Gives what is to be written to the kernel.
+    /// Gives what is due to the kernel.
     pub(crate) fn submit(&mut self, ring: &mut Ring, now: Now) {
         let can_wait = self.end.is_none() && self.node.is_release_from_memory();
-        while let Some(order) = self.to_disk.front().copied() {
+        while let Some(order) = self.to_disk.next_due(can_wait, now) {
             match order {
-                ToDisk::Write { sealed_ns, .. }
-                    if can_wait && now.mono_ns < sealed_ns + WRITE_AFTER_NS =>
-                {
-                    break;
-                }
-                ToDisk::Write {
+                DiskOrder::Write {
                     number,
                     position,
                     length,
                     sealed_ns,
                 } => self.write(ring, number, position, length, sealed_ns),
-                ToDisk::Sync => self.sync(ring),
+                DiskOrder::Sync => self.sync(ring),
             }
-            self.to_disk.pop_front();
         }
         self.enter_file(ring);
     }
@@ -392,14 +370,9 @@ impl SequenceAgent {
                         group.on_sealed(position.plus(length.into()), now);
                     }
                     self.written_end = self.written_end.max(position.plus(length.into()));
-                    self.to_disk.push_back(ToDisk::Write {
-                        number,
-                        position,
-                        length,
-                        sealed_ns: now.mono_ns,
-                    });
+                    self.to_disk.write(number, position, length, now);
                 }
-                NodeEffect::Sync => self.to_disk.push_back(ToDisk::Sync),
+                NodeEffect::Sync => self.to_disk.sync(),
                 NodeEffect::Reply(reply) => self.pending_replies.push_back(reply),
                 NodeEffect::Released(point) => self.on_released(point, now),
                 NodeEffect::Stopped(stop) => self.end_with(End::Stopped(stop)),

@@ -12,6 +12,7 @@
 //! `peers.rs`); it may also end to begin again from its disk.
 
 mod bent;
+mod disk;
 mod ending;
 mod fanout;
 mod group;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use relay_core::arbiter::ArbiterReply;
 use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
+use relay_core::disk_queue::DiskQueue;
 use relay_core::fanout::Fanout;
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::ingress::Ingress;
@@ -43,7 +45,7 @@ use crate::arbiter::Arbiter;
 use crate::canary::Canary;
 use crate::clock::Queue;
 use crate::cluster::Event;
-use crate::disk::{Completion, Disk, Ticket, What, Zone};
+use crate::disk::{Completion, Disk, What, Zone};
 use crate::history::{History, Note};
 use crate::holding::Holding;
 use crate::ledger::{Ledger, Reign};
@@ -174,6 +176,9 @@ pub(crate) struct Process {
     sockets: Vec<Option<Socket>>,
     free: Vec<u32>,
     ingress_sends: Vec<ConnId>,
+    to_disk: DiskQueue,
+    /// When it takes a turn for a write that is not due yet.
+    disk_turn_ns: u64,
     writes: VecDeque<Write>,
     is_syncing: bool,
     reads: Vec<Option<(Position, u32)>>,
@@ -322,6 +327,8 @@ impl Process {
             sockets: (0..places).map(|_| None).collect(),
             free: (0..places).rev().collect(),
             ingress_sends: Vec::new(),
+            to_disk: DiskQueue::new(settings.write_depth),
+            disk_turn_ns: 0,
             writes: VecDeque::new(),
             is_syncing: false,
             reads: vec![None; slots],
@@ -619,16 +626,11 @@ impl Process {
                     position,
                     length,
                 } => {
-                    self.write(number, position, length, around);
+                    let end = position.plus(length.into());
+                    self.written_end = self.written_end.max(end);
+                    self.to_disk.write(number, position, length, around.now);
                 }
-                NodeEffect::Sync => {
-                    assert!(!self.is_syncing, "one sync at a time");
-                    self.is_syncing = true;
-                    around.note(Note::Sync { node: self.node });
-                    let now_ns = around.queue.now_ns();
-                    let ticket = around.disk.begin_sync(Zone::Log, 0, now_ns);
-                    self.await_disk(ticket, around);
-                }
+                NodeEffect::Sync => self.to_disk.sync(),
                 NodeEffect::Reply(reply) => {
                     self.replies.push_back(bent::reply(reply, around.canary));
                 }
@@ -644,66 +646,8 @@ impl Process {
                 other => self.carry_out(other, around),
             }
         }
+        self.submit(around);
         work
-    }
-
-    fn await_disk(&self, ticket: Ticket, around: &mut Surroundings<'_>) {
-        let event = Event::Disk {
-            node: self.node,
-            op: ticket.op,
-        };
-        around.queue.at(ticket.at_ns, event);
-    }
-
-    fn write(
-        &mut self,
-        number: u64,
-        position: Position,
-        length: u32,
-        around: &mut Surroundings<'_>,
-    ) {
-        let end = position.plus(length.into());
-        assert!(
-            end.get() <= around.disk.prepared(),
-            "only prepared space is written"
-        );
-        let durable = self.machine.status().durable.point.position;
-        // A machine that has come to its end since it asked for the write does not say what is durable.
-        assert!(
-            self.is_over() || end.since(durable) <= self.settings.in_flight_bytes_max(),
-            "more is in flight than recovery reckons with"
-        );
-        let unreported = self.writes.iter().filter(|write| !write.is_reported);
-        assert!(
-            unreported.count() < self.settings.write_depth as usize,
-            "more writes are in flight than allowed"
-        );
-        around.note(Note::Write {
-            node: self.node,
-            block: number,
-            position: position.get(),
-            length,
-        });
-        self.written_end = self.written_end.max(end);
-        let is_reported = self.reports_early(around.canary);
-        let is_durable = self.method == WriteMethod::Dsync;
-        let bytes = self.memory.slice(position, end);
-        self.writes.push_back(Write {
-            number,
-            position,
-            end,
-            checksum: crc32c(bytes),
-            is_reported,
-        });
-        let now_ns = around.queue.now_ns();
-        let at = position.get();
-        let ticket = around
-            .disk
-            .begin_write(Zone::Log, at, bytes, is_durable, number, now_ns);
-        self.await_disk(ticket, around);
-        if is_reported {
-            self.machine.on_written(number, around.now);
-        }
     }
 
     fn on_released(&mut self, point: ReleasePoint, around: &mut Surroundings<'_>) {

@@ -90,6 +90,8 @@ impl Process {
     fn is_settled(&self) -> bool {
         let has_group_settled = self.group.as_ref().is_none_or(Group::is_settled);
         let has_read = self.reads.iter().all(Option::is_none);
-        self.writes.is_empty() && !self.is_syncing && has_read && has_group_settled
+        let has_disk_settled =
+            self.to_disk.is_empty() && self.writes.is_empty() && !self.is_syncing;
+        has_disk_settled && has_read && has_group_settled
     }
 }
