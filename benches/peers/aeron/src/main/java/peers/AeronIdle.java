@@ -1,0 +1,22 @@
+package peers;
+
+import org.agrona.concurrent.BackoffIdleStrategy;
+import org.agrona.concurrent.IdleStrategy;
+import org.agrona.concurrent.YieldingIdleStrategy;
+
+/**
+ * What Aeron's agents do without work. Spinning, which Aeron recommends, takes a CPU for each agent;
+ * where there are fewer, it starves them, and backing off for at most 50 us is the next best.
+ */
+final class AeronIdle {
+    private static final long PARK_NS_MIN = 1_000;
+    private static final long PARK_NS_MAX = 50_000;
+
+    private AeronIdle() {}
+
+    static IdleStrategy of(Options options) {
+        return options.text("agents", "backoff").equals("yield")
+                ? new YieldingIdleStrategy()
+                : new BackoffIdleStrategy(1, 1, PARK_NS_MIN, PARK_NS_MAX);
+    }
+}

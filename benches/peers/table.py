@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Prints what scripts/peers measured as tables: the medians of all runs of each cell.
+
+    table.py DIR        DIR holds latency.jsonl, failover.jsonl, or both
+"""
+
+import json
+import os
+import statistics
+import sys
+
+DURABLE, REPLICATED = ("durable",), ("durable", "replicated")
+HELD_PART = 0.95
+
+
+def rows_of(directory, name):
+    path = os.path.join(directory, name)
+    if not os.path.exists(path):
+        return []
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
+def grouped(rows):
+    """The rows of each variant, in the order they came."""
+    found = {}
+    for row in rows:
+        found.setdefault(row["variant"], []).append(row)
+    return found
+
+
+def median(rows, key):
+    return statistics.median(row[key] for row in rows)
+
+
+def is_held(row):
+    return row.get("held", row["achieved"] >= HELD_PART * row["rate"])
+
+
+def ms(us):
+    value = us / 1e3
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def cell(rows):
+    if not rows:
+        return "-"
+    if not all(is_held(row) for row in rows):
+        return f"not held ({median(rows, 'achieved'):,.0f}/s)"
+    return f"{ms(median(rows, 'p50_us'))} / {ms(median(rows, 'p99_us'))}"
+
+
+def table(head, lines):
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for line in lines:
+        print("| " + " | ".join(str(part) for part in line) + " |")
+    print()
+
+
+def latency(rows):
+    steady = [row for row in rows if "msgs_per_s" not in row]
+    most = [row for row in rows if "msgs_per_s" in row]
+    rates = sorted({row["rate"] for row in steady})
+    lines = []
+    for variant, mine in grouped(rows).items():
+        cells = [cell([row for row in mine if row in steady and row["rate"] == rate]) for rate in rates]
+        through = [row for row in mine if row in most]
+        cells.append(f"{median(through, 'msgs_per_s'):,.0f}" if through else "-")
+        # Where a rate is not held the generator stops, and what is still on its way was not lost.
+        counted = [row for row in mine if row in most or is_held(row)]
+        cells += [sum(row[key] for row in counted) for key in ("lost", "duplicated")]
+        lines.append([variant, mine[0]["holds"], mine[0]["copies"], *cells])
+    runs = len({row["run"] for row in rows})
+    print(f"Publish to subscriber, ms: p50 / p99, median of {runs} runs; the most that goes through, msg/s\n")
+    head = ["variant", "acknowledged when in", "copies", *(f"{rate:,.0f}/s" for rate in rates)]
+    table([*head, "most", "lost", "duplicated"], lines)
+    comparison(steady, rates)
+
+
+def comparison(steady, rates):
+    """How many times the best peer's latency is the relay's, at equal promises."""
+    lines = []
+    for ours, classes in (("relay-durable", DURABLE), ("relay-mirrored", REPLICATED)):
+        for rate in rates:
+            held = [row for row in steady if row["rate"] == rate and is_held(row)]
+            mine = [row for row in held if row["variant"] == ours]
+            peers = [row for row in held if row["class"] in classes and row["peer"] != "relay"]
+            if not mine or not peers:
+                continue
+            line = [ours, f"{rate:,.0f}"]
+            for key in ("p50_us", "p99_us"):
+                best, name = min((median(found, key), name) for name, found in grouped(peers).items())
+                line += [name, f"{best / median(mine, key):.1f}"]
+            lines.append(line)
+    if lines:
+        print("The best peer's latency divided by the relay's, at a promise as strong or stronger\n")
+        table(["relay", "msg/s", "best p50", "times", "best p99", "times"], lines)
+
+
+def failover(rows):
+    lines = []
+    for variant, mine in grouped(rows).items():
+        outages = [ms for row in mine for ms in row.get("outages_ms", [row.get("outage_ms")])]
+        back = sum(row.get("recovered", True) for row in mine)
+        # The relay's bench counts what was lost of all that was sent, and resends until it is held.
+        acknowledged = sum(row.get("acknowledged_lost", row["lost"]) for row in mine)
+        lost, duplicated = (sum(row[key] for row in mine) for key in ("lost", "duplicated"))
+        outage = f"{statistics.median(outages):,.0f} ({min(outages):,.0f} to {max(outages):,.0f})"
+        lines.append([variant, len(mine), back, outage, acknowledged, lost - acknowledged, duplicated])
+    print("SIGKILL of the leader at 1,000 msg/s: longest time without delivery at the subscriber, ms\n")
+    head = ["variant", "runs", "recovered", "median (least to most)", "acknowledged and lost"]
+    table([*head, "sent, not acknowledged, never came", "duplicated"], lines)
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+        sys.exit(__doc__)
+    if rows := rows_of(sys.argv[1], "latency.jsonl"):
+        latency(rows)
+    if rows := rows_of(sys.argv[1], "failover.jsonl"):
+        failover(rows)
+
+
+main()
