@@ -49,6 +49,7 @@ public final class RocketmqDriver implements Driver {
         subscribe(servers, inbox);
     }
 
+    @SuppressWarnings("deprecation") // What replaces it is a program of its own.
     private MessageQueue createTopic() throws Exception {
         for (int tries = 1; ; tries++) {
             try {
@@ -91,6 +92,7 @@ public final class RocketmqDriver implements Driver {
         }
     }
 
+    @SuppressWarnings("deprecation") // Nothing public says when a consumer has been given its queue.
     private boolean holdsQueue(DefaultMQPushConsumer consumer) {
         return consumer.getDefaultMQPushConsumerImpl()
                 .getRebalanceImpl()
