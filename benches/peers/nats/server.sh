@@ -10,7 +10,7 @@ start_nats() {
     [ "$1" != nats-sync ] || sync="sync_interval: always"
     for node in 1 2 3; do
         cat >"$home/nats-$node.conf" <<CONFIG
-server_name: $node
+server_name: "$node"
 listen: 127.0.0.1:1422$node
 jetstream {
     store_dir: "$data/nats-$node"
