@@ -31,5 +31,5 @@ CONFIG
 }
 
 drive_nats() {
-    "$built/nats/driver" --servers nats://127.0.0.1:14221,nats://127.0.0.1:14222,nats://127.0.0.1:14223 "${@:2}"
+    timeout "$client_limit" "$built/nats/driver" --servers nats://127.0.0.1:14221,nats://127.0.0.1:14222,nats://127.0.0.1:14223 "${@:2}"
 }

@@ -8,6 +8,7 @@ import io.aeron.driver.MediaDriver;
 import io.aeron.driver.ThreadingMode;
 import io.aeron.logbuffer.FragmentHandler;
 import java.nio.ByteOrder;
+import java.util.Locale;
 import org.agrona.concurrent.AgentInvoker;
 import org.agrona.concurrent.UnsafeBuffer;
 
@@ -23,7 +24,8 @@ public final class AeronUdpDriver implements Driver {
     private static final int FRAGMENTS = 64;
 
     private final UnsafeBuffer buffer = new UnsafeBuffer();
-    private AgentInvoker invoker;
+    private AgentInvoker driverInvoker;
+    private AgentInvoker clientInvoker;
     private ExclusivePublication publication;
 
     public static void main(String[] args) {
@@ -35,8 +37,9 @@ public final class AeronUdpDriver implements Driver {
         Thread subscriber = new Thread(() -> subscribe(options, inbox), "subscriber");
         subscriber.start();
         MediaDriver driver = launch(options, "publisher");
-        invoker = driver.sharedAgentInvoker();
+        driverInvoker = driver.sharedAgentInvoker();
         Aeron aeron = connect(driver);
+        clientInvoker = aeron.conductorAgentInvoker();
         publication = aeron.addExclusivePublication(CHANNEL, STREAM);
         while (!publication.isConnected()) {
             poll();
@@ -64,7 +67,7 @@ public final class AeronUdpDriver implements Driver {
         MediaDriver driver = launch(options, "subscriber");
         Aeron aeron = connect(driver);
         Subscription subscription = aeron.addSubscription(CHANNEL, STREAM);
-        Idle idle = Idle.valueOf(options.text("idle", "yield").toUpperCase(java.util.Locale.ROOT));
+        Idle idle = Idle.valueOf(options.text("idle", "yield").toUpperCase(Locale.ROOT));
         FragmentHandler handler =
                 (body, offset, length, header) ->
                         inbox.received(
@@ -93,11 +96,11 @@ public final class AeronUdpDriver implements Driver {
                 Thread.yield();
             }
         }
-        invoker.invoke();
+        poll();
     }
 
     @Override
     public boolean poll() {
-        return invoker.invoke() > 0;
+        return driverInvoker.invoke() + clientInvoker.invoke() > 0;
     }
 }
