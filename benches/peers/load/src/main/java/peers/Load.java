@@ -43,7 +43,7 @@ public final class Load implements Inbox {
     private volatile Cell cell;
     private int cells;
 
-    private Load(Options options, Driver driver) {
+    Load(Options options, Driver driver) {
         this.options = options;
         this.driver = driver;
         idle = Idle.valueOf(options.text("idle", "yield").toUpperCase(Locale.ROOT));
@@ -110,7 +110,7 @@ public final class Load implements Inbox {
     }
 
     /** What a cell came to: its line, and whether its rate was held. */
-    private static final class Result {
+    static final class Result {
         final String json;
         final boolean held;
 
@@ -126,7 +126,7 @@ public final class Load implements Inbox {
         return begun;
     }
 
-    private Result steady(double rate, double warmup, double seconds) throws Exception {
+    Result steady(double rate, double warmup, double seconds) throws Exception {
         long startNs = System.nanoTime() + LEAD_NS;
         long total = Math.round(rate * warmup) + Math.max(1, Math.round(rate * seconds));
         long measuredFrom = Math.round(rate * warmup);
