@@ -271,7 +271,8 @@ public final class Load implements Inbox {
             }
         }
         endNs = System.nanoTime() + ACK_DRAIN_NS;
-        while (current.acknowledged() < sent && System.nanoTime() < endNs) {
+        boolean acknowledges = current.acknowledged() > 0;
+        while (acknowledges && current.acknowledged() < sent && System.nanoTime() < endNs) {
             if (!driver.poll()) {
                 driver.idle(Idle.SLEEP, ACK_DRAIN_NS);
             }
