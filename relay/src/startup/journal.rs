@@ -1,6 +1,6 @@
 //! The journal before a start: recovery, and what a node of a group cuts from its log first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relay_core::startup as decide;
 use relay_journal::reader::JournalDir;
@@ -12,10 +12,15 @@ use relay_wire::peer::Envelope;
 use super::StartError;
 use crate::config::{GroupConfig, StreamConfig};
 use crate::repair::{self, Asker, Remedy};
-use crate::storage::{Segments, Storage};
+use crate::storage::{Segments, Storage, StorageError};
 
 /// Most blocks fetched from peers at one start; more are a reason to replace the disk.
 const REPAIRS_MAX: u32 = 1_000;
+
+/// How long the lock may still be held on behalf of a process that was killed: while it starts chrony's program, that one has
+/// all its files too, until it begins to run.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What recovery leaves for the start.
 pub(super) struct Ready {
@@ -40,7 +45,15 @@ pub(super) struct Cut {
 
 /// Locks the journal and sees that it is the one the configuration is about.
 pub(super) fn open(config: &StreamConfig) -> Result<Storage, StartError> {
-    let storage = Storage::open(&config.directory)?;
+    let begun = Instant::now();
+    let storage = loop {
+        match Storage::open(&config.directory) {
+            Err(StorageError::Locked(_)) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => break opened?,
+        }
+    };
     check_fit(config, &storage)?;
     Ok(storage)
 }
