@@ -28,6 +28,11 @@ impl Random {
         ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
+    /// A time to the next of independent arrivals.
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
+        -self.unit().ln() * mean
+    }
+
     /// Fills `bytes`.
     #[inline]
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
@@ -134,13 +139,13 @@ impl Flow {
 
     fn step(&mut self) {
         let mean = if self.burst_left == 0 {
-            self.burst_left = 1 + (-self.random.unit().ln() * (BURST_MEAN - 1.0)) as u64;
+            self.burst_left = 1 + self.random.exponential(BURST_MEAN - 1.0) as u64;
             PAUSE_NS_MEAN
         } else {
             STEP_NS_MEAN
         };
         self.burst_left -= 1;
-        self.time_ns += (-self.random.unit().ln() * mean) as u64;
+        self.time_ns += self.random.exponential(mean) as u64;
     }
 
     fn size(&mut self) -> usize {

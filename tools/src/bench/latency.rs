@@ -1,6 +1,6 @@
-//! `relay bench latency`: publish to subscriber at a steady rate, open loop.
+//! `relay bench latency`: publish to subscriber at a rate, open loop.
 //!
-//! Message `i` is due at `start + i / rate` and its latency counts from then, whenever it was really sent; a stall shows
+//! Message `i` is due at a time that the rate and the pacing fix before the run (`pacing.rs`) and its latency counts from then, whenever it was really sent; a stall shows
 //! in every message it delayed. One thread sends what is due with one flush, takes what came, and looks for
 //! acknowledgements, exactly as the client of the floor does, so that the two may be divided.
 
@@ -17,14 +17,16 @@ use relay_client::{OutMessage, TrySendError};
 use serde::Serialize;
 
 use super::load::{self, Clock, Measured, Receiver, Sender};
+use super::pacing::Schedule;
+use super::series::{Load, Order, Run, SeriesOptions};
 use super::{
-    MachineReport, SettingsReport, Shown, Target, TargetOptions, check_journals, check_load,
-    check_seconds, journals_text, report,
+    MachineReport, SettingsReport, Shown, Target, TargetOptions, check_journals, check_seconds,
+    journal_bytes, journals_text, report,
 };
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, thousands};
-use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record, write_hgrm};
+use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record};
 use crate::servers::{Idle, Size};
 use crate::verify::Judgement;
 
@@ -40,30 +42,38 @@ const SEND_MAX: usize = 256;
 const DRAIN_NS: u64 = 10_000_000_000;
 /// Journal prepared for a run unless said otherwise: a lone message takes a block of 4 KiB.
 const PREPARED: Size = Size(512 << 20);
+/// Journal prepared beyond what the messages of a high rate take.
+const PREPARED_SPARE: u64 = 256 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
   relay bench latency --rate 2000 --seconds 10
   relay bench latency --rate 10000 --size 256 --dir /mnt/journal --hgrm latency.hgrm --json
   relay bench latency --nodes 2 --policy durable --rate 2000 --verify
+  relay bench latency --rate 500,2000,10000 --size 64,256 --repeat 5 --seconds 4
+  relay bench latency --sweep --p99-under 1000 --rate 2000 --seconds 4
+  relay bench latency --pacing bursts:32 --rate 10000 --hlog latency.hlog
+  relay bench latency --pacing recorded:feed.pcap --rate 5000 --topics 100
   relay bench latency --connect --address 10.0.0.1:7400 --credential bench --secret-file bench.key";
 
 /// Options of `relay bench latency`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct LatencyOptions {
-    /// Messages per second, of all publishers together
-    #[arg(long, value_name = "N", default_value_t = 2000.0)]
-    rate: f64,
+    /// Messages per second, of all publishers together; several, as in 500,2000, are measured in turn
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "2000"
+    )]
+    rate: Vec<f64>,
     /// Seconds measured
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     seconds: f64,
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     warmup: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
     /// Publishers, which take turns
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: u64,
@@ -73,15 +83,14 @@ pub(super) struct LatencyOptions {
     /// Afterwards stop the relay, verify its journals and compare them with each other
     #[arg(long, conflicts_with = "connect")]
     verify: bool,
-    /// Write the whole distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE")]
-    hgrm: Option<PathBuf>,
-    /// Write the result as one page for a browser
+    /// Write the results as one page for a browser
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    series: SeriesOptions,
     #[command(flatten)]
     target: TargetOptions,
 }
@@ -122,24 +131,49 @@ struct Report {
 pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
     check_seconds("--seconds", options.seconds, 0.01)?;
     check_seconds("--warmup", options.warmup, 0.0)?;
-    check_load(options.size, options.publishers, options.subscribers)?;
-    if !(options.rate.is_finite() && (0.1..=1e8).contains(&options.rate)) {
-        return Err(Failure::Usage(format!(
-            "--rate takes 0.1 to 1e8, not {}",
-            options.rate
-        )));
-    }
+    let series = &options.series;
+    series.check(
+        &options.rate,
+        options.seconds,
+        options.publishers,
+        options.subscribers,
+    )?;
     let interrupt = Interrupt::install()?;
-    let target = options
-        .target
-        .open(options.publishers, PREPARED, &interrupt)?;
-    let plan = Plan::new(options, Clock::new());
-    let shared = Arc::new(Shared::default());
+    let mut results = Vec::new();
+    let outcome = series.run(&options.rate, options.json, |load| {
+        let (run, result) = measure(options, load, &interrupt)?;
+        results.push(result);
+        Ok(run)
+    });
+    if let Some(path) = &options.report
+        && !results.is_empty()
+    {
+        report::write(path, &results)?;
+    }
+    outcome
+}
 
-    let senders = load::senders(&target, options.publishers, None)?;
-    let receivers = load::receivers(&target, options.subscribers, &senders)?;
-    let plan = plan.starting_soon();
-    let mut client = Client::new(plan, senders, receivers, shared.clone());
+/// Measures one rate and size.
+fn measure(
+    options: &LatencyOptions,
+    load: &Load,
+    interrupt: &Interrupt,
+) -> Result<(Run, Report), Failure> {
+    let rate = load.rate.expect("there is a default");
+    let messages = rate * (options.seconds + options.warmup);
+    let prepared = Size((messages * journal_bytes(load.size) as f64) as u64 + PREPARED_SPARE);
+    let target = options.target.open(
+        options.publishers,
+        Size(prepared.0.max(PREPARED.0)),
+        interrupt,
+    )?;
+    let shared = Arc::new(Shared::default());
+    let topics = options.series.topics;
+    let senders = load::senders(&target, options.publishers, topics, None)?;
+    let logged = load.hlog.as_ref().map(|_| options.seconds);
+    let receivers = load::receivers(&target, options.subscribers, &senders, logged)?;
+    let plan = Plan::new(options, load, rate);
+    let mut client = Client::new(plan.clone(), senders, receivers, shared.clone());
     let cpu = target.placement.client_cpu;
     let worker = thread::Builder::new().name("bench-client".into());
     let worker = worker
@@ -170,18 +204,27 @@ pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
         .join()
         .map_err(|_| Failure::Failed("the client panicked".into()))??;
     interrupt.check()?;
-    conclude(options, &plan, client, target, before.as_ref(), &interrupt)
+    conclude(
+        options,
+        load,
+        &plan,
+        client,
+        target,
+        before.as_ref(),
+        interrupt,
+    )
 }
 
 /// Stops what was started, and tells what was found.
 fn conclude(
     options: &LatencyOptions,
+    load: &Load,
     plan: &Plan,
     client: Client,
     mut target: Target,
     before: Option<&Counters>,
     interrupt: &Interrupt,
-) -> Result<(), Failure> {
+) -> Result<(Run, Report), Failure> {
     let after = target
         .stream_directory
         .as_deref()
@@ -198,15 +241,12 @@ fn conclude(
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
     let result = Outcome::of(&receivers, plan);
-    let rate = Some(options.rate);
     let shown = options
         .target
-        .shown("latency", rate, &result.latency, &receivers);
+        .shown("latency", Some(plan.rate), &result.latency, &receivers);
+    load::write_logs(load, plan.clock, &result.latency, &receivers)?;
     drop((senders, receivers));
     let journals = target.stop(options.verify, interrupt)?;
-    if let Some(path) = &options.hgrm {
-        write_hgrm(path, &result.latency)?;
-    }
     let report = Report {
         latency: Percentiles::of(&result.latency),
         offered: plan.total - plan.measured_from,
@@ -219,9 +259,9 @@ fn conclude(
         epoch_changes,
         acks: Percentiles::of(&ack_latency).of_acks(),
         lateness_p99_us: Percentiles::of(&lateness).p99_us,
-        rate: options.rate,
+        rate: plan.rate,
         seconds: options.seconds,
-        size: options.size,
+        size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,
         hops,
@@ -231,17 +271,24 @@ fn conclude(
         machine: options.target.machine(),
         shown,
     };
-    if let Some(path) = &options.report {
-        report::write(path, &[&report])?;
-    }
     report.print(options.json, &Percentiles::of(&ack_latency))?;
-    if report.lost + report.duplicated + report.disordered > 0 {
-        return Err(Failure::Damaged(format!(
-            "{} messages lost, {} duplicated, {} out of order; connections lost: {:?}",
-            report.lost, report.duplicated, report.disordered, report.connections_lost
-        )));
-    }
-    check_journals(journals.as_ref())
+    check_journals(journals.as_ref())?;
+    let measured_ns = options.seconds * 1e9;
+    let last_due_ns = plan.due_ns(plan.total - 1);
+    let late_ns = result.last_receipt_ns.saturating_sub(last_due_ns) as f64;
+    let received_share = report.received as f64 / report.offered as f64;
+    let run = Run {
+        latency: report.latency,
+        achieved: report.achieved,
+        share: received_share * measured_ns / (measured_ns + late_ns),
+        order: Order {
+            lost: report.lost,
+            duplicated: report.duplicated,
+            disordered: report.disordered,
+        },
+        connections_lost: report.connections_lost.clone(),
+    };
+    Ok((run, report))
 }
 
 impl Report {
@@ -290,11 +337,11 @@ impl Report {
 }
 
 /// When what is due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Plan {
     clock: Clock,
-    start_ns: u64,
-    interval_ns: f64,
+    schedule: Schedule,
+    rate: f64,
     /// Messages of the run, warm-up included.
     total: u64,
     /// Index of the first measured one.
@@ -304,30 +351,33 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(options: &LatencyOptions, clock: Clock) -> Self {
-        let measured_from = (options.rate * options.warmup).round() as u64;
-        let measured = ((options.rate * options.seconds).round() as u64).max(1);
+    /// A run that begins soon.
+    fn new(options: &LatencyOptions, load: &Load, rate: f64) -> Self {
+        let clock = Clock::new();
+        let start_ns = clock.now_ns() + LEAD_NS;
+        let schedule = Schedule::new(start_ns, rate, load.shape.clone());
+        let mut measured_from = (rate * options.warmup).round() as u64;
+        // Receipts tell by the due time what is measured, so what is due together belongs together.
+        while measured_from > 0
+            && schedule.due_ns(measured_from - 1) == schedule.due_ns(measured_from)
+        {
+            measured_from -= 1;
+        }
+        let measured = ((rate * options.seconds).round() as u64).max(1);
         Self {
             clock,
-            start_ns: 0,
-            interval_ns: 1e9 / options.rate,
+            schedule,
+            rate,
             total: measured_from + measured,
             measured_from,
-            size: options.size,
+            size: load.size,
             idle: options.target.idle,
-        }
-    }
-
-    fn starting_soon(self) -> Self {
-        Self {
-            start_ns: self.clock.now_ns() + LEAD_NS,
-            ..self
         }
     }
 
     #[inline]
     fn due_ns(&self, index: u64) -> u64 {
-        self.start_ns + (index as f64 * self.interval_ns) as u64
+        self.schedule.due_ns(index)
     }
 
     fn measured(&self) -> Measured {
@@ -455,7 +505,7 @@ impl Client {
             load::write_head(&mut self.payload, sender.next, due_ns);
             match sender
                 .publisher
-                .try_send(&OutMessage::new(sender.topic, &self.payload))
+                .try_send(&OutMessage::new(sender.topic(), &self.payload))
             {
                 Ok(_) => {}
                 Err(TrySendError::Full) => break,
@@ -464,7 +514,7 @@ impl Client {
             if self.next >= self.plan.measured_from {
                 record(&mut self.lateness, now_ns - due_ns);
             }
-            sender.next += 1;
+            sender.advance();
             self.next += 1;
         }
         for index in first..self.next.min(first + count) {
@@ -501,6 +551,8 @@ struct Outcome {
     /// Of the subscriber that received fewest.
     received: u64,
     achieved: f64,
+    /// At the last subscriber.
+    last_receipt_ns: u64,
     lost: u64,
     duplicated: u64,
     disordered: u64,
@@ -512,6 +564,7 @@ impl Outcome {
             latency: new_histogram(),
             received: u64::MAX,
             achieved: f64::MAX,
+            last_receipt_ns: 0,
             lost: 0,
             duplicated: 0,
             disordered: 0,
@@ -526,6 +579,7 @@ impl Outcome {
             let span_ns = receipts.last_receipt_ns.saturating_sub(first_due_ns).max(1);
             let achieved = receipts.received as f64 / (span_ns as f64 / 1e9);
             outcome.achieved = outcome.achieved.min(achieved);
+            outcome.last_receipt_ns = outcome.last_receipt_ns.max(receipts.last_receipt_ns);
             outcome.lost += plan.total - receipts.distinct();
             outcome.duplicated += receipts.duplicated();
             outcome.disordered += receipts.disordered();

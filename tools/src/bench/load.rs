@@ -4,7 +4,7 @@
 //! little-endian; so any subscriber can tell what is missing and how long each took. A subscriber passes over what is not
 //! of this run.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
 use relay_client::{
@@ -12,16 +12,20 @@ use relay_client::{
 };
 
 use super::Target;
+use super::interval_log::{self, Intervals};
 use super::over_time::OverTime;
+use super::series::Load;
 use super::tally::Tally;
 use crate::exit::Failure;
-use crate::percentiles::{new_histogram, record};
+use crate::percentiles::{new_histogram, record, write_hgrm};
 use crate::servers::Idle;
 
 /// Bytes at the front of each message.
 pub(super) const HEAD_LENGTH: usize = 16;
-/// The topic of every message.
+/// The topic of every message, or what stands before the number of one of several.
 const TOPIC: &str = "bench.load";
+/// A pattern for all of them.
+const TOPICS: &str = "bench.load.>";
 /// One clock reading serves at most so many messages that came together.
 const MESSAGES_PER_CLOCK_READING: u32 = 32;
 /// Longest sleep of a parked client.
@@ -40,6 +44,11 @@ impl Clock {
     pub(super) fn now_ns(&self) -> u64 {
         let elapsed = self.0.elapsed();
         elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
+    }
+
+    /// The wall clock's time of a moment that is past.
+    fn wall(&self, at_ns: u64) -> SystemTime {
+        SystemTime::now() - self.0.elapsed() + Duration::from_nanos(at_ns)
     }
 }
 
@@ -72,15 +81,36 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
 /// A publisher and its numbering.
 pub(super) struct Sender {
     pub(super) publisher: Publisher,
-    pub(super) topic: TopicId,
+    topics: Vec<TopicId>,
+    /// Which of them its next message has.
+    turn: usize,
     /// Index of its next message.
     pub(super) next: u64,
 }
 
-/// Connects publishers `0..count`.
+impl Sender {
+    /// The topic of the next message; messages go round all of them.
+    #[inline]
+    pub(super) fn topic(&self) -> TopicId {
+        self.topics[self.turn]
+    }
+
+    /// Goes on to the next message.
+    #[inline]
+    pub(super) fn advance(&mut self) {
+        self.next += 1;
+        self.turn += 1;
+        if self.turn == self.topics.len() {
+            self.turn = 0;
+        }
+    }
+}
+
+/// Connects publishers `0..count`, each with so many topics, at least 1.
 pub(super) fn senders(
     target: &Target,
     count: u64,
+    topics: u64,
     window_bytes: Option<usize>,
 ) -> Result<Vec<Sender>, Failure> {
     let connect = |index| {
@@ -91,30 +121,40 @@ pub(super) fn senders(
             config.window_bytes = bytes;
         }
         let mut publisher = Publisher::connect(config)?;
-        let topic = publisher.topic(TOPIC)?;
+        let topics = if topics == 1 {
+            vec![publisher.topic(TOPIC)?]
+        } else {
+            let topic = |number| publisher.topic(&format!("{TOPIC}.{number}"));
+            (0..topics).map(topic).collect::<Result<_, _>>()?
+        };
         Ok(Sender {
             publisher,
-            topic,
+            topics,
+            turn: 0,
             next: 0,
         })
     };
     (0..count).map(connect).collect()
 }
 
-/// Connects `count` subscribers, live. What they are to measure is told later, by [`Receipts::measure`].
+/// Connects `count` subscribers, live. What they are to measure is told later, by [`Receipts::measure`]; with `logged`
+/// seconds it is also kept second by second.
 pub(super) fn receivers(
     target: &Target,
     count: u64,
     senders: &[Sender],
+    logged: Option<f64>,
 ) -> Result<Vec<Receiver>, Failure> {
     let incarnations: Vec<_> = senders
         .iter()
         .map(|s| s.publisher.incarnation().get())
         .collect();
+    let is_one_topic = senders.iter().all(|sender| sender.topics.len() == 1);
+    let pattern = if is_one_topic { TOPIC } else { TOPICS };
     let connect = |_| {
         let config = target
             .subscriber()
-            .subscriber(vec![TOPIC.into()], Start::Live);
+            .subscriber(vec![pattern.into()], Start::Live);
         Ok(Receiver {
             subscriber: Subscriber::connect(config)?,
             receipts: Receipts {
@@ -130,6 +170,7 @@ pub(super) fn receivers(
                 in_time: 0,
                 last_receipt_ns: 0,
                 latency: new_histogram(),
+                intervals: logged.map(Intervals::new),
             },
         })
     };
@@ -165,6 +206,8 @@ pub(super) struct Receipts {
     pub(super) last_receipt_ns: u64,
     /// Intended send to receipt of `received`.
     pub(super) latency: Histogram<u64>,
+    /// The same by the second in which it was due, where that is wanted.
+    pub(super) intervals: Option<Intervals>,
 }
 
 impl Receipts {
@@ -196,6 +239,9 @@ impl Receipts {
             record(&mut self.latency, latency_ns);
             self.over_time
                 .note(intended_ns - self.measured.from_ns, latency_ns);
+            if let Some(intervals) = &mut self.intervals {
+                intervals.note(intended_ns - self.measured.from_ns, latency_ns);
+            }
             self.received += 1;
             self.last_receipt_ns = now_ns;
         }
@@ -239,6 +285,26 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+/// Writes the files that were asked for.
+pub(super) fn write_logs(
+    load: &Load,
+    clock: Clock,
+    latency: &Histogram<u64>,
+    receivers: &[Receiver],
+) -> Result<(), Failure> {
+    if let Some(path) = &load.hgrm {
+        write_hgrm(path, latency)?;
+    }
+    if let Some(path) = &load.hlog {
+        let from_ns = receivers.first().map_or(0, |r| r.receipts.measured.from_ns);
+        let intervals = receivers
+            .iter()
+            .filter_map(|r| r.receipts.intervals.as_ref());
+        interval_log::write(path, intervals, clock.wall(from_ns))?;
+    }
+    Ok(())
 }
 
 /// Why connections were lost during the run, oldest first.

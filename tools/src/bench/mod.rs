@@ -1,8 +1,8 @@
 //! `relay bench`: what a message costs, beside what the same hops cost with nothing decided on the way.
 //!
 //! ```text
-//! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread
-//! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU
+//! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread; pacing.rs: when what is due
+//! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU; series.rs: lists, repeats, sweeps
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
 //! replay.rs      a journal read by plain direct reads, and as `relay replay` reads it
@@ -31,13 +31,16 @@ use crate::verify::Judgement;
 mod failover;
 mod floor;
 mod flow;
+mod interval_log;
 mod latency;
 mod load;
 mod machine;
 mod over_time;
+mod pacing;
 mod placement;
 mod replay;
 mod report;
+mod series;
 mod tally;
 mod throughput;
 

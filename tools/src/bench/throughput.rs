@@ -11,21 +11,22 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use hdrhistogram::Histogram;
 use relay_client::wire::checksum::crc32c_append;
 use relay_client::{OutMessage, TrySendError};
 use relay_journal::reader::{JournalDir, ReadFrom};
 use serde::Serialize;
 
 use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
+use super::pacing::Schedule;
+use super::series::{Load, Order, Run, SeriesOptions};
 use super::{
-    MachineReport, SettingsReport, Shown, TargetOptions, check_journals, check_load, check_seconds,
+    MachineReport, SettingsReport, Shown, TargetOptions, check_journals, check_seconds,
     journal_bytes, journals_text, report,
 };
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
 use crate::output::{json_line, line, progress, thousands};
-use crate::percentiles::{Percentiles, new_histogram, write_hgrm};
+use crate::percentiles::{Percentiles, new_histogram};
 use crate::servers::{Idle, Size};
 
 /// Most messages of one publisher in a turn: what one write to the socket takes well.
@@ -45,7 +46,9 @@ const EXAMPLES: &str = "\
 Examples:
   relay bench throughput --seconds 10
   relay bench throughput --seconds 60 --publishers 4 --rate 1000000 --verify --json
-  relay bench throughput --nodes 2 --policy durable --verify";
+  relay bench throughput --nodes 2 --policy durable --verify
+  relay bench throughput --size 64,256,1024 --repeat 5
+  relay bench throughput --sweep --p99-under 5000 --rate 50000 --seconds 5";
 
 /// Options of `relay bench throughput`.
 #[derive(Debug, Args)]
@@ -57,18 +60,15 @@ pub(super) struct ThroughputOptions {
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
     /// Publishers
     #[arg(long, value_name = "N", default_value_t = 4)]
     publishers: u64,
     /// Subscribers, each of which gets every message
     #[arg(long, value_name = "N", default_value_t = 1)]
     subscribers: u64,
-    /// Messages per second of all publishers together; without it, as many as go through
-    #[arg(long, value_name = "N")]
-    rate: Option<f64>,
+    /// Messages per second of all publishers together, several in turn; without it, as many as go through
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    rate: Vec<f64>,
     /// Bytes each publisher keeps unreleased at most: more of them, more latency
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     window: Size,
@@ -79,18 +79,14 @@ pub(super) struct ThroughputOptions {
     /// Afterwards stop the relay, verify its journals, and compare them with each other and with what was sent
     #[arg(long, conflicts_with = "connect")]
     verify: bool,
-    /// Write the whole latency distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE")]
-    hgrm: Option<PathBuf>,
-    /// Seed of the payloads
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
-    seed: u64,
-    /// Write the result as one page for a browser
+    /// Write the results as one page for a browser
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    series: SeriesOptions,
     #[command(flatten)]
     target: TargetOptions,
 }
@@ -130,21 +126,45 @@ struct Report {
 pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     check_seconds("--seconds", options.seconds, 0.01)?;
     check_seconds("--warmup", options.warmup, 0.0)?;
-    check_load(options.size, options.publishers, options.subscribers)?;
-    if let Some(rate) = options.rate
-        && !(rate.is_finite() && (1.0..=1e9).contains(&rate))
-    {
-        return Err(Failure::Usage(format!("--rate takes 1 to 1e9, not {rate}")));
-    }
+    let series = &options.series;
+    series.check(
+        &options.rate,
+        options.seconds,
+        options.publishers,
+        options.subscribers,
+    )?;
     let interrupt = Interrupt::install()?;
+    let mut results = Vec::new();
+    let outcome = series.run(&options.rate, options.json, |load| {
+        let (run, result) = measure(options, load, &interrupt)?;
+        results.push(result);
+        Ok(run)
+    });
+    if let Some(path) = &options.report
+        && !results.is_empty()
+    {
+        report::write(path, &results)?;
+    }
+    outcome
+}
+
+/// Measures one rate and size.
+fn measure(
+    options: &ThroughputOptions,
+    load: &Load,
+    interrupt: &Interrupt,
+) -> Result<(Run, Report), Failure> {
+    let prepared = options.prepared(load);
     let mut target = options
         .target
-        .open(options.publishers, options.prepared(), &interrupt)?;
+        .open(options.publishers, prepared, interrupt)?;
     let shared = Arc::new(Shared::default());
     let window = Some(options.window.0 as usize);
-    let senders = load::senders(&target, options.publishers, window)?;
-    let receivers = load::receivers(&target, options.subscribers, &senders)?;
-    let mut client = Client::new(options, senders, receivers, shared.clone());
+    let topics = options.series.topics;
+    let senders = load::senders(&target, options.publishers, topics, window)?;
+    let logged = load.hlog.as_ref().map(|_| options.seconds);
+    let receivers = load::receivers(&target, options.subscribers, &senders, logged)?;
+    let mut client = Client::new(options, load, senders, receivers, shared.clone());
     let cpu = target.placement.client_cpu;
     let worker = thread::Builder::new().name("bench-client".into());
     let worker = worker
@@ -171,52 +191,52 @@ pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
     interrupt.check()?;
     let settings = options.target.settings(&target);
     let sums = client.sums.clone();
-    let (mut found, latency) = result(options, client, settings);
+    let mut found = result(options, load, client, settings)?;
     found.epoch_changes = target.epoch_changes();
-    let journals = target.stop(options.verify, &interrupt)?;
+    let journals = target.stop(options.verify, interrupt)?;
     if let (Some(journals), Some(cluster)) = (&journals, &target.cluster) {
         let mut is_right = journals.is_right();
         for directory in cluster.stream_directories() {
-            is_right &= holds(&directory, &sums, &interrupt)?;
+            is_right &= holds(&directory, &sums, interrupt)?;
         }
         found.verified = Some(is_right);
         found.identical_bytes = Some(journals.identical_bytes);
     }
-    if let Some(path) = &options.hgrm {
-        write_hgrm(path, &latency)?;
-    }
-    if let Some(path) = &options.report {
-        report::write(path, &[&found])?;
-    }
     found.print(options.json)?;
-    if found.lost + found.duplicated + found.disordered > 0 {
-        return Err(Failure::Damaged(format!(
-            "{} messages lost, {} duplicated, {} out of order; connections lost: {:?}",
-            found.lost, found.duplicated, found.disordered, found.connections_lost
-        )));
-    }
     check_journals(journals.as_ref())?;
     if found.verified == Some(false) {
         let text = "a journal does not hold what was sent; keep it and report this";
         return Err(Failure::Damaged(text.into()));
     }
-    Ok(())
+    let run = Run {
+        latency: found.latency,
+        achieved: found.msgs_per_s,
+        share: load.rate.map_or(1.0, |rate| found.msgs_per_s / rate),
+        order: Order {
+            lost: found.lost,
+            duplicated: found.duplicated,
+            disordered: found.disordered,
+        },
+        connections_lost: found.connections_lost.clone(),
+    };
+    Ok((run, found))
 }
 
 impl ThroughputOptions {
     /// What the run will write, as far as that can be told.
-    fn prepared(&self) -> Size {
-        let rate = self.rate.unwrap_or(RATE_EXPECTED);
+    fn prepared(&self, load: &Load) -> Size {
+        let rate = load.rate.unwrap_or(RATE_EXPECTED);
         let messages = rate * (self.seconds + self.warmup);
-        Size((messages * journal_bytes(self.size) as f64) as u64 + PREPARED_SPARE)
+        Size((messages * journal_bytes(load.size) as f64) as u64 + PREPARED_SPARE)
     }
 }
 
 fn result(
     options: &ThroughputOptions,
+    load: &Load,
     mut client: Client,
     settings: SettingsReport,
-) -> (Report, Histogram<u64>) {
+) -> Result<Report, Failure> {
     let sent: u64 = client.senders.iter().map(|sender| sender.next).sum();
     let mut latency = new_histogram();
     let (mut received, mut in_time) = (u64::MAX, u64::MAX);
@@ -231,10 +251,14 @@ fn result(
         duplicated += receipts.duplicated();
         disordered += receipts.disordered();
     }
+    load::write_logs(load, client.clock, &latency, &client.receivers)?;
     let msgs_per_s = in_time as f64 / options.seconds;
-    let report = Report {
+    let shown = options
+        .target
+        .shown("throughput", load.rate, &latency, &client.receivers);
+    Ok(Report {
         msgs_per_s,
-        mb_per_s: msgs_per_s * options.size as f64 / 1e6,
+        mb_per_s: msgs_per_s * load.size as f64 / 1e6,
         sent,
         received,
         lost,
@@ -244,21 +268,18 @@ fn result(
         epoch_changes: 0,
         latency: Percentiles::of(&latency),
         seconds: options.seconds,
-        size: options.size,
+        size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,
-        rate: options.rate,
+        rate: load.rate,
         window: options.window.0,
         ahead: options.ahead,
         verified: None,
         identical_bytes: None,
         settings,
         machine: options.target.machine(),
-        shown: options
-            .target
-            .shown("throughput", options.rate, &latency, &client.receivers),
-    };
-    (report, latency)
+        shown,
+    })
 }
 
 impl Report {
@@ -317,7 +338,8 @@ struct Client {
     clock: Clock,
     start_ns: u64,
     end_ns: u64,
-    interval_ns: Option<f64>,
+    /// When what is due, at a rate.
+    schedule: Option<Schedule>,
     ahead: u64,
     idle: Idle,
     is_summed: bool,
@@ -335,6 +357,7 @@ struct Client {
 impl Client {
     fn new(
         options: &ThroughputOptions,
+        load: &Load,
         senders: Vec<Sender>,
         mut receivers: Vec<Receiver>,
         shared: Arc<Shared>,
@@ -353,7 +376,9 @@ impl Client {
             clock,
             start_ns,
             end_ns,
-            interval_ns: options.rate.map(|rate| 1e9 / rate),
+            schedule: load
+                .rate
+                .map(|rate| Schedule::new(start_ns, rate, load.shape.clone())),
             ahead: if options.ahead == 0 {
                 u64::MAX
             } else {
@@ -365,8 +390,8 @@ impl Client {
             senders,
             receivers,
             shared,
-            payload: vec![0; options.size],
-            random: Random::new(options.seed),
+            payload: vec![0; load.size],
+            random: Random::new(options.series.seed),
             sent: 0,
             first: 0,
         }
@@ -394,9 +419,8 @@ impl Client {
                 return Ok(());
             }
             if !is_busy {
-                let due_ns = self.interval_ns.map_or(u64::MAX, |interval_ns| {
-                    self.start_ns + (self.sent as f64 * interval_ns) as u64
-                });
+                let schedule = self.schedule.as_ref();
+                let due_ns = schedule.map_or(u64::MAX, |schedule| schedule.due_ns(self.sent));
                 load::idle(self.idle, self.clock, due_ns, &mut self.receivers)?;
             }
         }
@@ -418,16 +442,12 @@ impl Client {
         if now_ns < self.start_ns {
             return Ok(false);
         }
-        let by_rate = match self.interval_ns {
-            None => u64::MAX,
-            Some(interval_ns) => ((now_ns - self.start_ns) as f64 / interval_ns) as u64 + 1,
-        };
         let received = self
             .receivers
             .iter()
             .map(|receiver| receiver.receipts.distinct())
             .min();
-        let allowed = by_rate.min(received.unwrap_or(0).saturating_add(self.ahead));
+        let allowed = received.unwrap_or(0).saturating_add(self.ahead);
         // Each turn begins with another publisher, so that a limit does not leave the last ones out.
         self.first = (self.first + 1) % self.senders.len();
         for offset in 0..self.senders.len() {
@@ -438,15 +458,18 @@ impl Client {
                 if self.sent >= allowed {
                     break;
                 }
-                let intended_ns = match self.interval_ns {
+                let intended_ns = match &self.schedule {
                     None => now_ns,
-                    Some(interval_ns) => self.start_ns + (self.sent as f64 * interval_ns) as u64,
+                    Some(schedule) => schedule.due_ns(self.sent),
                 };
+                if intended_ns > now_ns {
+                    break;
+                }
                 load::write_head(&mut self.payload, sender.next, intended_ns);
                 spread(self.random.next(), &mut self.payload[HEAD_LENGTH..]);
                 match sender
                     .publisher
-                    .try_send(&OutMessage::new(sender.topic, &self.payload))
+                    .try_send(&OutMessage::new(sender.topic(), &self.payload))
                 {
                     Ok(_) => {}
                     Err(TrySendError::Full) => break,
@@ -455,7 +478,7 @@ impl Client {
                 if self.is_summed {
                     self.sums[place].add(&self.payload);
                 }
-                sender.next += 1;
+                sender.advance();
                 self.sent += 1;
             }
             if sender.next > first {

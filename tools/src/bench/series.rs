@@ -1,0 +1,536 @@
+//! Several measurements with one command: lists of rates and sizes, repeats, and the search for the knee.
+//!
+//! ```text
+//! run(): each size, each rate, so many times --\
+//!                                               >-- measure one ([`Load`] -> [`Run`]), which prints its own result
+//! sweep(): double, then bisect ----------------/
+//! ```
+//!
+//! Every measurement starts from a fresh relay (unless it is one that runs already), so none inherits another's backlog
+//! or journal. A single measurement prints its result and nothing else; what is said of several stands in the last
+//! object.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::check_load;
+use super::interval_log::check_log;
+use super::pacing::{Pacing, Shape};
+use crate::exit::Failure;
+use crate::output::{json_line, line};
+use crate::percentiles::Percentiles;
+
+/// A rate holds when so much of it arrives.
+const HELD_SHARE: f64 = 0.99;
+/// The knee lies between two rates that differ by less than this.
+const PRECISION: f64 = 1.05;
+/// A start that doesn't hold is halved so many times at most.
+const HALVINGS_MAX: u32 = 10;
+/// Messages a second that a sweep goes to.
+const SWEEP_RATE_MAX: f64 = 1e7;
+/// Most topics.
+const TOPICS_MAX: u64 = 100_000;
+
+/// Options that latency and throughput share.
+#[derive(Debug, Args)]
+pub(super) struct SeriesOptions {
+    /// Bytes of a message; several, as in 64,256,1024, are measured in turn
+    #[arg(
+        long,
+        value_name = "BYTES,...",
+        value_delimiter = ',',
+        default_value = "256"
+    )]
+    size: Vec<usize>,
+    /// Measure each so many times; the last object has medians with the least and the most
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: u32,
+    /// Find the highest rate that holds: by doubling --rate, then bisecting to 5 %. It holds when 99 % of it arrives,
+    /// nothing is lost, and p99 is under --p99-under
+    #[arg(long, requires = "p99_under")]
+    sweep: bool,
+    /// With --sweep: what p99 must be under, microseconds
+    #[arg(long, value_name = "US", requires = "sweep")]
+    p99_under: Option<f64>,
+    /// How messages are spread over time at the same mean rate: steady, poisson, bursts:N (N at once, then a pause), or
+    /// recorded:FILE.pcap (the gaps of a capture)
+    #[arg(long, value_name = "PACING", default_value = "steady")]
+    pub(super) pacing: Pacing,
+    /// Topics, which messages go round
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) topics: u64,
+    /// Seed of what is random: payloads, and the gaps of poisson
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Write the whole distribution in HdrHistogram's percentile format; of several measurements, FILE.1, FILE.2, ...
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Write an HdrHistogram interval log, an interval a second, numbered likewise
+    #[arg(long, value_name = "FILE")]
+    hlog: Option<PathBuf>,
+}
+
+/// One measurement to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    /// Messages a second; without it, as many as go through.
+    pub(super) rate: Option<f64>,
+    /// Bytes of a message.
+    pub(super) size: usize,
+    /// When what is due.
+    pub(super) shape: Shape,
+    /// Where the percentile text and the interval log go.
+    pub(super) hgrm: Option<PathBuf>,
+    pub(super) hlog: Option<PathBuf>,
+}
+
+/// What one measurement found.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) latency: Percentiles,
+    /// Messages a second at the slowest subscriber.
+    pub(super) achieved: f64,
+    /// How much of what was due that is: 1 is all of it, in time.
+    pub(super) share: f64,
+    pub(super) order: Order,
+    /// Why connections were lost.
+    pub(super) connections_lost: Vec<String>,
+}
+
+/// What went wrong with messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Order {
+    /// Not arrived; of an overload also what could not be sent.
+    pub(super) lost: u64,
+    pub(super) duplicated: u64,
+    pub(super) disordered: u64,
+}
+
+impl Run {
+    /// The failure that messages went wrong, where `is_loss_known` not that some are missing.
+    fn check(&self, is_loss_known: bool) -> Result<(), Failure> {
+        let Order {
+            lost,
+            duplicated,
+            disordered,
+        } = self.order;
+        if duplicated + disordered == 0 && (lost == 0 || is_loss_known) {
+            return Ok(());
+        }
+        Err(Failure::Damaged(format!(
+            "{lost} messages lost, {duplicated} duplicated, {disordered} out of order; connections lost: {:?}",
+            self.connections_lost
+        )))
+    }
+}
+
+/// A median and what it lies between.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<_> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len() - 1;
+        Self {
+            median: f64::midpoint(sorted[last / 2], sorted[last.div_ceil(2)]),
+            least: sorted[0],
+            most: sorted[last],
+        }
+    }
+}
+
+/// What all runs of one rate and size found; the last line of `--repeat`, and each step of `--sweep`.
+#[derive(Debug, Serialize)]
+struct Summary {
+    rate: Option<f64>,
+    size: usize,
+    runs: usize,
+    p50_us: Spread,
+    p99_us: Spread,
+    p999_us: Spread,
+    achieved: Spread,
+    lost: u64,
+    /// In a sweep, whether the rate holds, and why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl Summary {
+    fn of(load: &Load, runs: &[Run]) -> Self {
+        let spread = |value: fn(&Run) -> f64| Spread::of(runs.iter().map(value));
+        Self {
+            rate: load.rate,
+            size: load.size,
+            runs: runs.len(),
+            p50_us: spread(|run| run.latency.p50_us),
+            p99_us: spread(|run| run.latency.p99_us),
+            p999_us: spread(|run| run.latency.p999_us),
+            achieved: spread(|run| run.achieved),
+            lost: runs.iter().map(|run| run.order.lost).sum(),
+            holds: None,
+            why: None,
+        }
+    }
+
+    fn print(&self, is_json: bool) -> Result<(), Failure> {
+        if is_json {
+            return json_line(self);
+        }
+        let rate = self
+            .rate
+            .map_or("full speed".into(), |rate| format!("{rate:.0} msg/s"));
+        let text = |name, spread: Spread| {
+            format!(
+                "{name} {:.1} ({:.1}..{:.1}) us",
+                spread.median, spread.least, spread.most
+            )
+        };
+        let verdict = match (self.holds, &self.why) {
+            (Some(true), _) => ": holds".into(),
+            (Some(false), Some(why)) => format!(": does not hold: {why}"),
+            _ => String::new(),
+        };
+        line(&format!(
+            "{rate} of {} bytes, median (least..most) of {}: {}, {}, {}, achieved {:.1} msg/s{verdict}",
+            self.size,
+            self.runs,
+            text("p50", self.p50_us),
+            text("p99", self.p99_us),
+            text("p99.9", self.p999_us),
+            self.achieved.median,
+        ))
+    }
+}
+
+/// Why a rate does not hold; nothing if it does.
+fn fault(runs: &[Run], p99_under_us: f64) -> Option<String> {
+    let share = Spread::of(runs.iter().map(|run| run.share)).median;
+    let lost: u64 = runs.iter().map(|run| run.order.lost).sum();
+    let p99_us = Spread::of(runs.iter().map(|run| run.latency.p99_us)).median;
+    if share < HELD_SHARE {
+        let percent = share * 100.0;
+        Some(format!(
+            "{percent:.1} % of what was offered arrived in time"
+        ))
+    } else if lost > 0 {
+        Some(format!("{lost} messages were lost or not sent"))
+    } else if p99_us >= p99_under_us {
+        Some(format!("p99 was {p99_us:.1} us"))
+    } else {
+        None
+    }
+}
+
+/// The last line of `--sweep`.
+#[derive(Debug, Serialize)]
+struct Knee {
+    /// Highest rate that was seen to hold; none if none did.
+    knee_rate: Option<f64>,
+    /// Lowest one that was seen not to.
+    failed_rate: Option<f64>,
+    p99_under_us: f64,
+    size: usize,
+    steps: u32,
+    stopped: &'static str,
+}
+
+impl Knee {
+    fn print(&self, is_json: bool) -> Result<(), Failure> {
+        if is_json {
+            return json_line(self);
+        }
+        let found = self.knee_rate.map_or("no rate holds".into(), |rate| {
+            format!("{rate:.0} msg/s hold")
+        });
+        line(&format!(
+            "{found} with {} bytes and p99 under {} us, after {} steps: {}",
+            self.size, self.p99_under_us, self.steps, self.stopped
+        ))
+    }
+}
+
+/// Where the knee is known to lie: the search itself, which measures nothing.
+#[derive(Debug, Default)]
+struct Bracket {
+    held: Option<f64>,
+    failed: Option<f64>,
+    halvings: u32,
+}
+
+impl Bracket {
+    fn note(&mut self, rate: f64, holds: bool) {
+        let side = if holds {
+            &mut self.held
+        } else {
+            &mut self.failed
+        };
+        *side = Some(rate);
+        self.halvings += u32::from(!holds && self.held.is_none());
+    }
+
+    /// The rate to try next, or why there is none.
+    fn next(&self, start: f64) -> Result<f64, &'static str> {
+        match (self.held, self.failed) {
+            (None, None) => Ok(start),
+            (Some(held), None) if held * 2.0 > SWEEP_RATE_MAX => {
+                Err("the highest rate of a sweep holds")
+            }
+            (Some(held), None) => Ok(held * 2.0),
+            (None, Some(_)) if self.halvings > HALVINGS_MAX => {
+                Err("not even a thousandth of the start holds; begin lower, or allow a higher p99")
+            }
+            (None, Some(failed)) if failed / 2.0 < 1.0 => {
+                Err("not even one message a second holds; allow a higher p99")
+            }
+            (None, Some(failed)) => Ok(failed / 2.0),
+            (Some(held), Some(failed)) if failed <= held * PRECISION => Err("known to 5 %"),
+            (Some(held), Some(failed)) => Ok(f64::midpoint(held, failed)),
+        }
+    }
+}
+
+impl SeriesOptions {
+    /// Refuses what can't be measured.
+    pub(super) fn check(
+        &self,
+        rates: &[f64],
+        seconds: f64,
+        publishers: u64,
+        subscribers: u64,
+    ) -> Result<(), Failure> {
+        let usage = |text: String| Err(Failure::Usage(text));
+        for rate in rates {
+            if !(rate.is_finite() && (0.1..=1e8).contains(rate)) {
+                return usage(format!("--rate takes 0.1 to 1e8, not {rate}"));
+            }
+        }
+        for &size in &self.size {
+            check_load(size, publishers, subscribers)?;
+        }
+        if !(1..=1_000).contains(&self.repeat) {
+            return usage(format!("--repeat takes 1 to 1,000, not {}", self.repeat));
+        }
+        if !(1..=TOPICS_MAX).contains(&self.topics) {
+            return usage(format!(
+                "--topics takes 1 to {TOPICS_MAX}, not {}",
+                self.topics
+            ));
+        }
+        if rates.is_empty() && self.pacing != Pacing::Steady {
+            return usage("--pacing spreads a rate; give --rate".into());
+        }
+        if self.sweep && rates.len() != 1 {
+            return usage("--sweep begins at a rate; give one with --rate".into());
+        }
+        if let Some(us) = self.p99_under
+            && !(us.is_finite() && us > 0.0)
+        {
+            return usage(format!("--p99-under takes microseconds above 0, not {us}"));
+        }
+        if let Some(us) = self.p99_under
+            && us > seconds * 1e6 * (1.0 - HELD_SHARE)
+        {
+            return usage(format!(
+                "the last messages' latency counts in what arrives a second; with --p99-under {us} give --seconds {} or more",
+                (us / 1e6 / (1.0 - HELD_SHARE)).ceil()
+            ));
+        }
+        match self.hlog {
+            Some(_) => check_log(seconds, subscribers),
+            None => Ok(()),
+        }
+    }
+
+    /// Measures all that is asked for, what was checked.
+    pub(super) fn run(
+        &self,
+        rates: &[f64],
+        is_json: bool,
+        mut measure: impl FnMut(&Load) -> Result<Run, Failure>,
+    ) -> Result<(), Failure> {
+        let shape = Shape::of(&self.pacing, self.seed)?;
+        let rates: Vec<_> = if rates.is_empty() {
+            vec![None]
+        } else {
+            rates.iter().copied().map(Some).collect()
+        };
+        let is_one = rates.len() * self.size.len() == 1 && self.repeat == 1 && !self.sweep;
+        let mut made = 0;
+        let mut repeat = |rate, size| {
+            let mut load = Load {
+                rate,
+                size,
+                shape: shape.clone(),
+                hgrm: None,
+                hlog: None,
+            };
+            let mut runs = Vec::new();
+            for _ in 0..self.repeat {
+                made += 1;
+                let file = |path: &PathBuf| {
+                    if is_one {
+                        path.clone()
+                    } else {
+                        numbered(path, made)
+                    }
+                };
+                load.hgrm = self.hgrm.as_ref().map(file);
+                load.hlog = self.hlog.as_ref().map(file);
+                let run = measure(&load)?;
+                run.check(self.sweep)?;
+                runs.push(run);
+            }
+            Ok((Summary::of(&load, &runs), runs))
+        };
+        for &size in &self.size {
+            if let (Some(p99_under_us), Some(start)) = (self.p99_under, rates[0]) {
+                sweep(start, size, p99_under_us, is_json, &mut repeat)?;
+                continue;
+            }
+            for &rate in &rates {
+                let (summary, _) = repeat(rate, size)?;
+                if self.repeat > 1 {
+                    summary.print(is_json)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the knee of one size.
+fn sweep(
+    start: f64,
+    size: usize,
+    p99_under_us: f64,
+    is_json: bool,
+    repeat: &mut impl FnMut(Option<f64>, usize) -> Result<(Summary, Vec<Run>), Failure>,
+) -> Result<(), Failure> {
+    let mut bracket = Bracket::default();
+    let mut steps = 0;
+    let stopped = loop {
+        let rate = match bracket.next(start) {
+            Ok(rate) => rate,
+            Err(stopped) => break stopped,
+        };
+        steps += 1;
+        let (mut summary, runs) = repeat(Some(rate), size)?;
+        summary.why = fault(&runs, p99_under_us);
+        summary.holds = Some(summary.why.is_none());
+        bracket.note(rate, summary.why.is_none());
+        summary.print(is_json)?;
+    };
+    let knee = Knee {
+        knee_rate: bracket.held,
+        failed_rate: bracket.failed,
+        p99_under_us,
+        size,
+        steps,
+        stopped,
+    };
+    knee.print(is_json)
+}
+
+/// `latency.hgrm` as `latency.hgrm.3`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A relay that holds everything up to a rate.
+    fn knee_of(limit: f64, start: f64) -> (Bracket, u32, &'static str) {
+        let mut bracket = Bracket::default();
+        let mut steps = 0;
+        loop {
+            match bracket.next(start) {
+                Ok(rate) => bracket.note(rate, rate <= limit),
+                Err(stopped) => return (bracket, steps, stopped),
+            }
+            steps += 1;
+            assert!(steps < 40, "it ends: {bracket:?}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_finds_the_knee_from_either_side() {
+        for (limit, start) in [(73_000.0, 1_000.0), (73_000.0, 1e6), (2_000.0, 2_000.0)] {
+            let (bracket, steps, stopped) = knee_of(limit, start);
+            let held = bracket.held.expect("something holds");
+            assert!(
+                held <= limit && limit < held * PRECISION,
+                "{held} of {limit}"
+            );
+            assert!(steps < 16 && stopped.contains("5 %"), "{steps}: {stopped}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_without_a_knee_says_why() {
+        let (bracket, _, stopped) = knee_of(f64::MAX, 1e6);
+        assert_eq!(bracket.held, Some(8e6));
+        assert!(stopped.contains("highest"), "{stopped}");
+        let (bracket, _, stopped) = knee_of(0.0, 1e6);
+        assert_eq!(bracket.held, None);
+        assert!(stopped.contains("thousandth"), "{stopped}");
+        let (_, _, stopped) = knee_of(0.0, 8.0);
+        assert!(stopped.contains("one message"), "{stopped}");
+    }
+
+    fn run(p99_us: f64, share: f64, lost: u64) -> Run {
+        Run {
+            latency: Percentiles {
+                p50_us: 1.0,
+                p90_us: 1.0,
+                p99_us,
+                p999_us: p99_us,
+                p9999_us: p99_us,
+                max_us: p99_us,
+            },
+            achieved: share * 1_000.0,
+            share,
+            order: Order {
+                lost,
+                ..Order::default()
+            },
+            connections_lost: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_rate_holds_when_it_arrives_whole_and_in_time() {
+        assert_eq!(fault(&[run(99.0, 0.991, 0)], 100.0), None);
+        for (run, reason) in [
+            (run(100.0, 1.0, 0), "p99 was 100.0"),
+            (run(1.0, 0.98, 0), "98.0 %"),
+            (run(1.0, 1.0, 2), "2 messages"),
+        ] {
+            let said = fault(&[run], 100.0).expect("it does not hold");
+            assert!(said.contains(reason), "{said}");
+        }
+        let two_of_three = [50.0, 70.0, 500.0].map(|p99_us| run(p99_us, 1.0, 0));
+        assert_eq!(fault(&two_of_three, 100.0), None, "the median counts");
+    }
+
+    #[test]
+    fn a_spread_has_the_middle_of_an_even_number() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0].into_iter());
+        let found = (spread.least, spread.median, spread.most);
+        assert_eq!(found, (1.0, 2.5, 4.0));
+    }
+}
