@@ -75,6 +75,7 @@ fn open_relayd() -> Relayd {
         let status = format
             .args(["format", "--config"])
             .arg(relayd.config())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
         assert!(status.expect("relayd runs").success(), "format");
