@@ -5,10 +5,16 @@
 //! where it stands. Nothing is kept for a subscriber but its cursor, so a slow one costs the others nothing: a socket
 //! without room is left alone until it has some, and one that takes nothing for too long is let go.
 //!
+//! A release costs its own records and the subscribers that want one of them: who has seen everything and wants none of it is not
+//! looked at, and stands at the tail all the same.
+//!
 //! Invariants: nothing beyond the released position is ever looked at; bytes below [`Fanout::floor`] are never read from the
 //! ring; session messages go out only between records.
 
 mod cursor;
+mod interest;
+mod patterns;
+mod release;
 mod replay;
 mod start;
 mod subscriber;
@@ -16,11 +22,10 @@ mod subscriber;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay_journal::block::{self, BlockHeader, HEADER_LENGTH};
-use relay_journal::position_index::{IndexEntry, PositionIndex};
+use relay_journal::position_index::PositionIndex;
 use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
-use relay_wire::code::{RecordKind, TerminateCode};
+use relay_wire::code::TerminateCode;
 use relay_wire::id::{Epoch, Position, TopicId};
 use relay_wire::item::{self, Front, Limits};
 use relay_wire::message::{Message, MessageError, Terminate, Topic};
@@ -30,9 +35,11 @@ use crate::command::{ConnId, ReleasePoint};
 use crate::credential::CredentialBook;
 use crate::ingress::terminate_text;
 use crate::log::LogView;
+use crate::places::PlaceSet;
 use crate::settings::Settings;
 
-use cursor::{Budget, WalkEnd, WalkError};
+use cursor::{Budget, Stretch, WalkEnd, WalkError, Wanted};
+use interest::Interest;
 use replay::Slot;
 use subscriber::{Sending, State, Subscriber};
 
@@ -40,6 +47,8 @@ use subscriber::{Sending, State, Subscriber};
 pub const RUNS_MAX: usize = 64;
 /// Bytes of log looked at, record by record or block by block from disk, for one subscriber in one step.
 const STEP_BYTES: u32 = 1024 * 1024;
+/// Subscribers served in one step, so that the sequencer has its turn between the sends to very many.
+const SERVED_MAX: usize = 64;
 /// Topics told to one subscriber in one step.
 const TOPICS_STEP: u32 = 64;
 /// A subscriber whose alarm is in doubt is sent to another node after so long.
@@ -110,6 +119,19 @@ pub struct Fanout {
     subscribers: Vec<Option<Subscriber>>,
     generations: Vec<u32>,
     free: Vec<u32>,
+    /// Places that are taken.
+    taken: PlaceSet,
+    /// Subscribers for whom everything released was looked at.
+    at_tail: PlaceSet,
+    /// Subscribers that want everything.
+    unfiltered: PlaceSet,
+    /// Subscribers that want only some topics.
+    filtered: u32,
+    /// Who wants something of what is being released.
+    concerned: PlaceSet,
+    interest: Interest,
+    /// Places given up whose interest is still noted, and the topic from which on.
+    swept: VecDeque<(u32, TopicId)>,
     topics: Topics,
     index: PositionIndex,
     index_time_ns: u64,
@@ -144,10 +166,18 @@ impl Fanout {
             next_seq: tables.next_seq,
             checksum: tables.last_checksum,
         };
+        let topics_max = settings.topics_max.max(tables.topics.len() as u32);
         Self {
             subscribers: (0..places).map(|_| None).collect(),
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
+            taken: PlaceSet::new(places),
+            at_tail: PlaceSet::new(places),
+            unfiltered: PlaceSet::new(places),
+            filtered: 0,
+            concerned: PlaceSet::new(places),
+            interest: Interest::new(places, topics_max),
+            swept: VecDeque::with_capacity(places as usize),
             topics: tables.topics.clone(),
             index,
             index_time_ns: tables.last_time_ns,
@@ -175,8 +205,10 @@ impl Fanout {
 
     /// This node led still when it was asked after the last [`FanoutEffect::Doubt`].
     pub fn on_assured(&mut self, now_ns: u64) {
-        for index in 0..self.subscribers.len() {
-            if let Some(subscriber) = &self.subscribers[index]
+        let mut from = 0;
+        while let Some(index) = self.taken.next_from(from) {
+            from = index + 1;
+            if let Some(subscriber) = &self.subscribers[index as usize]
                 && let State::Doubted { code, detail, .. } = subscriber.state
             {
                 self.end(subscriber.conn, code, detail, now_ns);
@@ -206,12 +238,16 @@ impl Fanout {
 
     /// A subscriber that logged on; `None` when there is no place.
     pub fn on_subscriber(&mut self, credential: u32, now_ns: u64) -> Option<ConnId> {
+        while self.free.is_empty() && !self.swept.is_empty() {
+            self.sweep();
+        }
         let index = self.free.pop()?;
         let conn = ConnId {
             index,
             generation: self.generations[index as usize],
         };
         self.subscribers[index as usize] = Some(Subscriber::new(conn, credential, now_ns));
+        self.taken.insert(index);
         Some(conn)
     }
 
@@ -276,67 +312,6 @@ impl Fanout {
         }
     }
 
-    /// Release moved on to `point`; `view` reaches at least from where the last one ended to there. The floor moves along,
-    /// whether anybody reads or not.
-    pub fn on_released(&mut self, point: ReleasePoint, view: &LogView<'_>) {
-        assert!(point.position >= self.tail.position, "release only grows");
-        while self.followed < point.position {
-            let bytes = view.from(self.followed);
-            let header = block::decode_header(bytes).expect("the ring holds what was sealed");
-            self.follow(&header, &bytes[HEADER_LENGTH..header.body_end()]);
-        }
-        self.tail = point;
-        if self.sends_under_way == 0 {
-            let keep = self.settings.ring_size / 2;
-            let floor = Position(point.position.get().saturating_sub(keep));
-            self.floor = self.floor.max(floor);
-        }
-        for index in 0..self.subscribers.len() {
-            if self.subscribers[index]
-                .as_ref()
-                .is_some_and(|s| s.is_at_tail)
-            {
-                self.queue(index as u32);
-            }
-        }
-    }
-
-    fn follow(&mut self, header: &BlockHeader, body: &[u8]) {
-        self.index.offer(IndexEntry {
-            position: header.position,
-            first_seq: header.first_seq,
-            time_before_ns: self.index_time_ns,
-            sealed_time_ns: header.sealed_time_ns,
-        });
-        self.index_time_ns = header.sealed_time_ns;
-        self.epoch = header.epoch;
-        if header.record_count > header.data_count {
-            for record in block::records(body) {
-                let (_, record) = record.expect("the ring holds what was sealed");
-                if record.kind() == Some(RecordKind::Topic) {
-                    let name = core::str::from_utf8(record.payload()).expect("checked before");
-                    self.define(name);
-                }
-            }
-        }
-        self.followed = header.next_position();
-    }
-
-    fn define(&mut self, name: &str) {
-        let topic = self
-            .topics
-            .define(name.as_bytes())
-            .expect("the sequencer checked it");
-        for subscriber in self.subscribers.iter_mut().flatten() {
-            if let Some(selection) = &mut subscriber.selection
-                && !selection.is_everything
-                && selection.selects_name(name)
-            {
-                selection.topics.insert(topic);
-            }
-        }
-    }
-
     /// The lowest position the machine still reads in the ring. The sequencer may overwrite what lies below.
     #[must_use]
     pub const fn floor(&self) -> Position {
@@ -345,7 +320,8 @@ impl Fanout {
 
     /// Serves whoever can be served: `ring` is what may be read in memory, `replay` the replay buffers.
     pub fn serve(&mut self, ring: &LogView<'_>, replay: &[&[u8]], now_ns: u64) {
-        for _ in 0..self.work.len() {
+        self.sweep();
+        for _ in 0..self.work.len().min(SERVED_MAX) {
             let Some(index) = self.work.pop_front() else {
                 break;
             };
@@ -394,17 +370,25 @@ impl Fanout {
         }
     }
 
-    /// Tells the names of topics defined before the subscription, a few at a time.
-    fn tell_topics(&self, subscriber: &mut Subscriber, now_ns: u64) {
-        let Some(selection) = &mut subscriber.selection else {
+    /// Tells the names of topics defined before the subscription, a few at a time. Where the patterns are names these are looked up,
+    /// and what it takes does not depend on how many topics there are.
+    fn tell_topics(&mut self, subscriber: &mut Subscriber, now_ns: u64) {
+        let Some(selection) = &subscriber.selection else {
             return;
         };
+        let place = subscriber.conn.index;
         let mut looked_at = 0;
         while subscriber.topics_told < subscriber.topics_to_tell && looked_at < TOPICS_STEP {
-            let topic = TopicId(subscriber.topics_told + 1);
-            let name = self.topics.name(topic).expect("ids are contiguous");
+            let at = subscriber.topics_told;
             looked_at += 1;
-            if selection.selects_name(name) {
+            let topic = match selection.patterns.names() {
+                Some(names) => self.topics.id(&names[at as usize]),
+                None => Some(TopicId(at + 1)),
+            };
+            let name = topic.and_then(|topic| self.topics.name(topic));
+            if let (Some(topic), Some(name)) = (topic, name)
+                && (selection.patterns.names().is_some() || selection.patterns.select(name))
+            {
                 let message = Message::Topic(Topic {
                     request: 0,
                     topic,
@@ -414,8 +398,8 @@ impl Fanout {
                     break;
                 }
                 subscriber.said_ns = now_ns;
-                if !selection.is_everything {
-                    selection.topics.insert(topic);
+                if !selection.patterns.is_everything() {
+                    self.interest.insert(topic, place);
                 }
             }
             subscriber.topics_told += 1;
@@ -436,6 +420,11 @@ impl Fanout {
     ) -> Result<(), (TerminateCode, u64)> {
         if subscriber.topics_told < subscriber.topics_to_tell {
             self.queue_taken(subscriber);
+            return Ok(());
+        }
+        let place = subscriber.conn.index;
+        if self.at_tail.contains(place) {
+            self.give_up_slot(subscriber);
             return Ok(());
         }
         // A run cut short by a full socket goes first; it lies in the block the cursor stood in before it.
@@ -474,20 +463,29 @@ impl Fanout {
             runs: RUNS_MAX,
             bytes: STEP_BYTES,
         };
-        let is_trusted = source == Source::Ring;
+        let stretch = Stretch {
+            bytes: skipped,
+            is_trusted: source == Source::Ring,
+        };
         let tail = self.tail.position;
+        let wanted = Wanted {
+            interest: &self.interest,
+            place,
+        };
         let walked = cursor::walk(
             &mut cursor,
             selection,
-            skipped,
+            wanted,
+            stretch,
             tail,
-            is_trusted,
             budget,
             &mut subscriber.runs,
         );
         subscriber.cursor = cursor;
-        subscriber.is_at_tail = matches!(walked, Ok(WalkEnd::AtTail));
-        subscriber.was_at_tail |= subscriber.is_at_tail;
+        if matches!(walked, Ok(WalkEnd::AtTail)) {
+            self.at_tail.insert(place);
+            subscriber.was_at_tail = true;
+        }
         // What lies before a damaged block is sent first; the walk meets the damage again after it.
         let walked = if subscriber.runs.is_empty() {
             walked
@@ -529,7 +527,13 @@ impl Fanout {
                 subscriber.outgoing.end_send(length);
                 length == asked
             }
-            Sending::Log => subscriber.on_log_sent(length),
+            Sending::Log => {
+                let is_complete = subscriber.on_log_sent(length);
+                if !is_complete {
+                    self.at_tail.remove(conn.index);
+                }
+                is_complete
+            }
             Sending::Nothing => panic!("a send completes that was begun"),
         };
         subscriber.sending = Sending::Nothing;
@@ -573,8 +577,17 @@ impl Fanout {
         self.give_up_slot(&mut subscriber);
         self.waiting.retain(|&index| index != conn.index);
         self.work.retain(|&index| index != conn.index);
+        self.taken.remove(conn.index);
+        self.at_tail.remove(conn.index);
+        self.unfiltered.remove(conn.index);
         self.generations[conn.index as usize] = conn.generation.wrapping_add(1);
-        self.free.push(conn.index);
+        if subscriber.is_filtered() {
+            self.filtered -= 1;
+            self.swept.push_back((conn.index, TopicId(1)));
+            self.sweep();
+        } else {
+            self.free.push(conn.index);
+        }
     }
 
     /// Time passed: heartbeats, silent and stalled subscribers. Looks at everything a few times per heartbeat.
@@ -584,8 +597,12 @@ impl Fanout {
             return;
         }
         self.checked_ns = now_ns;
-        for index in 0..self.subscribers.len() {
-            let Some(subscriber) = &mut self.subscribers[index] else {
+        let mut from = 0;
+        while let Some(index) = self.taken.next_from(from) {
+            from = index + 1;
+            let is_at_tail = self.at_tail.contains(index);
+            let lag = self.lag(index);
+            let Some(subscriber) = &mut self.subscribers[index as usize] else {
                 continue;
             };
             let conn = subscriber.conn;
@@ -607,10 +624,6 @@ impl Fanout {
                 self.end(conn, TerminateCode::Silent, 0, now_ns);
                 continue;
             }
-            let lag = self
-                .tail
-                .position
-                .since(subscriber.cursor.block.min(self.tail.position));
             let limit = self.settings.lag_limit;
             let is_stalled = subscriber.blocked_since_ns.is_some()
                 && now_ns >= subscriber.taken_ns + self.settings.stall_limit_ns;
@@ -621,16 +634,18 @@ impl Fanout {
                 continue;
             }
             if subscriber.state == State::Active && now_ns >= subscriber.heartbeat_ns + interval {
-                subscriber.beat(&self.tail, self.epoch, now_ns);
-                self.queue(index as u32);
+                subscriber.beat(is_at_tail, &self.tail, self.epoch, now_ns);
+                self.queue(index);
             }
         }
     }
 
     /// Takes leave of every subscriber.
     pub fn stop(&mut self, code: TerminateCode, now_ns: u64) {
-        for index in 0..self.subscribers.len() {
-            if let Some(conn) = self.subscribers[index].as_ref().map(|s| s.conn) {
+        let mut from = 0;
+        while let Some(index) = self.taken.next_from(from) {
+            from = index + 1;
+            if let Some(conn) = self.subscribers[index as usize].as_ref().map(|s| s.conn) {
                 self.end(conn, code, 0, now_ns);
             }
         }
@@ -639,15 +654,27 @@ impl Fanout {
     /// Whether nobody is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.free.len() == self.subscribers.len()
+        self.taken.is_empty()
     }
 
     /// Whether every subscriber has everything that is released.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
-        self.subscribers.iter().flatten().all(|s| {
-            s.state != State::Active || (s.is_at_tail && s.cursor.block >= self.tail.position)
-        })
+        self.subscribers
+            .iter()
+            .flatten()
+            .all(|s| s.state != State::Active || self.at_tail.contains(s.conn.index))
+    }
+
+    /// Bytes of released log that were not yet looked at for the subscriber at this place.
+    fn lag(&self, index: u32) -> u64 {
+        let tail = self.tail.position;
+        match &self.subscribers[index as usize] {
+            Some(subscriber) if !self.at_tail.contains(index) => {
+                tail.since(subscriber.cursor.block.min(tail))
+            }
+            _ => 0,
+        }
     }
 
     fn end(&mut self, conn: ConnId, code: TerminateCode, detail: u64, now_ns: u64) {
@@ -691,7 +718,7 @@ impl Fanout {
     /// Whether [`Fanout::serve`] has something to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.work.is_empty()
+        !self.work.is_empty() || !self.swept.is_empty()
     }
 
     /// The pieces a [`FanoutEffect::SendLog`] is about.
@@ -725,12 +752,16 @@ impl Fanout {
     #[must_use]
     pub fn census(&self) -> (u32, u32, u64) {
         let mut census = (0, 0, 0);
-        for subscriber in self.subscribers.iter().flatten() {
+        let mut from = 0;
+        while let Some(index) = self.taken.next_from(from) {
+            from = index + 1;
+            let Some(subscriber) = &self.subscribers[index as usize] else {
+                continue;
+            };
             census.0 += 1;
             census.1 += u32::from(subscriber.slot.is_some() || subscriber.is_waiting);
-            let stands = subscriber.cursor.block.min(self.tail.position);
             if subscriber.state == State::Active {
-                census.2 = census.2.max(self.tail.position.since(stands));
+                census.2 = census.2.max(self.lag(index));
             }
         }
         census

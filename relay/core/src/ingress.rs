@@ -8,6 +8,7 @@
 //! Before a logon a connection costs one table entry and [`OUTGOING_BEFORE_LOGON`] bytes; whoever holds one too long, or
 //! holds the oldest when there are too many, loses it.
 
+mod time;
 mod words;
 
 use std::collections::VecDeque;
@@ -17,28 +18,28 @@ use relay_wire::code::{Held, Role, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq};
 use relay_wire::item::{self, Front, Limits};
 use relay_wire::message::{
-    Ack, Challenge, Heartbeat, Logon, LogonAck, Message, MessageError, Reject, Terminate, Topic,
+    Ack, Challenge, Logon, LogonAck, Message, MessageError, Reject, Terminate, Topic,
 };
 use relay_wire::proof::Nonce;
 use relay_wire::record::{self, RecordError};
 use relay_wire::{PROTOCOL_VERSION, stride};
 
+use self::time::Round;
 pub(crate) use self::words::terminate_text;
 use self::words::{
-    AUTHENTICATION_TEXT, FULL_TEXT, LOGON_TIME_TEXT, MALFORMED_TEXT, NOT_HERE_TEXT, SILENT_TEXT,
-    STREAM_TEXT, item_error, reject_text,
+    AUTHENTICATION_TEXT, FULL_TEXT, MALFORMED_TEXT, NOT_HERE_TEXT, STREAM_TEXT, item_error,
+    reject_text,
 };
 use crate::command::{ConnId, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::outgoing::Outgoing;
+use crate::places::PlaceSet;
 use crate::settings::Settings;
 
 /// Bytes for messages to a client that has not logged on: a challenge and a farewell.
 pub const OUTGOING_BEFORE_LOGON: usize = 640;
 /// Bytes for messages to a publisher: 256 unread answers to topic requests and acknowledgements.
 pub const OUTGOING_PUBLISHER: usize = 16 * 1024;
-/// A farewell that can't be delivered within this time is given up.
-const FAREWELL_NS: u64 = 1_000_000_000;
 
 /// What the caller is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct Ingress {
     credentials: Arc<CredentialBook>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Places that are not free.
+    taken: PlaceSet,
     unauthenticated: VecDeque<ConnId>,
     effects: VecDeque<IngressEffect>,
     commands: VecDeque<ToSequence>,
@@ -108,7 +111,14 @@ pub struct Ingress {
     trading_session: u64,
     next_seq: Seq,
     held: Held,
+    /// When that changed last.
+    held_since_ns: u64,
+    /// What publishers were told of it, and when.
+    held_told: Held,
+    held_told_ns: Option<u64>,
+    /// When the last round over the connections began, and what is left of it.
     checked_ns: u64,
+    round: Option<Round>,
     is_stopping: bool,
     /// False on a node of a group that does not lead, or leads and has not released what it began with.
     is_serving: bool,
@@ -130,6 +140,7 @@ impl Ingress {
         Self {
             slots,
             free: (0..places).rev().collect(),
+            taken: PlaceSet::new(places),
             unauthenticated: VecDeque::with_capacity(settings.unauthenticated_max as usize + 1),
             effects: VecDeque::with_capacity(4 * places as usize),
             commands: VecDeque::with_capacity(1024),
@@ -139,7 +150,11 @@ impl Ingress {
             trading_session,
             next_seq,
             held: Held::No,
+            held_since_ns: 0,
+            held_told: Held::No,
+            held_told_ns: None,
             checked_ns: 0,
+            round: None,
             is_stopping: false,
             is_serving: true,
             refused: 0,
@@ -165,11 +180,9 @@ impl Ingress {
             self.refused += 1;
             return None;
         };
+        self.taken.insert(index);
+        let conn = self.conn_at(index);
         let slot = &mut self.slots[index as usize];
-        let conn = ConnId {
-            index,
-            generation: slot.generation,
-        };
         slot.state = State::AwaitLogon { since_ns: now_ns };
         slot.nonce = nonce;
         slot.heard_ns = now_ns;
@@ -497,10 +510,7 @@ impl Ingress {
                 self.next_seq = next_seq;
                 if self.held != held {
                     self.held = held;
-                    self.tell_all_publishers(now_ns);
-                    for slot in &mut self.slots {
-                        slot.heard_ns = slot.heard_ns.max(now_ns);
-                    }
+                    self.held_since_ns = now_ns;
                 }
             }
             ToIngress::Serve {
@@ -545,26 +555,10 @@ impl Ingress {
         }
     }
 
-    fn tell_all_publishers(&mut self, now_ns: u64) {
-        let heartbeat = self.heartbeat();
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            if slot.state == State::Publisher {
-                let conn = ConnId {
-                    index: index as u32,
-                    generation: slot.generation,
-                };
-                self.say(conn, &Message::Heartbeat(heartbeat), now_ns);
-            }
-        }
-    }
-
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat {
-            next_seq: self.next_seq,
-            epoch: self.epoch,
-            checksum: 0,
-            held: self.held,
+    fn conn_at(&self, index: u32) -> ConnId {
+        ConnId {
+            index,
+            generation: self.slots[index as usize].generation,
         }
     }
 
@@ -630,56 +624,6 @@ impl Ingress {
         }
     }
 
-    /// Time passed: overdue logons, silent publishers, heartbeats. Looks at everything a few times per heartbeat.
-    pub fn on_time(&mut self, now_ns: u64) {
-        let interval = self.settings.heartbeat_ns;
-        if now_ns < self.checked_ns + interval / 8 {
-            return;
-        }
-        let silent_ns = self.settings.client_silence_ns();
-        self.checked_ns = now_ns;
-        let heartbeat = self.heartbeat();
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            let conn = ConnId {
-                index: index as u32,
-                generation: slot.generation,
-            };
-            match slot.state {
-                State::Free => {}
-                State::AwaitLogon { since_ns } => {
-                    if now_ns >= since_ns + self.settings.logon_timeout_ns {
-                        self.end(
-                            conn,
-                            TerminateCode::LogonTimeout,
-                            0,
-                            LOGON_TIME_TEXT,
-                            now_ns,
-                        );
-                    }
-                }
-                State::Closing { since_ns } => {
-                    if now_ns >= since_ns + FAREWELL_NS {
-                        self.abandon(conn);
-                    }
-                }
-                State::AwaitEstablished { .. } | State::HandingOver | State::Publisher => {
-                    let is_silent = now_ns >= slot.heard_ns + silent_ns;
-                    // Of a publisher that is held nothing more is received, so it can't be heard.
-                    let is_held = slot.state == State::Publisher && self.held != Held::No;
-                    if is_silent && !is_held {
-                        self.end(conn, TerminateCode::Silent, 0, SILENT_TEXT, now_ns);
-                    } else if slot.state == State::Publisher
-                        && now_ns >= slot.said_ns + interval
-                        && slot.outgoing.is_empty()
-                    {
-                        self.say(conn, &Message::Heartbeat(heartbeat), now_ns);
-                    }
-                }
-            }
-        }
-    }
-
     /// Accept nobody any more and take leave of everyone.
     pub fn stop(&mut self, code: TerminateCode, now_ns: u64) {
         self.is_stopping = true;
@@ -687,15 +631,11 @@ impl Ingress {
     }
 
     fn end_all(&mut self, code: TerminateCode, now_ns: u64) {
-        for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
-            let conn = ConnId {
-                index: index as u32,
-                generation: slot.generation,
-            };
-            if slot.state != State::Free {
-                self.end(conn, code, 0, terminate_text(code), now_ns);
-            }
+        let mut from = 0;
+        while let Some(index) = self.taken.next_from(from) {
+            from = index + 1;
+            let conn = self.conn_at(index);
+            self.end(conn, code, 0, terminate_text(code), now_ns);
         }
     }
 
@@ -749,6 +689,7 @@ impl Ingress {
             ..Slot::new()
         };
         self.free.push(conn.index);
+        self.taken.remove(conn.index);
     }
 
     fn is_current(&self, conn: ConnId) -> bool {

@@ -37,6 +37,7 @@ pub mod node;
 mod outgoing;
 mod packing;
 mod persist;
+mod places;
 mod publishers;
 pub mod register;
 pub mod sequence;

@@ -226,6 +226,7 @@ fn without_prepared_space_publishers_are_held() {
     world.prepared += 1 << 20;
     world.run();
     assert_eq!(world.acked.last().unwrap().1, PublisherSeq(400));
+    world.pass(world::settings().heartbeat_ns);
     assert!(
         world.client(conn).has("held: No }"),
         "it is told that it may go on"
@@ -465,6 +466,42 @@ fn a_filter_is_never_mistaken_for_loss() {
             Got::Message(_) => false,
         });
     assert!(named, "the name comes in the flow, before the first record");
+}
+
+/// Goal: who wants nothing of what is released stands at the tail without being looked at, however far the ring went round
+/// meanwhile. Method: three rings of one topic, beside a subscriber of another.
+#[test]
+fn whoever_a_release_does_not_concern_stays_at_the_tail() {
+    let mut world = World::new();
+    let (conn, x) = world.publisher("one", 1, 10);
+    let b = world.topic(conn, "b").unwrap();
+    let reader = world.subscribe(From::Live, 0, None, &["b", "c.*"]);
+    let mut next = 1;
+    while world.sequence.released().position.get() < 3 * world::RING {
+        world.publish(conn, ONE, x, next..next + 50);
+        next += 50;
+        assert_eq!(world.fanout.census(), (1, 0, 0), "one, not behind, no lag");
+    }
+    assert!(world.fanout.is_caught_up());
+    world.publish(conn, ONE, b, next..=next);
+    world.publish(conn, ONE, x, next + 1..=next + 1);
+    assert_eq!(world.subscriber_client(reader).seqs(), [next]);
+    assert_eq!(world.fanout.census(), (1, 0, 0));
+}
+
+/// Goal: who takes over a place gets nothing that its holder before wanted.
+#[test]
+fn a_place_forgets_what_its_holder_wanted() {
+    let mut world = World::new();
+    let (conn, x) = world.publisher("one", 1, 10);
+    let b = world.topic(conn, "b").unwrap();
+    let first = world.subscribe(From::Live, 0, None, &["a.*"]);
+    world.fanout.on_closed(first);
+    let second = world.subscribe(From::Live, 0, None, &["b"]);
+    assert_eq!(second.index, first.index);
+    world.publish(conn, ONE, x, 1..=3);
+    world.publish(conn, ONE, b, 4..=4);
+    assert_eq!(world.subscriber_client(second).seqs(), [4]);
 }
 
 /// Goal: a full socket cuts anywhere and nothing is lost or doubled, in the ring and behind it. Method: a subscriber that

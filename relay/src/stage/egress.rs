@@ -30,6 +30,8 @@ const READ: u8 = 4;
 
 /// Bytes of a subscriber's receive buffer; a longer SUBSCRIBE is collected beside it.
 const RECEIVE_BUFFER: usize = 4096;
+/// How often subscribers are counted for the counters: a census looks at each of them.
+const EXPORT_EVERY_NS: u64 = 10_000_000;
 
 #[derive(Debug)]
 struct Connection {
@@ -92,6 +94,7 @@ pub(crate) struct EgressAgent {
     vectors_used: usize,
     is_stopping: bool,
     exported: Exported,
+    exported_ns: u64,
 }
 
 struct Exported {
@@ -142,6 +145,7 @@ impl EgressAgent {
                 reads: counters.counter("egress.replay_reads"),
                 released_to_sent: counters.hop("released_to_sent"),
             },
+            exported_ns: 0,
         })
     }
 
@@ -183,9 +187,7 @@ impl EgressAgent {
             self.serve(now);
         }
         work += self.drain(ring, now);
-        if newest.is_some() {
-            self.export();
-        }
+        self.export(now);
         work
     }
 
@@ -544,10 +546,14 @@ impl EgressAgent {
         }
     }
 
-    fn export(&self) {
+    fn export(&mut self, now: Now) {
         let Some(machine) = &self.machine else {
             return;
         };
+        if now.mono_ns < self.exported_ns + EXPORT_EVERY_NS {
+            return;
+        }
+        self.exported_ns = now.mono_ns;
         let (subscribers, behind, lag) = machine.census();
         self.exported.subscribers.set(subscribers.into());
         self.exported.behind.set(behind.into());

@@ -108,6 +108,8 @@ pub(crate) struct IngressAgent {
     /// Places that receive on once this turn's words are with the kernel.
     to_receive: Vec<u32>,
     lingering: u32,
+    /// Connections that began to linger, oldest first; some have gone since.
+    lingerers: VecDeque<(u32, ConnId)>,
     sequence: Parking,
     egress: Parking,
     is_stopping: bool,
@@ -140,6 +142,7 @@ impl IngressAgent {
             sends: Vec::with_capacity(places as usize),
             to_receive: Vec::with_capacity(2 * places as usize),
             lingering: 0,
+            lingerers: VecDeque::with_capacity(places as usize),
             sequence: parts.sequence,
             egress: parts.egress,
             is_stopping: false,
@@ -181,9 +184,7 @@ impl IngressAgent {
         }
         self.machine.on_time(now.mono_ns);
         self.drain(now);
-        if self.lingering > 0 {
-            self.end_lingering(now);
-        }
+        self.end_lingering(now);
         work + self.flush(ring)
     }
 
@@ -574,26 +575,39 @@ impl IngressAgent {
     /// the farewell and closes too.
     fn close(&mut self, place: u32, now: Now) {
         let connection = self.connection(place);
-        let index = connection.conn.index as usize;
+        let conn = connection.conn;
         connection.life = Life::Lingering {
             since_ns: now.mono_ns,
         };
         connection.wants_more = false;
         shut_down(&connection.socket, libc::SHUT_WR);
-        self.by_conn[index] = u32::MAX;
+        self.by_conn[conn.index as usize] = u32::MAX;
         self.lingering += 1;
+        if self.lingerers.len() == self.lingerers.capacity() {
+            // Where very many come and go; those that still linger are no more than there are places.
+            let table = &self.table;
+            self.lingerers.retain(|&(place, conn)| {
+                let connection = table[place as usize].as_ref();
+                connection.is_some_and(|c| c.conn == conn)
+            });
+        }
+        self.lingerers.push_back((place, conn));
         self.receive_later(place);
         self.connections.set(self.machine.connections() as u64);
     }
 
+    /// Gives up who has lingered long enough; the oldest stand first, so that a turn looks at no more of them.
     fn end_lingering(&mut self, now: Now) {
-        for place in 0..self.table.len() as u32 {
-            if let Some(connection) = &self.table[place as usize]
-                && let Life::Lingering { since_ns } = connection.life
-                && now.mono_ns >= since_ns + LINGER_NS
-            {
+        while let Some(&(place, conn)) = self.lingerers.front() {
+            let connection = self.table[place as usize].as_ref();
+            let life = connection.filter(|c| c.conn == conn).map(|c| c.life);
+            if let Some(Life::Lingering { since_ns }) = life {
+                if now.mono_ns < since_ns + LINGER_NS {
+                    return;
+                }
                 self.close_for_good(place);
             }
+            self.lingerers.pop_front();
         }
     }
 

@@ -7,9 +7,10 @@ use relay_journal::block::{self, BlockError, BlockHeader, HEADER_LENGTH};
 use relay_wire::code::RecordKind;
 use relay_wire::id::{Position, Seq};
 use relay_wire::record::Record;
-use relay_wire::topic;
 
-use crate::topics::TopicSet;
+use super::interest::Interest;
+use super::patterns::PatternSet;
+use crate::command::ReleasePoint;
 
 /// A subscriber's place: the next byte it has not been given, and what it has seen by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,18 @@ pub(super) struct Cursor {
     pub(super) next_seq: Seq,
     /// Checksum of the DATA record before `next_seq`, where it is known.
     pub(super) checksum: Option<u32>,
+}
+
+impl Cursor {
+    /// At the end of what is released.
+    pub(super) const fn at(tail: &ReleasePoint) -> Self {
+        Self {
+            block: tail.position,
+            offset: 0,
+            next_seq: tail.next_seq,
+            checksum: Some(tail.checksum),
+        }
+    }
 }
 
 /// Bytes of the log that lie together and are to be sent.
@@ -50,29 +63,25 @@ pub(super) enum Skip {
     Time(u64),
 }
 
-/// What a subscriber wants.
+/// What a subscriber wants. Which of the defined topics its patterns select stands in [`Interest`].
 #[derive(Debug, Clone)]
 pub(super) struct Selection {
-    pub(super) is_everything: bool,
-    pub(super) patterns: Vec<Box<str>>,
-    /// Ids of the defined topics that match.
-    pub(super) topics: TopicSet,
+    pub(super) patterns: PatternSet,
     pub(super) skip: Skip,
 }
 
 impl Selection {
-    pub(super) fn selects_name(&self, name: &str) -> bool {
-        self.is_everything
-            || self
-                .patterns
-                .iter()
-                .any(|pattern| topic::matches(pattern, name))
-    }
-
     /// Whether whole bodies go out unlooked at.
     const fn is_plain(&self) -> bool {
-        self.is_everything && matches!(self.skip, Skip::Nothing)
+        self.patterns.is_everything() && matches!(self.skip, Skip::Nothing)
     }
+}
+
+/// Who asks for which topics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) interest: &'a Interest,
+    pub(super) place: u32,
 }
 
 /// Why a walk stopped for good.
@@ -108,15 +117,22 @@ pub(super) enum WalkEnd {
     AtTail,
 }
 
-/// Collects runs from `cursor` on into `runs`, advancing it; `bytes` start at the cursor's block.
-///
-/// `trusted` says that the bytes are this node's own memory; otherwise each block is verified when it is entered.
+/// Bytes of the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch<'a> {
+    /// They start at the cursor's block.
+    pub(super) bytes: &'a [u8],
+    /// They are this node's own memory; otherwise each block is verified when it is entered.
+    pub(super) is_trusted: bool,
+}
+
+/// Collects runs from `cursor` on into `runs`, advancing it.
 pub(super) fn walk(
     cursor: &mut Cursor,
     selection: &mut Selection,
-    bytes: &[u8],
+    wanted: Wanted<'_>,
+    Stretch { bytes, is_trusted }: Stretch<'_>,
     released: Position,
-    trusted: bool,
     budget: Budget,
     runs: &mut Vec<Run>,
 ) -> Result<WalkEnd, WalkError> {
@@ -145,11 +161,11 @@ pub(super) fn walk(
             return Ok(WalkEnd::OutOfBytes);
         }
         let body = &rest[HEADER_LENGTH..header.body_end()];
-        if !trusted && verified <= at {
+        if !is_trusted && verified <= at {
             block::verify_body(&header, body).map_err(|e| WalkError::from((at, e)))?;
             verified = header.next_position();
         }
-        if selection.is_plain() && trusted {
+        if selection.is_plain() && is_trusted {
             // Whole bodies from memory cost next to nothing; the number of runs is limit enough.
             looked_at += 64;
         } else {
@@ -158,7 +174,7 @@ pub(super) fn walk(
         if selection.is_plain() {
             take_body(cursor, &header, runs);
         } else {
-            take_records(cursor, selection, &header, body, budget, runs)?;
+            take_records(cursor, selection, wanted, &header, body, budget, runs)?;
         }
     }
 }
@@ -193,6 +209,7 @@ fn take_body(cursor: &mut Cursor, header: &BlockHeader, runs: &mut Vec<Run>) {
 fn take_records(
     cursor: &mut Cursor,
     selection: &mut Selection,
+    wanted: Wanted<'_>,
     header: &BlockHeader,
     body: &[u8],
     budget: Budget,
@@ -205,7 +222,7 @@ fn take_records(
         let Ok(record) = Record::parse(&body[offset as usize - HEADER_LENGTH..]) else {
             return Err(WalkError::Damaged(block));
         };
-        let is_wanted = look_at(cursor, selection, &record)?;
+        let is_wanted = look_at(cursor, selection, wanted, &record)?;
         let stride = record.stride() as u32;
         if is_wanted && !is_open && runs.len() >= budget.runs {
             return Ok(());
@@ -257,6 +274,7 @@ fn take_records(
 fn look_at(
     cursor: &Cursor,
     selection: &mut Selection,
+    wanted: Wanted<'_>,
     record: &Record<'_>,
 ) -> Result<bool, WalkError> {
     let is_data = record.is_data();
@@ -299,10 +317,9 @@ fn look_at(
         "a walk goes forward"
     );
     Ok(match record.kind() {
-        _ if selection.is_everything => true,
-        Some(RecordKind::Data) => selection.topics.contains(record.topic()),
-        Some(RecordKind::Topic) => {
-            core::str::from_utf8(record.payload()).is_ok_and(|name| selection.selects_name(name))
+        _ if selection.patterns.is_everything() => true,
+        Some(RecordKind::Data | RecordKind::Topic) => {
+            wanted.interest.holds(record.topic(), wanted.place)
         }
         _ => false,
     })

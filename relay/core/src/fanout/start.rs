@@ -7,6 +7,7 @@ use relay_wire::topic;
 
 use super::Fanout;
 use super::cursor::{Cursor, Skip};
+use super::patterns::PatternSet;
 use crate::command::ConnId;
 
 impl Fanout {
@@ -30,10 +31,15 @@ impl Fanout {
         let (cursor, skip, start_seq) = self.start_of(subscribe)?;
         let tail = self.tail;
         let epoch = self.epoch;
-        let topics_to_tell = self.topics.len() as u32;
+        let patterns = PatternSet::new(patterns);
+        let topics_to_tell = match patterns.names() {
+            Some(names) => names.len() as u32,
+            None => self.topics.len() as u32,
+        };
         let Some(subscriber) = self.current(conn) else {
             return Ok(());
         };
+        let is_everything = patterns.is_everything();
         subscriber.begin(cursor, skip, patterns, topics_to_tell);
         let subscribed = Subscribed {
             start_seq,
@@ -42,6 +48,11 @@ impl Fanout {
             epoch,
         };
         subscriber.say(&Message::Subscribed(subscribed), now_ns);
+        if is_everything {
+            self.unfiltered.insert(conn.index);
+        } else {
+            self.filtered += 1;
+        }
         self.queue(conn.index);
         Ok(())
     }
@@ -52,12 +63,7 @@ impl Fanout {
         subscribe: &Subscribe<'_>,
     ) -> Result<(Cursor, Skip, Seq), (TerminateCode, u64)> {
         let tail = self.tail;
-        let at_tail = Cursor {
-            block: tail.position,
-            offset: 0,
-            next_seq: tail.next_seq,
-            checksum: Some(tail.checksum),
-        };
+        let at_tail = Cursor::at(&tail);
         let from = |position| Cursor {
             block: position,
             offset: 0,

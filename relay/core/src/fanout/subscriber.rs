@@ -6,9 +6,9 @@ use relay_wire::message::{Heartbeat, Message};
 
 use super::RUNS_MAX;
 use super::cursor::{Cursor, Run, Selection, Skip};
+use super::patterns::PatternSet;
 use crate::command::{ConnId, ReleasePoint};
 use crate::outgoing::Outgoing;
-use crate::topics::TopicSet;
 
 /// Bytes for session messages to a subscriber: some dozens of topic names.
 const OUTGOING: usize = 8 * 1024;
@@ -41,6 +41,7 @@ pub(super) struct Subscriber {
     pub(super) credential: u32,
     pub(super) state: State,
     pub(super) selection: Option<Selection>,
+    /// Where it stands, unless it is among those at the tail: then everything released was looked at for it.
     pub(super) cursor: Cursor,
     /// What is left of a run that a full socket cut short.
     pub(super) rest: Option<Run>,
@@ -50,8 +51,8 @@ pub(super) struct Subscriber {
     pub(super) slot: Option<u32>,
     pub(super) is_waiting: bool,
     pub(super) is_queued: bool,
-    pub(super) is_at_tail: bool,
     pub(super) was_at_tail: bool,
+    /// Topics, or patterns that are names of topics, that were looked at to be told, of so many.
     pub(super) topics_told: u32,
     pub(super) topics_to_tell: u32,
     pub(super) outgoing: Outgoing,
@@ -81,7 +82,6 @@ impl Subscriber {
             slot: None,
             is_waiting: false,
             is_queued: false,
-            is_at_tail: false,
             was_at_tail: false,
             topics_told: 0,
             topics_to_tell: 0,
@@ -98,18 +98,19 @@ impl Subscriber {
         &mut self,
         cursor: Cursor,
         skip: Skip,
-        patterns: Vec<Box<str>>,
+        patterns: PatternSet,
         topics_to_tell: u32,
     ) {
         self.state = State::Active;
         self.cursor = cursor;
         self.topics_to_tell = topics_to_tell;
-        self.selection = Some(Selection {
-            is_everything: patterns.iter().any(|pattern| &**pattern == ">"),
-            patterns,
-            topics: TopicSet::default(),
-            skip,
-        });
+        self.selection = Some(Selection { patterns, skip });
+    }
+
+    /// Whether its patterns select only some topics.
+    pub(super) fn is_filtered(&self) -> bool {
+        let selection = self.selection.as_ref();
+        selection.is_some_and(|selection| !selection.patterns.is_everything())
     }
 
     /// Queues a message; one that does not fit is left out, which only a peer that reads nothing ever sees.
@@ -120,8 +121,13 @@ impl Subscriber {
     }
 
     /// Says how far the flow was looked at, where that is known.
-    pub(super) fn beat(&mut self, tail: &ReleasePoint, epoch: Epoch, now_ns: u64) {
-        let is_at_tail = self.is_at_tail && self.cursor.block >= tail.position;
+    pub(super) fn beat(
+        &mut self,
+        is_at_tail: bool,
+        tail: &ReleasePoint,
+        epoch: Epoch,
+        now_ns: u64,
+    ) {
         let (next_seq, checksum) = match self.cursor.checksum {
             _ if is_at_tail => (tail.next_seq, tail.checksum),
             Some(checksum) => (self.cursor.next_seq, checksum),
@@ -159,7 +165,6 @@ impl Subscriber {
                 ..run
             });
             self.cursor = run.after;
-            self.is_at_tail = false;
             self.runs.clear();
             return false;
         }

@@ -176,11 +176,11 @@ impl Sequence {
                 topic
             }
         };
-        let pending = self
-            .topics_pending
-            .iter()
-            .find(|(_, id)| *id == topic)
-            .map(|(b, _)| *b);
+        // Ids are given out in turn, so the place of one among those pending follows from the first.
+        let pending = self.topics_pending.front().and_then(|(_, first)| {
+            let place = topic.get().checked_sub(first.get())? as usize;
+            self.topics_pending.get(place).map(|(block, _)| *block)
+        });
         match pending {
             None => self.tell_topic(conn, asked.request, topic),
             Some(_) if self.topic_waits.len() >= TOPIC_WAITS_MAX => return Progress::STALLED,
