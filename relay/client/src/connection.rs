@@ -14,7 +14,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use relay_wire::PROTOCOL_VERSION;
@@ -578,6 +578,10 @@ impl Link {
         }
     }
 
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
     /// Writes what is queued and `records`, in one system call; returns how much of the records went out.
     ///
     /// `within_record`: the first of the records was begun before, so session messages come behind them.
@@ -698,7 +702,7 @@ impl Link {
         if timeout.is_zero() || self.write_error.is_some() {
             return;
         }
-        wait::wait(self.socket.as_ref().map(AsFd::as_fd), for_room, timeout);
+        wait::wait(self.socket(), for_room, timeout);
     }
 }
 

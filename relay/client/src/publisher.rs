@@ -11,6 +11,7 @@
 //! Invariants: publisher sequences on the wire have no gap; nothing is forgotten before the relay called it released;
 //! unreleased bytes on their way never exceed the relay's credit.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use relay_wire::code::{Held, RejectCode, Role, TerminateCode};
@@ -179,6 +180,25 @@ impl Publisher {
     /// # Errors
     /// [`ClientError::TopicRefused`], also for a name that breaks the rules; otherwise as [`Publisher::poll`].
     pub fn topic(&mut self, name: &str) -> Result<TopicId, ClientError> {
+        let handle = self.ask_for(name)?;
+        self.answer_of(handle, name)
+    }
+
+    /// The handles of many topics, in the order of `names`: as [`Publisher::topic`], but all are asked for before the first answer
+    /// is waited for, so that a thousand of them take little longer than one.
+    ///
+    /// # Errors
+    /// As [`Publisher::topic`], for the first name that is refused; the others are defined all the same.
+    pub fn topics<S: AsRef<str>>(&mut self, names: &[S]) -> Result<Vec<TopicId>, ClientError> {
+        let asked = names.iter().map(|name| self.ask_for(name.as_ref()));
+        let handles = asked.collect::<Result<Vec<_>, _>>()?;
+        let answers = handles.into_iter().zip(names);
+        answers
+            .map(|(handle, name)| self.answer_of(handle, name.as_ref()))
+            .collect()
+    }
+
+    fn ask_for(&mut self, name: &str) -> Result<u32, ClientError> {
         self.alive()?;
         if let Err(error) = check_name(name.as_bytes()) {
             return Err(ClientError::TopicRefused {
@@ -187,7 +207,11 @@ impl Publisher {
                 text: error.to_string(),
             });
         }
-        let handle = self.topics.ask(name);
+        Ok(self.topics.ask(name))
+    }
+
+    /// Blocks until a topic that was asked for is answered.
+    fn answer_of(&mut self, handle: u32, name: &str) -> Result<TopicId, ClientError> {
         loop {
             if self.topics.id(TopicId(handle)).is_some() {
                 return Ok(TopicId(handle));
@@ -397,6 +421,13 @@ impl Publisher {
     #[must_use]
     pub fn held(&self) -> Held {
         self.held
+    }
+
+    /// The socket, where there is one: for waiting until one of many publishers has something to do. It is another one after
+    /// each loss of the connection.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.link.socket()
     }
 
     /// Why the last connection ended or the last attempt failed, if one did.
@@ -617,16 +648,16 @@ impl Publisher {
         if !self.topics.on_answer(request, name, answer) {
             return Err(DisconnectReason::malformed("an answer to no topic request").into());
         }
-        self.settle_topics();
+        if self.phase == Phase::Ready {
+            self.topics.settle_one(request);
+        } else {
+            self.settle_topics();
+        }
         Ok(())
     }
 
     /// Lets the topics' ids take effect once all of them are known, and records flow.
     fn settle_topics(&mut self) {
-        if self.phase == Phase::Ready {
-            self.topics.settle();
-            return;
-        }
         if !self.topics.is_settled() {
             return;
         }

@@ -13,6 +13,7 @@
 //! here; kinds that this version does not know are passed over.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use relay_wire::code::{From as SubscribeFrom, RecordKind, Role, TerminateCode};
@@ -301,6 +302,13 @@ impl Subscriber {
     #[must_use]
     pub fn events_dropped(&self) -> u64 {
         self.events.dropped()
+    }
+
+    /// The socket, where there is one: for waiting until one of many subscribers has something to take. It is another one after
+    /// each loss of the connection. Only when [`Subscriber::poll`] found nothing is everything taken that the socket had.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.link.socket()
     }
 
     /// Why the last connection ended or the last attempt failed, if one did.
