@@ -11,11 +11,12 @@ use relay_core::credential::{Credential, CredentialBook};
 use relay_core::log::LogWindow;
 use relay_core::sequence::{Beginning, Sequence, SequenceEffect};
 use relay_core::settings::Settings;
+use relay_journal::block::{self, BlockHeader, BlockKind, HEADER_LENGTH};
 use relay_journal::superblock::WriteMethod;
 use relay_journal::tables::Tables;
 use relay_wire::code::{Policy, RecordKind};
 use relay_wire::id::{
-    Epoch, Incarnation, NodeId, Position, PublisherId, PublisherSeq, StreamId, TopicId,
+    Epoch, Incarnation, NodeId, Position, PublisherId, PublisherSeq, Seq, StreamId, TopicId,
 };
 use relay_wire::message::{Message, TopicRequest};
 use relay_wire::record::{self, Fields};
@@ -92,6 +93,40 @@ pub fn data_record(publisher_seq: u64, topic: u32, stride: usize) -> Vec<u8> {
     let mut bytes = vec![0; record::encoded_stride(0, payload.len())];
     record::encode(&mut bytes, RecordKind::Data, &fields, &[], &payload).expect("it has room");
     bytes
+}
+
+/// A header and, behind room for it, `body_length` bytes of records of 256 bytes.
+#[must_use]
+pub fn block_of(body_length: usize) -> (BlockHeader, Vec<u8>) {
+    const RECORD: usize = 256;
+    let records = body_length / RECORD;
+    let span = block::span_for(body_length as u32, 4_096);
+    let header = BlockHeader {
+        kind: BlockKind::Records,
+        stream: STREAM,
+        epoch: Epoch(1),
+        number: 2,
+        position: Position(4_096),
+        first_seq: Seq(1),
+        record_count: records as u32,
+        data_count: records as u32,
+        body_length: body_length as u32,
+        span,
+        sealed_time_ns: 1,
+        released: Position(0),
+        previous_checksum: 3,
+        body_checksum: 0,
+        checksum: 0,
+    };
+    let mut bytes = vec![0; span as usize];
+    for (number, place) in bytes[HEADER_LENGTH..]
+        .chunks_exact_mut(RECORD)
+        .take(records)
+        .enumerate()
+    {
+        place.copy_from_slice(&data_record(number as u64 + 1, 1, RECORD));
+    }
+    (header, bytes)
 }
 
 /// A sequencer, its log in memory from position 0 on, and a disk that is done at once.
