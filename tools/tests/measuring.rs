@@ -109,6 +109,80 @@ fn throughput_is_counted_at_the_subscriber_and_the_journal_compared() {
     assert_eq!(report["sent"], report["received"]);
 }
 
+#[test]
+fn many_clients_are_counted_one_by_one_and_slow_ones_apart() {
+    let report = bench(&[
+        "fan-out",
+        "--subscribers",
+        "20",
+        "--slow",
+        "2",
+        "--publishers",
+        "70",
+        "--topics",
+        "40",
+        "--patterns",
+        "3",
+        "--matching",
+        "2",
+        "--rate",
+        "500",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "64MiB",
+    ]);
+    assert_keys(&report, &LATENCY_KEYS[..5]);
+    assert_keys(&report, &["ack_p99_us", "cpu_share", "resident_peak"]);
+    assert_eq!(
+        (&report["lost"], &report["repeated"]),
+        (&0.into(), &0.into())
+    );
+    // 18 fast subscribers of two topics of 40 each.
+    let deliveries = report["deliveries"].as_u64().expect("a count");
+    assert!((300..600).contains(&deliveries), "{report}");
+    let wanted = report["slow_wanted"].as_u64().expect("a count");
+    let received = report["slow_received"].as_u64().expect("a count");
+    assert!(wanted > 0 && received < wanted, "{report}");
+}
+
+#[test]
+fn who_catches_up_is_measured_and_the_flow_beside_it() {
+    for (who, options) in [("subscriber", &[][..]), ("node", &["--node"][..])] {
+        let common = ["catch-up", "--behind", "8MiB", "--seconds", "0.5"];
+        let report = bench(&[&common[..], options].concat());
+        assert_eq!(report["who"], who);
+        assert_keys(&report, &["seconds", "bytes_per_s", "p99_ratio"]);
+        assert!(report["behind_bytes"].as_u64() >= Some(8 << 20), "{report}");
+        assert_eq!(
+            (&report["lost"], &report["duplicated"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(report["verified"], true);
+    }
+}
+
+#[test]
+fn a_restart_is_measured_on_a_journal_that_was_laid_out() {
+    let report = bench(&["restart", "--length", "96MiB", "--runs", "2"]);
+    assert_keys(
+        &report,
+        &[
+            "ready_seconds_median",
+            "ready_seconds_max",
+            "seek_ms",
+            "blocks",
+        ],
+    );
+    assert_keys(&report["append"], &["p50_us", "p99_us"]);
+    assert_eq!(report["topics"], 100_000);
+}
+
 /// The short form of what is measured with groups: what starts, finds itself together, and holds the same log afterwards.
 #[test]
 fn groups_are_measured_and_their_journals_compared() {

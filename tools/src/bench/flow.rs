@@ -4,21 +4,23 @@
 //! afterwards, so the first message after an outage waits for nothing but the outage. Every message is counted at the
 //! subscriber by its number. Times are of one process's monotonic clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use relay_client::{OutMessage, Publisher, Start, Subscriber, TrySendError};
 
 use super::load::{Clock, HEAD_LENGTH, read_head, write_head};
 use super::tally::Tally;
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
+use crate::percentiles::{new_histogram, record};
 use crate::servers::Cluster;
 
 /// The topic of every message.
-const TOPIC: &str = "bench.failover";
+const TOPIC: &str = "bench.flow";
 /// Longest sleep of either thread.
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// How often the subscriber looks whether it is over.
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const UNKNOWN: u64 = u64::MAX;
 
 /// What the threads share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// No more messages fall due.
     stop: AtomicBool,
@@ -40,6 +42,8 @@ struct Shared {
     last_ns: AtomicU64,
     /// Longest time without one since it was last taken.
     gap_ns: AtomicU64,
+    /// Intended send to receipt since it was last taken.
+    latency: Mutex<Histogram<u64>>,
 }
 
 /// What came of it.
@@ -63,8 +67,12 @@ impl Flow {
     /// Connects both clients, and lets `rate` messages of `size` bytes a second flow.
     pub(super) fn start(cluster: &Cluster, rate: f64, size: usize) -> Result<Self, Failure> {
         let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
             total: AtomicU64::new(UNKNOWN),
-            ..Shared::default()
+            received: AtomicU64::new(0),
+            last_ns: AtomicU64::new(0),
+            gap_ns: AtomicU64::new(0),
+            latency: Mutex::new(new_histogram()),
         });
         let subscription = cluster
             .subscriber()
@@ -109,6 +117,13 @@ impl Flow {
     /// The longest time without a message since the last call, counted from the last one before it.
     pub(super) fn take_gap(&self) -> Duration {
         Duration::from_nanos(self.shared.gap_ns.swap(0, Ordering::Relaxed))
+    }
+
+    /// How long the messages took that came since the last call.
+    pub(super) fn take_latency(&self) -> Histogram<u64> {
+        let latency = self.shared.latency.lock();
+        let mut latency = latency.unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *latency, new_histogram())
     }
 
     /// Publishes nothing more, and counts once everything has arrived or is given up.
@@ -173,9 +188,17 @@ fn receive(mut subscriber: Subscriber, shared: &Shared, clock: Clock) -> Result<
     loop {
         if let Some(delivery) = subscriber.next_within(LOOK)? {
             let head = read_head(delivery.record.payload());
-            let (index, _) = head.ok_or_else(|| Failure::Damaged("a message too short".into()))?;
+            let (index, due_ns) =
+                head.ok_or_else(|| Failure::Damaged("a message too short".into()))?;
             tally.note(index);
-            note_time(shared, clock.now_ns());
+            let now_ns = clock.now_ns();
+            note_time(shared, now_ns);
+            let mut latency = shared
+                .latency
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            record(&mut latency, now_ns.saturating_sub(due_ns));
+            drop(latency);
             shared.received.store(tally.distinct, Ordering::Relaxed);
         }
         let total = shared.total.load(Ordering::Relaxed);

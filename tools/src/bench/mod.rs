@@ -4,6 +4,9 @@
 //! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread; pacing.rs: when what is due
 //! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU; series.rs: lists, repeats, sweeps
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
+//! fan_out.rs     many clients of one stream (crowd.rs: all on one thread; process.rs: what relayd takes)
+//! catch_up.rs    a subscriber, or a node, that comes back from far behind
+//! restart.rs     a restart on a long journal
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
 //! replay.rs      a journal read by plain direct reads, and as `relay replay` reads it
 //! report.rs      results as a page (machine.rs: where they come from; over_time.rs: the course of a run)
@@ -28,7 +31,10 @@ use crate::servers::{
 };
 use crate::verify::Judgement;
 
+mod catch_up;
+mod crowd;
 mod failover;
+mod fan_out;
 mod floor;
 mod flow;
 mod interval_log;
@@ -38,8 +44,10 @@ mod machine;
 mod over_time;
 mod pacing;
 mod placement;
+mod process;
 mod replay;
 mod report;
+mod restart;
 mod series;
 mod tally;
 mod throughput;
@@ -59,6 +67,9 @@ Examples:
   relay bench latency --rate 2000 --seconds 10 --json
   relay bench latency --nodes 2 --policy mirrored --rate 10000
   relay bench throughput --seconds 60 --verify
+  relay bench fan-out --subscribers 100 --topics 1000 --patterns 10 --idle park
+  relay bench catch-up --node --behind 1GiB
+  relay bench restart --length 10GiB
   relay bench failover --runs 20 --how freeze
   relay bench replay /var/lib/relay/orders --runs 5
   relay bench report runs.jsonl --output page.html";
@@ -79,6 +90,12 @@ enum What {
     Throughput(throughput::ThroughputOptions),
     /// The same hops without the relay: what the machine itself costs
     Floor(floor::FloorOptions),
+    /// Many subscribers and publishers of one stream, slow ones too: latency, CPU and memory
+    FanOut(fan_out::FanOutOptions),
+    /// A subscriber, or a node, that catches up from far behind, and what that costs the flow
+    CatchUp(catch_up::CatchUpOptions),
+    /// The time until a client is served again after SIGKILL, on a long journal
+    Restart(restart::RestartOptions),
     /// The time without delivery when a primary is killed, freezes or is cut off
     Failover(failover::FailoverOptions),
     /// A journal's directory read as fast as it goes, beside plain direct reads of the same files
@@ -93,6 +110,9 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
         What::Latency(options) => latency::run(&options),
         What::Throughput(options) => throughput::run(&options),
         What::Floor(options) => floor::run(&options),
+        What::FanOut(options) => fan_out::run(&options),
+        What::CatchUp(options) => catch_up::run(&options),
+        What::Restart(options) => restart::run(&options),
         What::Failover(options) => failover::run(&options),
         What::Replay(options) => replay::run(&options),
         What::Report(options) => report::run(&options),

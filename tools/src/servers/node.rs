@@ -13,6 +13,9 @@ use crate::output::{hex, spinner};
 
 /// The one stream of a node started here.
 pub(super) const STREAM: u32 = 1;
+/// Publishers and connections that the configuration allows if it says nothing.
+const PUBLISHERS_USUAL: u64 = 64;
+const CONNECTIONS_USUAL: u64 = 1024;
 /// Name of the credential of whoever only reads.
 pub(super) const SUBSCRIBER_NAME: &str = "subscriber";
 
@@ -151,6 +154,13 @@ impl Node {
         }
         if let Some(group) = &part.group {
             add(format_args!("{}", group.section()));
+        }
+        if settings.publishers > PUBLISHERS_USUAL {
+            add(format_args!(
+                "\n[stream.limits]\npublishers = {0}\nconnections = {1}\nunauthenticated = {0}\n",
+                settings.publishers,
+                settings.publishers + CONNECTIONS_USUAL
+            ));
         }
         let secret = hex(&part.secret);
         for id in 1..=settings.publishers {

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""The scale curves of scripts/bench: latency, CPU and memory against how many of something there are.
+
+  scripts/bench scale                            all curves, about 12 minutes on an otherwise idle machine
+  scripts/bench scale --curves subscribers,slow  some of them
+  scripts/bench scale --curves topics --points 10,1000 --seconds 10
+  scripts/bench scale --journal-gib 1,5          where the disk has no room for the 20 GiB of the longest journal
+
+Curves: subscribers (of one stream, unfiltered), filtered (subscribers with 10 patterns each, of 1,000 topics), publishers, topics,
+patterns (of each of 10 subscribers), size (bytes of a message), journal (GiB: restart, seek, append), streams, slow (of 10
+subscribers), nodes (of the group).
+
+Behind each table stands the growth: the exponent of each figure against the number, fitted over all points (0: it stays the same, 1: it
+grows in proportion). CPU is relayd's (the primary's), of one CPU; its threads park when idle, or it would always be all of one. On a
+machine with few CPUs the clients are a part of the latency: subscribers of one thread take their deliveries one after the other.
+
+Options: --dir DIR (journals are made there and removed again), --seconds N of each point, --json (a line for each point and for each
+growth), --no-build. Exit status: 0 measured, 1 failed, 2 wrong usage, 3 messages were lost.
+"""
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Curve: points, what it measures, and the command without its common part; {x} is the point.
+CURVES = {
+    "subscribers": ([1, 10, 100, 500], "fan-out --rate 200 --subscribers {x}"),
+    "filtered": ([1, 10, 100, 500], "fan-out --rate 500 --topics 1000 --patterns 10 --subscribers {x}"),
+    "publishers": ([1, 10, 100, 1000], "fan-out --rate 1000 --subscribers 1 --publishers {x}"),
+    "topics": ([10, 100, 1000, 10000, 100000], "fan-out --rate 500 --patterns 10 --wildcard --topics {x}"),
+    "patterns": ([1, 10, 100, 1000], "fan-out --rate 500 --topics 1000 --wildcard --patterns {x}"),
+    "size": ([16, 64, 256, 1024, 4096, 16384, 65536], "fan-out --rate 500 --subscribers 1 --size {x}"),
+    "journal": ([1, 5, 20], "restart --runs 3 --length {x}GiB"),
+    "streams": ([1, 2, 4, 8], "latency --rate 500 --streams {x}"),
+    "slow": ([0, 1, 3, 9], "fan-out --rate 2000 --subscribers 10 --slow {x}"),
+    "nodes": ([1, 2, 3], "fan-out --rate 500 --subscribers 1 --nodes {x}"),
+}
+# Columns of a table: title, how to get the value from the report, format. Growth is fitted to those named last.
+CLIENTS = [
+    ("p50 us", lambda r: r["p50_us"], ".0f"),
+    ("p99 us", lambda r: r["p99_us"], ".0f"),
+    ("ack p50 us", lambda r: r["ack_p50_us"], ".0f"),
+    ("ack p99 us", lambda r: r["ack_p99_us"], ".0f"),
+    ("deliveries/s", lambda r: r.get("deliveries_per_s"), ",.0f"),
+    ("CPU us/message", lambda r: r.get("cpu_us_per_message"), ".1f"),
+    ("CPU %", lambda r: 100 * r["cpu_share"] if r.get("cpu_share") is not None else None, ".1f"),
+    ("RSS MiB", lambda r: r["resident_peak"] / 2**20 if r.get("resident_peak") else None, ".0f"),
+]
+JOURNAL = [
+    ("restart s", lambda r: r["ready_seconds_median"], ".2f"),
+    ("seek ms", lambda r: r["seek_ms"], ".1f"),
+    ("append p50 us", lambda r: r["append"]["p50_us"], ".0f"),
+    ("append p99 us", lambda r: r["append"]["p99_us"], ".0f"),
+]
+
+
+def fail(text, status=1):
+    print(f"scripts/bench scale: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+def growth(points):
+    """Slope of log y over log x by least squares; None with fewer than two points above 0."""
+    logs = [(math.log(x), math.log(y)) for x, y in points if x and y and x > 0 and y > 0]
+    if len({x for x, _ in logs}) < 2:
+        return None
+    mean_x = sum(x for x, _ in logs) / len(logs)
+    mean_y = sum(y for _, y in logs) / len(logs)
+    above = sum((x - mean_x) * (y - mean_y) for x, y in logs)
+    return above / sum((x - mean_x) ** 2 for x, _ in logs)
+
+
+def measure(options, command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        fail(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}", done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def common(options, curve):
+    if curve == "journal":
+        return ["--dir", options.dir]
+    return ["--idle", "park", "--seconds", str(options.seconds), "--warmup", "1", "--dir", options.dir]
+
+
+def possible(options, curve, points):
+    """Those points that can be measured here; why not the others is said."""
+    if curve == "streams":
+        help_text = subprocess.run([options.relay, "bench", "latency", "--help"], capture_output=True, text=True).stdout
+        if "--streams" not in help_text:
+            print("-- streams: left out, this relay's bench has one stream", file=sys.stderr)
+            return []
+    if curve == "journal":
+        free = shutil.disk_usage(options.dir).free >> 30
+        lacking = [gib for gib in points if gib + 2 > free]
+        if lacking:
+            print(f"-- journal: {lacking} GiB left out, {options.dir} has {free}", file=sys.stderr)
+        return [gib for gib in points if gib + 2 <= free]
+    return points
+
+
+def run(options, curve, points):
+    points = possible(options, curve, points)
+    columns = JOURNAL if curve == "journal" else CLIENTS
+    rows = []
+    for x in points:
+        words = CURVES[curve][1].format(x=x).split()
+        print(f"-- {curve} {x:,}: relay bench {' '.join(words)}", file=sys.stderr)
+        report = measure(options, [options.relay, "bench", *words, *common(options, curve), "--json"])
+        values = [get(report) for _, get, _ in columns]
+        rows.append((x, values))
+        if options.json:
+            named = {title: value for (title, _, _), value in zip(columns, values)}
+            print(json.dumps({"what": "scale", "curve": curve, "x": x, **named, "report": report}), flush=True)
+    if not rows:
+        return
+    exponents = [growth([(x, values[at]) for x, values in rows]) for at in range(len(columns))]
+    if options.json:
+        named = {title: exponent for (title, _, _), exponent in zip(columns, exponents)}
+        print(json.dumps({"what": "scale", "curve": curve, "growth": named}), flush=True)
+        return
+    widths = [max(len(title), 9) for title, _, _ in columns]
+    print(f"\n{curve:>12}  " + "  ".join(f"{title:>{width}}" for (title, _, _), width in zip(columns, widths)))
+    for x, values in rows:
+        cells = [
+            f"{'-' if value is None else format(value, how):>{width}}"
+            for value, (_, _, how), width in zip(values, columns, widths)
+        ]
+        print(f"{x:>12,}  " + "  ".join(cells))
+    cells = [f"{'-' if e is None else format(e, '.2f'):>{width}}" for e, width in zip(exponents, widths)]
+    print(f"{'growth':>12}  " + "  ".join(cells), flush=True)
+
+
+def numbers(text):
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers, separated by commas, are needed, not {text!r}")
+
+
+def main():
+    options = argparse.ArgumentParser(
+        prog="scripts/bench scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--curves", default=",".join(CURVES))
+    options.add_argument("--points", type=numbers)
+    options.add_argument("--journal-gib", type=numbers, default=CURVES["journal"][0])
+    options.add_argument("--seconds", type=float, default=3)
+    options.add_argument("--dir", default=os.path.join(ROOT, "target"))
+    options.add_argument("--json", action="store_true")
+    options.add_argument("--no-build", action="store_true")
+    options = options.parse_args()
+    curves = options.curves.replace(",", " ").split()
+    for curve in curves:
+        if curve not in CURVES:
+            fail(f'there is no curve "{curve}"; there are {", ".join(CURVES)}', 2)
+    if options.points and len(curves) != 1:
+        fail("--points belongs to one curve: name it with --curves", 2)
+    if not options.no_build:
+        subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--bins"], cwd=ROOT, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+    options.relay = os.path.join(target, "release", "relay")
+    os.makedirs(options.dir, exist_ok=True)
+    for curve in curves:
+        usual = options.journal_gib if curve == "journal" else CURVES[curve][0]
+        run(options, curve, options.points or usual)
+
+
+main()
