@@ -342,10 +342,17 @@ impl<'a> Search<'a> {
         } else {
             extent.released
         };
+        let end = geometry.start_of(segment + 1);
+        if let Err(error) = &extent.verdict
+            && extent.tail < end
+            && self.damage.is_empty()
+        {
+            // What is looked for may lie behind the place.
+            self.damage.push(error.to_string());
+        }
         if start >= limit {
             return Ok(Flow::Enough);
         }
-        let end = geometry.start_of(segment + 1);
         let is_finished = end <= extent.released;
         if is_finished {
             self.scanned.push((segment, fault.to_string()));
