@@ -96,7 +96,11 @@ func (load *Load) options() (size *int) {
 	flag.StringVar(&load.idle, "idle", "yield", "until the next message is due: yield or sleep")
 	flag.StringVar(&load.hgrm, "hgrm", "", "write distributions to files whose names begin so")
 	flag.StringVar(&load.pids, "pids", "", "directory of the nodes' pid files")
-	flag.BoolVar(&load.failover, "failover", false, "kill the leader")
+	// With a value, as the Java drivers take it: a plain flag would end the options there.
+	flag.Func("failover", "true: kill the leader", func(text string) (err error) {
+		load.failover, err = strconv.ParseBool(text)
+		return err
+	})
 	return flag.Int("size", 256, "bytes of a message")
 }
 

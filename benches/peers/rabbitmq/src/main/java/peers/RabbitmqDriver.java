@@ -15,6 +15,7 @@ import java.util.Map;
 import java.util.NavigableMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.ConcurrentSkipListMap;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
 /**
@@ -31,6 +32,7 @@ public final class RabbitmqDriver implements Driver {
     private static final int CONNECT_TIMEOUT_MS = 1_500;
     private static final int ABORT_TIMEOUT_MS = 300;
     private static final int TRY_AGAIN_MS = 100;
+    private static final long RECONNECT_NS = TimeUnit.MILLISECONDS.toNanos(500);
 
     private String[] ports;
     private String queue;
@@ -38,6 +40,7 @@ public final class RabbitmqDriver implements Driver {
     private Inbox inbox;
     private volatile int ackEvery = 1;
     private Channel publisher;
+    private long connectedNs;
     private NavigableMap<Long, Message> unconfirmed = new ConcurrentSkipListMap<>();
     private final ConcurrentLinkedQueue<Message> again = new ConcurrentLinkedQueue<>();
 
@@ -89,6 +92,7 @@ public final class RabbitmqDriver implements Driver {
                 (tag, multiple) -> settled(pending, tag, multiple, false));
         unconfirmed = pending;
         publisher = channel;
+        connectedNs = System.nanoTime();
     }
 
     private void settled(
@@ -171,24 +175,26 @@ public final class RabbitmqDriver implements Driver {
         publish(message);
     }
 
-    /** Looks after a connection that ended, and after what was refused. */
+    /**
+     * Looks after a connection that ended, and after what was refused. A channel that was opened while
+     * the queue had no leader may refuse for ever, so that is answered by a new one, now and then.
+     */
     @Override
     public boolean poll() throws Exception {
-        if (publisher.isOpen() && again.isEmpty()) {
+        boolean refused = !again.isEmpty() && System.nanoTime() - connectedNs > RECONNECT_NS;
+        if (publisher.isOpen() && !refused) {
             return false;
         }
-        if (!publisher.isOpen()) {
-            reconnect();
-        }
-        for (Message message = again.poll(); message != null; message = again.poll()) {
-            publish(message);
-        }
+        reconnect();
         return true;
     }
 
     private void reconnect() throws Exception {
-        List<Message> unsettled = new ArrayList<>(unconfirmed.values());
         publisher.getConnection().abort(ABORT_TIMEOUT_MS);
+        List<Message> unsettled = new ArrayList<>(unconfirmed.values());
+        for (Message message = again.poll(); message != null; message = again.poll()) {
+            unsettled.add(message);
+        }
         openPublisher();
         for (Message message : unsettled) {
             publish(message);
