@@ -179,7 +179,8 @@ impl Standby {
         self.check(&header, bytes)?;
         let length = header.written_length(self.geometry.block_alignment());
         let end = header.next_position();
-        let fits = end <= self.prepared && header.position.plus(length.into()) <= log.end();
+        // A filler is written with its first bytes only, but the next block stands behind all of it.
+        let fits = end <= self.prepared && end <= log.end();
         if !fits || self.is_failed {
             return Ok(Intake::NoRoom);
         }
