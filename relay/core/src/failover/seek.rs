@@ -87,11 +87,15 @@ impl Failover {
     }
 
     /// Whether this node may lead without an operator's word: a member, and where an operator is the arbiter only the primary
-    /// itself after its own restart, and whom a primary hands over to.
+    /// itself after its own restart, and whom a primary hands over to. Where he had said that this node is to lead, and it stopped
+    /// before it did, he has to say so again: by itself it would open an epoch above that word, over a log that may lack what
+    /// others released.
     fn may_lead_by_itself(&self, record: &Membership) -> bool {
-        let is_called =
-            record.primary == self.settings.identity.node || self.handed_over_ns.is_some();
+        let is_its_primary = record.primary == self.settings.identity.node;
         if self.settings.is_manual {
+            let word = |epoch: Epoch| epoch.get() / EPOCHS_OF_A_WORD;
+            let is_told = word(self.wanted.promised) > word(record.epoch);
+            let is_called = self.handed_over_ns.is_some() || (is_its_primary && !is_told);
             self.is_in(record) && is_called && record.epoch >= self.superseded
         } else {
             self.is_in(record) && !self.settings.is_observer
