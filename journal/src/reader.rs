@@ -321,8 +321,8 @@ impl JournalDir {
     /// Finds where the log ends and what of it is provably released.
     ///
     /// A relay may be writing meanwhile. What was read of the log's end and what was read behind it are then of different
-    /// moments, and blocks that came in between look like the far side of a hole. So a hole that is gone when looked at
-    /// again is none.
+    /// moments, and blocks that came in between look like the far side of a hole, or like another end. So a hole that is gone
+    /// when looked at again is none, and neither is an end that moves damage.
     ///
     /// # Errors
     /// [`ReaderError`] when the log can't be read; damage is part of the answer.
@@ -346,6 +346,7 @@ impl JournalDir {
                 })
             }
             Err(RecoveryError::Source(error)) => Err(error.into()),
+            Err(RecoveryError::Unsteady { .. }) => Ok(self.extent_of_growing(start)),
             Err(RecoveryError::Rotten(finding)) if self.has_grown(&finding)? => {
                 Ok(self.extent_of_growing(start))
             }

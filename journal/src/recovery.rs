@@ -24,6 +24,9 @@
 //! Recovery starts from a checkpoint that the log leads up to ([`Start::choose`]). One that it does not lead up to proves
 //! that what is missing before it was durable.
 //!
+//! The end is read twice, from the last block on: a disk, or one half of a mirror, that gives bytes of earlier can make
+//! a log look shorter, or an end that was cut long ago look like the log. Two answers are an error, not a guess.
+//!
 //! What a cut demands of its caller: whatever lies between the cut and the end of the leftovers is
 //! zeroed (from the far end towards the cut, so that a crash in between leaves a log that is only
 //! shorter) before a block is written there.
@@ -188,6 +191,11 @@ pub enum RecoveryError {
         /// The rule.
         error: FoldError,
     },
+    /// The log's end was read twice, and the second time it was another.
+    Unsteady {
+        /// Position of the block that was another.
+        position: Position,
+    },
     /// The log can't be read.
     Source(SourceError),
     /// The tables to start from are not of this journal; what does not fit.
@@ -210,6 +218,11 @@ impl core::fmt::Display for RecoveryError {
                 f,
                 "the intact block at position {position} breaks a rule: {error}. This is a bug of \
                  the software that wrote it: keep the journal and report it"
+            ),
+            Self::Unsteady { position } => write!(
+                f,
+                "the disk gave two answers for position {position} of the log, one after the other: it returns bytes of \
+                 earlier. Find out which disk, or which half of a mirror, does; take it out, and start again"
             ),
             Self::Source(error) => write!(f, "{error}"),
             Self::Start(what) => {
@@ -287,6 +300,7 @@ pub fn recover(
     let mut window = Window::new(Box::new(source), superblock.geometry());
     let mut blocks_scanned = 0;
     let mut bytes_reported = 0;
+    let mut last = None;
     let front = loop {
         let link = Link::after_tables(&tables);
         let header = match window.examine(tables.position, superblock.stream, Some(&link))? {
@@ -298,12 +312,14 @@ pub fn recover(
             position: header.position,
             error,
         })?;
+        last = Some((header.position, link));
         blocks_scanned += 1;
         if window.bytes_read() != bytes_reported {
             bytes_reported = window.bytes_read();
             progress(tables.position);
         }
     };
+    confirm(&mut window, &tables, last, front)?;
     let mut seen = look_beyond(&mut window, superblock, &tables, front)?;
     if let Some((position, checksum)) = passed_over
         && (position, checksum) != (tables.position, tables.previous_checksum)
@@ -318,6 +334,29 @@ pub fn recover(
         blocks_scanned,
         window.bytes_read(),
     )
+}
+
+/// Reads the end once more: the last block, with the link that led to it, and what lies behind it. What is looked at from here on
+/// is of the second reading.
+fn confirm(
+    window: &mut Window<'_>,
+    tables: &Tables,
+    last: Option<(Position, Link)>,
+    front: Front,
+) -> Result<(), RecoveryError> {
+    window.forget();
+    if let Some((position, link)) = last {
+        let again = window.examine(position, tables.stream, Some(&link))?;
+        if again.map(|header| header.checksum) != Ok(tables.previous_checksum) {
+            return Err(RecoveryError::Unsteady { position });
+        }
+    }
+    let position = tables.position;
+    let link = Link::after_tables(tables);
+    match window.examine(position, tables.stream, Some(&link))? {
+        Err(again) if again == front => Ok(()),
+        _ => Err(RecoveryError::Unsteady { position }),
+    }
 }
 
 /// What lies at and behind the front.

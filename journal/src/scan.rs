@@ -25,6 +25,9 @@ pub trait LogSource {
     /// [`SourceError`] when the bytes exist and can't be read.
     fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError>;
 
+    /// What is read from now on comes from the device, whatever was read before and is still in some memory.
+    fn forget(&mut self) {}
+
     /// Whether the source reads ahead into memory of its own, where [`LogSource::hold`] finds most of what is asked for.
     fn is_ahead(&self) -> bool {
         false
@@ -49,6 +52,10 @@ pub trait LogSource {
 impl<S: LogSource + ?Sized> LogSource for &mut S {
     fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
         (**self).read_at(position, buffer)
+    }
+
+    fn forget(&mut self) {
+        (**self).forget();
     }
 
     fn is_ahead(&self) -> bool {
@@ -269,6 +276,12 @@ impl<'s> Window<'s> {
         let offset = position.since(self.start) as usize;
         let end = self.length.min(offset + length);
         Ok(&self.buffer[offset.min(end)..end])
+    }
+
+    /// Everything asked for from now on is read anew, and from the device.
+    pub(crate) fn forget(&mut self) {
+        self.length = 0;
+        self.source.forget();
     }
 
     /// Makes `position` the window's start, keeping what is already there, and reads at least `length` bytes from there on.

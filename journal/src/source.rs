@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use relay_wire::id::Position;
+use rustix::fs::Advice;
 
 use crate::scan::{LogSource, SourceError};
 use crate::segment::{self, Geometry};
@@ -64,6 +65,8 @@ pub struct DirSource {
     /// Index of the last segment that is known to be there: up to it none may be missing.
     last: Option<u64>,
     open: Option<(u64, File)>,
+    /// Nothing of a file that is opened is to come from the page cache.
+    is_forgetful: bool,
 }
 
 impl DirSource {
@@ -84,6 +87,7 @@ impl DirSource {
             geometry,
             last,
             open: None,
+            is_forgetful: false,
         }
     }
 
@@ -96,7 +100,12 @@ impl DirSource {
         let is_open = self.open.as_ref().is_some_and(|(open, _)| *open == index);
         if !is_open {
             let path = self.directory.join(segment::name(index));
-            self.open = Some((index, File::open(path)?));
+            let file = File::open(path)?;
+            if self.is_forgetful {
+                // What was written and is not on the device yet stays in the cache.
+                rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+            }
+            self.open = Some((index, file));
         }
         let (_, file) = self.open.as_ref().expect("it was opened just now");
         Ok(file)
@@ -126,6 +135,11 @@ impl DirSource {
 }
 
 impl LogSource for DirSource {
+    fn forget(&mut self) {
+        self.open = None;
+        self.is_forgetful = true;
+    }
+
     fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
         let mut filled = 0;
         while filled < buffer.len() {

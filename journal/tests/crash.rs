@@ -6,9 +6,13 @@
 
 mod log;
 
-use log::{LogBuilder, Random, SECTOR, SEGMENT, Write, put, recover_image, superblock};
+use log::{
+    LogBuilder, MemorySource, Random, SECTOR, SEGMENT, Write, put, recover_image, superblock,
+};
 use relay_journal::block::{BlockHeader, BlockKind, HEADER_LENGTH, seal};
-use relay_journal::recovery::{Beyond, Clean, Decision, Front, Recovered, RecoveryError};
+use relay_journal::recovery::{
+    Beyond, Clean, Decision, Front, LogSource, Recovered, RecoveryError, SourceError, recover,
+};
 use relay_journal::superblock::{CleanStop, Superblock};
 use relay_journal::tables::Tables;
 use relay_wire::code::Policy;
@@ -92,6 +96,60 @@ fn whole(image: &[u8], writes: &[Write]) -> usize {
     let is_whole =
         |write: &&Write| image[write.position()..][..write.bytes.len()] == write.bytes[..];
     writes.iter().take_while(is_whole).count()
+}
+
+/// A disk that gives one image until it is asked to forget what it gave, and then another.
+struct Unsteady<'a> {
+    before: &'a [u8],
+    after: &'a [u8],
+}
+
+impl LogSource for Unsteady<'_> {
+    fn read_at(&mut self, position: Position, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        MemorySource(self.before).read_at(position, buffer)
+    }
+
+    fn forget(&mut self) {
+        self.before = self.after;
+    }
+}
+
+/// Goal: bytes of earlier, read once, neither shorten the log nor lengthen it. Method: the end is read from the disk as it was some
+/// writes ago and then as it is, and the other way round; and from a disk that cut its end and wrote another one.
+#[test]
+fn an_end_that_is_another_when_read_again_is_an_error() {
+    let log = built(53, 512, 60, 3_000);
+    let image_of = |writes: &[Write]| {
+        let mut image = vec![0; prepared(&log)];
+        writes.iter().for_each(|write| put(&mut image, write));
+        image
+    };
+    let all = &log.writes;
+    let whole = image_of(all);
+    let recovered = |before: &[u8], after: &[u8], start: usize| {
+        let mut source = Unsteady { before, after };
+        recover(
+            &mut source,
+            &log.superblock,
+            log.tables_after(start),
+            &mut |_| {},
+        )
+    };
+    for missing in 1..=16 {
+        let left = all.len() - missing;
+        let earlier = image_of(&all[..left]);
+        // From the first byte, and from a checkpoint at the earlier end: then no block is read before it.
+        for start in [0, left] {
+            let at = all[left].header.position;
+            let shorter = recovered(&earlier, &whole, start);
+            assert_eq!(shorter, Err(RecoveryError::Unsteady { position: at }));
+            let last = all[all.len() - 1].header.position;
+            let longer = recovered(&whole, &earlier, start);
+            assert_eq!(longer, Err(RecoveryError::Unsteady { position: last }));
+        }
+    }
+    let steady = recovered(&whole, &whole, 0).expect("it is whole");
+    assert_eq!(steady.tables, log.tables_after(all.len()));
 }
 
 /// Goal: a copy that caught up when it was killed may lack a block in the middle of what was in flight, and the blocks behind tell of

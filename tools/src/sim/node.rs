@@ -377,8 +377,8 @@ impl Node {
                 self.phase = Phase::Starting(Box::new(starting));
                 self.go_on(around);
             }
-            Err(Halt::Recovery(RecoveryError::Source(_))) => {
-                // The disk could not be read: whoever looks after it tries again.
+            Err(Halt::Recovery(RecoveryError::Source(_) | RecoveryError::Unsteady { .. })) => {
+                // The disk could not be read, or read one thing and then another: whoever looks after it tries again.
                 self.carry = None;
                 let delay = self.random.tailed(around.parameters.restart_ns);
                 self.ask_for_start(delay, around);
