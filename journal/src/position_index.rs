@@ -78,6 +78,17 @@ impl PositionIndex {
         self.last_before(|entry| entry.first_seq <= seq)
     }
 
+    /// Where to start reading to pass a DATA record before the one with this seq, whether or not the seqs between them were
+    /// skipped: an entry further back, with another seq.
+    #[must_use]
+    pub fn find_before(&self, seq: Seq) -> Position {
+        let count = self.entries.partition_point(|entry| entry.first_seq <= seq);
+        let Some(entry) = self.entries.get(count.saturating_sub(1)) else {
+            return Position(0);
+        };
+        self.last_before(|earlier| earlier.first_seq < entry.first_seq)
+    }
+
     /// Where to start reading to find the first record received at or after a time (ns UTC): every
     /// record before the returned position was received earlier.
     #[must_use]

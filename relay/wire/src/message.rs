@@ -185,7 +185,7 @@ pub struct Reject<'a> {
 pub struct Subscribe<'a> {
     /// Where to start.
     pub from: From,
-    /// Checksum of the DATA record before `value`, where the subscriber knows it.
+    /// Checksum of the last DATA record before seq `value`, where the subscriber knows it.
     pub checksum: Option<u32>,
     /// A seq or a time, ns UTC, as `from` says; else 0.
     pub value: u64,

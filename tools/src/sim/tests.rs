@@ -160,7 +160,7 @@ const FOUND: [Find; 10] = [
 ];
 
 /// Seeds whose runs are taken as they are drawn, and what they brought to light.
-const WHOLE_FOUND: [(u64, &str); 3] = [
+const WHOLE_FOUND: [(u64, &str); 4] = [
     (
         612_716,
         "a follower whose ring was all but full took a filler that ended behind the ring",
@@ -172,6 +172,10 @@ const WHOLE_FOUND: [(u64, &str); 3] = [
     (
         650_754,
         "a disk gave bytes of earlier once, and an end that had been cut was taken for the log",
+    ),
+    (
+        700_382,
+        "who asked for the first seq behind skipped ones was not held against the message before them",
     ),
 ];
 

@@ -52,15 +52,23 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skip {
     Nothing,
-    /// Records before `until`; the one just before it must have this checksum, if given, and must be there.
+    /// Records before `until`. The last message before it must have this checksum, if given, and be the one with the seq before,
+    /// unless `until` is itself the first after seqs that were skipped.
     Seq {
         until: Seq,
         checksum: Option<u32>,
-        /// It was passed.
-        is_met: bool,
+        /// The last message that was passed.
+        passed: Option<Passed>,
     },
     /// Records received before this time, ns UTC.
     Time(u64),
+}
+
+/// A message that was passed on the way to the first one wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passed {
+    seq: Seq,
+    checksum: u32,
 }
 
 /// What a subscriber wants. Which of the defined topics its patterns select stands in [`Interest`].
@@ -283,20 +291,27 @@ fn look_at(
         Skip::Seq {
             until,
             checksum,
-            is_met,
+            passed,
         } => {
-            let is_before = is_data && record.seq().next() == until;
-            if is_before && checksum.is_some_and(|expected| expected != record.checksum()) {
-                return Err(WalkError::WrongHistory(record.seq()));
-            }
             if record.seq() < until {
+                let this = Passed {
+                    seq: record.seq(),
+                    checksum: record.checksum(),
+                };
+                let passed = if is_data { Some(this) } else { passed };
                 selection.skip = Skip::Seq {
                     until,
                     checksum,
-                    is_met: is_met || is_before,
+                    passed,
                 };
                 return Ok(false);
             }
+            if let Some(passed) = passed
+                && checksum.is_some_and(|expected| expected != passed.checksum)
+            {
+                return Err(WalkError::WrongHistory(passed.seq));
+            }
+            let is_met = passed.is_some_and(|passed| passed.seq.next() == until);
             if record.seq() > until && !is_met {
                 // Seqs were skipped here, with an accepted loss: whoever saw this one saw what was lost.
                 return Err(WalkError::WrongHistory(Seq(until.get() - 1)));

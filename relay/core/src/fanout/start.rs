@@ -9,6 +9,7 @@ use super::Fanout;
 use super::cursor::{Cursor, Skip};
 use super::patterns::PatternSet;
 use crate::command::ConnId;
+use crate::sequence::SEQS_SKIPPED;
 
 impl Fanout {
     pub(super) fn subscribe(
@@ -96,9 +97,15 @@ impl Fanout {
                 let skip = Skip::Seq {
                     until: seq,
                     checksum: subscribe.checksum,
-                    is_met: false,
+                    passed: None,
                 };
-                Ok((from(self.index.find_seq(before)), skip, seq))
+                // Where seqs may have been skipped the message before the wanted one may lie further back than its seq says.
+                let position = if before.get() < SEQS_SKIPPED {
+                    self.index.find_seq(before)
+                } else {
+                    self.index.find_before(before)
+                };
+                Ok((from(position), skip, seq))
             }
         }
     }
