@@ -5,6 +5,7 @@
 //! * a copy that holds everything may lead, if nobody does;
 //! * where all of those are gone for long, or every process that counted is, one that says what it may lack leads
 //!   with the loss accepted: of those that run the one whose log is of the newest epoch, and of these the longest;
+//! * a copy that was taken out, and may not know it, is not asked;
 //! * one word at a time: whoever was told something has had the time to do it, or to give it up.
 
 use relay_core::group::{Obstacle, WordRefused};
@@ -50,6 +51,8 @@ pub(crate) enum Deed {
 #[derive(Debug, Default)]
 pub(crate) struct Operator {
     newest: Option<Membership>,
+    /// Nodes taken out since they were last in a set.
+    taken_out: Vec<NodeId>,
     idle_since_ns: Option<u64>,
     free_ns: u64,
     /// The process that was told to lead with a loss accepted.
@@ -62,6 +65,8 @@ impl Operator {
         let epoch = self.newest.map_or(Epoch(0), |newest| newest.epoch);
         if record.epoch > epoch {
             self.newest = Some(*record);
+            let is_in = |node: NodeId| record.members.as_slice().iter().any(|m| m.node == node);
+            self.taken_out.retain(|&node| !is_in(node));
         }
     }
 
@@ -79,9 +84,18 @@ impl Operator {
 
     /// A node is being taken out: from now on it may lack something.
     pub(crate) fn on_detached(&mut self, node: usize) {
+        let node = NodeId(node as u64 + 1);
         if let Some(newest) = &mut self.newest {
-            newest.members = newest.members.without(NodeId(node as u64 + 1));
+            newest.members = newest.members.without(node);
         }
+        if !self.taken_out.contains(&node) {
+            self.taken_out.push(node);
+        }
+    }
+
+    /// Whether a node was taken out, and has not been in a set since: it may not know, and would lead as if it lacked nothing.
+    pub(crate) fn is_taken_out(&self, node: NodeId) -> bool {
+        self.taken_out.contains(&node)
     }
 
     /// Whether no other word is on its way.

@@ -88,7 +88,9 @@ impl Cluster<'_> {
         let mut unsure = Vec::new();
         for (node, sight) in waiting {
             if !self.operator.holds_all(&sight.member) {
-                unsure.push(node);
+                if !self.operator.is_taken_out(sight.member.node) {
+                    unsure.push(node);
+                }
                 continue;
             }
             let said = self.promote(node, false);
