@@ -116,6 +116,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let settings = ClusterSettings {
         nodes: options.nodes,
+        streams: 1,
         cpus: Vec::new(),
         node: NodeSettings {
             mode: Mode::Shared,

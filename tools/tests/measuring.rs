@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{last_object, refusal, relay, relayd, text_of};
 
 const LATENCY_KEYS: [&str; 10] = [
@@ -149,6 +149,44 @@ fn many_clients_are_counted_one_by_one_and_slow_ones_apart() {
     let wanted = report["slow_wanted"].as_u64().expect("a count");
     let received = report["slow_received"].as_u64().expect("a count");
     assert!(wanted > 0 && received < wanted, "{report}");
+}
+
+#[test]
+fn streams_share_the_rate_and_each_serves_its_own_clients() {
+    let report = bench(&[
+        "fan-out",
+        "--streams",
+        "2",
+        "--subscribers",
+        "3",
+        "--publishers",
+        "2",
+        "--rate",
+        "400",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "32MiB",
+    ]);
+    assert_keys(&report, &["p99_us", "ack_p99_us", "resident_peak"]);
+    assert_eq!(
+        (&report["lost"], &report["repeated"]),
+        (&0.into(), &0.into())
+    );
+    // 200 messages of each stream to three subscribers.
+    assert_eq!(report["stream_deliveries"], json!([600, 600]), "{report}");
+    assert_eq!(
+        (&report["streams"], &report["deliveries"]),
+        (&2.into(), &1200.into())
+    );
+    // The worst stream is as bad as all together, or worse.
+    let p99 = |key: &str| report[key].as_f64().expect("a number");
+    assert!(p99("stream_p99_us_max") >= p99("p99_us"), "{report}");
 }
 
 #[test]
@@ -304,6 +342,8 @@ fn combinations_that_make_no_sense_are_refused() {
             "one node's",
         ),
         (&["latency", "--server-cpus", "0,1"], "take 1 CPUs"),
+        (&["fan-out", "--nodes", "2", "--streams", "2"], "not both"),
+        (&["fan-out", "--streams", "17"], "1 to 16"),
         (&["failover", "--nodes", "1"], "nobody to take over"),
         (&["failover", "--rate", "1"], "10 to 100,000"),
     ] {
@@ -312,6 +352,23 @@ fn combinations_that_make_no_sense_are_refused() {
         assert_eq!(status, 2, "{arguments:?}: {said}");
         assert!(said.contains(reason), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn journals_that_do_not_fit_on_the_disk_are_refused_before_they_are_made() {
+    relayd();
+    let mut command = Command::new(relay());
+    let arguments = [
+        "bench",
+        "fan-out",
+        "--streams",
+        "2",
+        "--prepared",
+        "9000000GiB",
+    ];
+    let (status, said) = refusal(command.args(arguments));
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("--prepared less"), "{said}");
 }
 
 #[test]

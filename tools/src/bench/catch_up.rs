@@ -134,6 +134,7 @@ pub(super) fn run(options: &CatchUpOptions) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let settings = ClusterSettings {
         nodes: nodes as usize,
+        streams: 1,
         cpus: Vec::new(),
         node: NodeSettings {
             mode: options.mode,

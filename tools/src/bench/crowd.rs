@@ -1,13 +1,14 @@
 //! Very many clients on one thread: publishers in turn, and subscribers that are looked at when their sockets have something.
 //!
 //! ```text
-//! message i: publisher i % P, topic spread(i) % T ---> relay ---> every subscriber that wants the topic
+//! message i: publisher i % P, topic spread(i) % T ---> relay ---> every subscriber of its stream that wants the topic
 //!                ^ due at start + i / rate                               |
 //!                '---- one thread: send what is due, wait for the sockets, take ----'
 //! ```
 //!
 //! A loop over all sockets would cost a system call for each in each turn, and with 500 of them that, and not the relay, would be
 //! measured; so one epoll says which have something, and all are visited only so often that their connections stay alive.
+//! Several streams have the same clients each: client `c` of all belongs to stream `c % S`, and so does message `i` to `i % S`.
 //! Slow subscribers are left out of the epoll and take one message at a time when its time has come.
 
 use std::sync::Arc;
@@ -43,10 +44,12 @@ const SLOW_SOCKET_BYTES: usize = 16 << 10;
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 20_000_000_000;
 
-/// Who there is, and what they want.
+/// Who there is, and what they want. Publishers and subscribers are those of all streams together, as many in each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
+    pub(super) streams: usize,
     pub(super) publishers: usize,
+    /// Of each stream.
     pub(super) topics: usize,
     /// Subscribers, slow ones included.
     pub(super) subscribers: usize,
@@ -69,6 +72,10 @@ impl Shape {
         (mixed % self.topics as u64) as usize
     }
 
+    fn stream_of(&self, client: usize) -> usize {
+        client % self.streams
+    }
+
     fn publisher_of(&self, index: u64) -> usize {
         (index % self.publishers as u64) as usize
     }
@@ -79,7 +86,7 @@ impl Shape {
             return None;
         }
         let count = self.matching.min(self.topics);
-        let first = place * count;
+        let first = place / self.streams * count;
         Some((first..first + count).map(|topic| topic % self.topics))
     }
 
@@ -138,6 +145,7 @@ struct Publishing {
 
 struct Subscribing {
     subscriber: Subscriber,
+    stream: usize,
     is_slow: bool,
     /// When a slow one takes its next message, and how long it waits after each.
     take_at_ns: u64,
@@ -152,12 +160,11 @@ struct Subscribing {
 
 /// What all the subscribers and publishers saw.
 pub(super) struct Seen {
-    /// Intended send to receipt, at the subscribers that are not slow.
-    pub(super) latency: Histogram<u64>,
+    /// Intended send to receipt, of measured messages at the subscribers that are not slow, by stream.
+    pub(super) latency: Vec<Histogram<u64>>,
     pub(super) ack_latency: Histogram<u64>,
     pub(super) lateness: Histogram<u64>,
-    /// Measured messages that those received, all together, and when the last of them came.
-    pub(super) deliveries: u64,
+    /// When the last of what `latency` counts came.
     pub(super) last_ns: u64,
 }
 
@@ -207,17 +214,16 @@ impl Crowd {
             visit: 0,
             visit_at_ns: 0,
             seen: Seen {
-                latency: new_histogram(),
+                latency: vec![new_histogram(); shape.streams],
                 ack_latency: new_histogram(),
                 lateness: new_histogram(),
-                deliveries: 0,
                 last_ns: 0,
             },
             progress,
         };
         let names: Vec<_> = (0..shape.topics).map(topic_name).collect();
         for place in 0..shape.publishers {
-            crowd.add_publisher(target, place as u64, &names)?;
+            crowd.add_publisher(target, place, &names)?;
             crowd.visit_while_connecting()?;
         }
         let counts = crowd.messages_by_topic();
@@ -231,14 +237,16 @@ impl Crowd {
     fn add_publisher(
         &mut self,
         target: &Target,
-        index: u64,
+        place: usize,
         names: &[String],
     ) -> Result<(), Failure> {
+        let index = (place / self.shape.streams) as u64;
         let id = target.first_publisher + index;
-        let mut publisher = Publisher::connect(target.publisher(index).publisher(id))?;
+        let connection = target.at_stream(self.shape.stream_of(place), target.publisher(index));
+        let mut publisher = Publisher::connect(connection.publisher(id))?;
         let topics = publisher.topics(names)?;
         self.incarnations.push(publisher.incarnation().get());
-        self.listen(publisher.socket(), self.publishers.len())?;
+        self.listen(publisher.socket(), place)?;
         self.publishers.push(Publishing {
             publisher,
             topics,
@@ -248,11 +256,13 @@ impl Crowd {
         Ok(())
     }
 
-    /// Messages of the whole run by topic.
-    fn messages_by_topic(&self) -> Vec<u64> {
-        let mut counts = vec![0; self.shape.topics];
+    /// Messages of the whole run by stream and topic.
+    fn messages_by_topic(&self) -> Vec<Vec<u64>> {
+        let shape = self.shape;
+        let mut counts = vec![vec![0; shape.topics]; shape.streams];
         for index in 0..self.plan.total {
-            counts[self.shape.topic_of(index)] += 1;
+            let stream = shape.stream_of(shape.publisher_of(index));
+            counts[stream][shape.topic_of(index)] += 1;
         }
         counts
     }
@@ -261,16 +271,17 @@ impl Crowd {
         &mut self,
         target: &Target,
         place: usize,
-        counts: &[u64],
+        counts: &[Vec<u64>],
     ) -> Result<(), Failure> {
         let shape = self.shape;
+        let stream = shape.stream_of(place);
         let config = target
-            .subscriber()
+            .at_stream(stream, target.subscriber())
             .subscriber(shape.patterns_of(place), Start::Live);
         let subscriber = Subscriber::connect(config)?;
         let wanted: u64 = match shape.topics_of(place) {
-            Some(topics) => topics.map(|topic| counts[topic]).sum(),
-            None => self.plan.total,
+            Some(topics) => topics.map(|topic| counts[stream][topic]).sum(),
+            None => counts[stream].iter().sum(),
         };
         let is_slow = place >= shape.subscribers - shape.slow;
         if !is_slow {
@@ -284,6 +295,7 @@ impl Crowd {
         let taken = (wanted as f64 * shape.slow_share).max(1.0);
         self.subscribers.push(Subscribing {
             subscriber,
+            stream,
             is_slow,
             take_at_ns: 0,
             take_every_ns: (run_ns / taken) as u64,
@@ -433,7 +445,10 @@ impl Crowd {
                 return Ok(taken);
             };
             let PublisherId(publisher) = delivery.record.publisher();
-            let from = publisher.wrapping_sub(self.first_publisher) as usize;
+            let index = publisher.wrapping_sub(self.first_publisher) as usize;
+            let from = index
+                .saturating_mul(self.shape.streams)
+                .saturating_add(subscribing.stream);
             let incarnation = delivery.record.incarnation().get();
             if self.incarnations.get(from) != Some(&incarnation) {
                 continue;
@@ -449,8 +464,8 @@ impl Crowd {
             subscribing.received += 1;
             if index >= self.plan.measured_from && !subscribing.is_slow {
                 let now_ns = self.plan.clock.now_ns();
-                record(&mut self.seen.latency, now_ns.saturating_sub(due_ns));
-                self.seen.deliveries += 1;
+                let latency = &mut self.seen.latency[subscribing.stream];
+                record(latency, now_ns.saturating_sub(due_ns));
                 self.seen.last_ns = now_ns;
             }
         }
@@ -567,6 +582,7 @@ mod tests {
 
     fn shape(topics: usize, patterns: Option<usize>, matching: usize) -> Shape {
         Shape {
+            streams: 1,
             publishers: 1,
             topics,
             subscribers: 3,
@@ -602,6 +618,29 @@ mod tests {
             ["bench.crowd.>", "bench.unused.0.0"]
         );
         assert!(wild.patterns_of(0).len() == 3 && wild.topics_of(0).is_none());
+    }
+
+    #[test]
+    fn streams_have_the_same_clients_and_messages_of_their_own() {
+        let one = shape(4, Some(2), 2);
+        let two = Shape {
+            streams: 2,
+            publishers: 6,
+            subscribers: 2 * one.subscribers,
+            ..one
+        };
+        for place in 0..two.subscribers {
+            let of_one: Vec<_> = one.topics_of(place / 2).expect("filtered").collect();
+            assert_eq!(
+                two.topics_of(place).expect("filtered").collect::<Vec<_>>(),
+                of_one
+            );
+        }
+        let mut counts = [0; 2];
+        for index in 0..600 {
+            counts[two.stream_of(two.publisher_of(index))] += 1;
+        }
+        assert_eq!(counts, [300, 300]);
     }
 
     #[test]

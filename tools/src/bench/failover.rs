@@ -143,6 +143,7 @@ pub(super) fn run(options: &FailoverOptions) -> Result<(), Failure> {
     let nodes = options.nodes as usize;
     let settings = ClusterSettings {
         nodes,
+        streams: 1,
         cpus: Vec::new(),
         node: NodeSettings {
             mode: options.mode,

@@ -1,4 +1,4 @@
-//! `relay bench fan-out`: one stream and many clients: what a delivery costs, and what slow subscribers do to fast ones.
+//! `relay bench fan-out`: a stream, or several of one relayd, and many clients: what a delivery costs, and what slow subscribers do to fast ones.
 //!
 //! Open loop, as `relay bench latency`; the clients are a [`crowd`](super::crowd) on one thread. Beside the latency stand relayd's
 //! CPU time and memory, read from `/proc`: CPU says something only with `--idle park`, since a thread that spins or yields
@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::crowd::{Counts, Crowd, Plan, Progress, Shape};
@@ -19,11 +20,12 @@ use super::{MachineReport, SettingsReport, Target, TargetOptions, check_load, ch
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, thousands};
-use crate::percentiles::{AckPercentiles, Percentiles};
+use crate::percentiles::{AckPercentiles, Percentiles, new_histogram};
 use crate::servers::Size;
 
-/// Journal prepared for a run.
+/// Journals prepared for a run, all streams' together: as many streams as there may be have a small segment each.
 const PREPARED: Size = Size(256 << 20);
+const STREAMS_MOST: usize = 16;
 /// Between everybody being connected and the first message.
 const LEAD_NS: u64 = 100_000_000;
 /// What one stream takes of each by default.
@@ -42,6 +44,7 @@ Examples:
   relay bench fan-out --subscribers 10 --topics 1000 --patterns 1000 --matching 10
   relay bench fan-out --subscribers 20 --slow 2 --rate 2000
   relay bench fan-out --publishers 1000 --subscribers 1 --idle park --json
+  relay bench fan-out --streams 4 --subscribers 1 --idle park
 
 With --patterns P the subscriber at place S, from 0, names the topics from S x P on, one pattern each, around the end of the
 list and on from its start; with --matching M the first M patterns do, and to the others nothing is ever published.";
@@ -50,6 +53,14 @@ list and on from its start; with --matching M the first M patterns do, and to th
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FanOutOptions {
+    /// Streams of the one relayd, which share the rate; clients and topics are those of each
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        conflicts_with = "connect"
+    )]
+    streams: usize,
     /// Subscribers of the stream
     #[arg(long, value_name = "N", default_value_t = 10)]
     subscribers: usize,
@@ -74,7 +85,7 @@ pub(super) struct FanOutOptions {
     /// Publishers, each with a connection; they take turns
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: usize,
-    /// Messages per second of all publishers together
+    /// Messages per second of all publishers and streams together
     #[arg(long, value_name = "N", default_value_t = 500.0)]
     rate: f64,
     /// Seconds measured
@@ -98,6 +109,8 @@ pub(super) struct FanOutOptions {
 struct Report {
     #[serde(flatten)]
     latency: Percentiles,
+    /// Of the stream where it is most.
+    stream_p99_us_max: f64,
     #[serde(flatten)]
     acks: AckPercentiles,
     lateness_p99_us: f64,
@@ -105,6 +118,8 @@ struct Report {
     /// Of measured messages to subscribers that are not slow.
     deliveries: u64,
     deliveries_per_s: f64,
+    /// Of them, by stream.
+    stream_deliveries: Vec<u64>,
     lost: u64,
     repeated: u64,
     connections_lost: Vec<String>,
@@ -118,6 +133,8 @@ struct Report {
     resident_peak: Option<u64>,
     slow_wanted: u64,
     slow_received: u64,
+    /// These share the rate; clients and topics are those of each.
+    streams: usize,
     subscribers: usize,
     slow: usize,
     patterns: Option<usize>,
@@ -136,9 +153,12 @@ struct Report {
 pub(super) fn run(options: &FanOutOptions) -> Result<(), Failure> {
     options.check()?;
     let interrupt = Interrupt::install()?;
-    let mut target = options
-        .target
-        .open(options.publishers as u64, PREPARED, &interrupt)?;
+    let mut target = options.target.open(
+        options.streams,
+        options.publishers as u64,
+        Size(PREPARED.0 / options.streams as u64),
+        &interrupt,
+    )?;
     let shared = Arc::new(Progress::default());
     let plan = options.plan();
     let crowd = Crowd::connect(&target, options.shape(), plan, Arc::clone(&shared))?;
@@ -200,6 +220,12 @@ impl FanOutOptions {
         check_seconds("--seconds", self.seconds, 0.01)?;
         check_seconds("--warmup", self.warmup, 0.0)?;
         check_load(self.size, 1, 1)?;
+        check_count("--streams", self.streams, 1, STREAMS_MOST)?;
+        if self.streams > 1 && self.target.nodes > 1 {
+            return Err(Failure::Usage(
+                "several streams are those of one node; give --streams or --nodes, not both".into(),
+            ));
+        }
         check_count("--subscribers", self.subscribers, 1, SUBSCRIBERS_MOST)?;
         check_count("--slow", self.slow, 0, self.subscribers - 1)?;
         check_count("--publishers", self.publishers, 1, PUBLISHERS_MOST)?;
@@ -207,9 +233,9 @@ impl FanOutOptions {
         let patterns = self.patterns.unwrap_or(1);
         check_count("--patterns", patterns, 1, PATTERNS_MOST)?;
         check_count("--matching", self.matching.unwrap_or(1), 1, patterns)?;
-        if self.publishers * self.topics > REQUESTS_MOST {
+        if self.streams * self.publishers * self.topics > REQUESTS_MOST {
             return Err(Failure::Usage(format!(
-                "--publishers times --topics is {} at most: each publisher asks for each topic",
+                "--streams times --publishers times --topics is {} at most: each publisher asks for each topic",
                 thousands(REQUESTS_MOST as u64)
             )));
         }
@@ -230,10 +256,11 @@ impl FanOutOptions {
 
     fn shape(&self) -> Shape {
         Shape {
-            publishers: self.publishers,
+            streams: self.streams,
+            publishers: self.streams * self.publishers,
             topics: self.topics,
-            subscribers: self.subscribers,
-            slow: self.slow,
+            subscribers: self.streams * self.subscribers,
+            slow: self.streams * self.slow,
             slow_share: self.slow_share,
             patterns: self.patterns,
             matching: self.matching.or(self.patterns).unwrap_or(0),
@@ -271,13 +298,20 @@ impl FanOutOptions {
         } = crowd.counts();
         let span_s = crowd.seen.last_ns.saturating_sub(crowd.measured_from_ns()) as f64 / 1e9;
         let seen = &crowd.seen;
+        let mut latency = new_histogram();
+        for of_stream in &seen.latency {
+            latency.add(of_stream).expect("all have the same bounds");
+        }
+        let p99_us = seen.latency.iter().map(|it| Percentiles::of(it).p99_us);
         Report {
-            latency: Percentiles::of(&seen.latency),
+            latency: Percentiles::of(&latency),
+            stream_p99_us_max: p99_us.fold(0.0, f64::max),
             acks: Percentiles::of(&seen.ack_latency).of_acks(),
             lateness_p99_us: Percentiles::of(&seen.lateness).p99_us,
             offered: (self.rate * self.seconds).round() as u64,
-            deliveries: seen.deliveries,
-            deliveries_per_s: seen.deliveries as f64 / span_s.max(1e-9),
+            deliveries: latency.len(),
+            deliveries_per_s: latency.len() as f64 / span_s.max(1e-9),
+            stream_deliveries: seen.latency.iter().map(Histogram::len).collect(),
             lost,
             repeated,
             connections_lost: crowd.losses(),
@@ -289,6 +323,7 @@ impl FanOutOptions {
             resident_peak: watch.last.map(|(_, _, used)| used.resident_peak),
             slow_wanted,
             slow_received,
+            streams: self.streams,
             subscribers: self.subscribers,
             slow: self.slow,
             patterns: self.patterns,
@@ -373,10 +408,11 @@ impl Report {
             )
         });
         line(&format!(
-            "{} msg/s of {} bytes for {} s, {} publishers, {} topics, {} subscribers ({} slow), {filter}, idle {}",
+            "{} msg/s of {} bytes for {} s, {} streams, each {} publishers, {} topics, {} subscribers ({} slow), {filter}, idle {}",
             self.rate,
             self.size,
             self.seconds,
+            self.streams,
             self.publishers,
             self.topics,
             self.subscribers,
@@ -392,6 +428,10 @@ impl Report {
             self.lost,
             self.repeated
         ))?;
+        if self.streams > 1 {
+            let p99_us = self.stream_p99_us_max;
+            line(&format!("p99 of the worst stream {p99_us:.1} us"))?;
+        }
         if self.slow > 0 {
             line(&format!(
                 "slow subscribers took {} of {} messages",

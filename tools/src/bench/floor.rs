@@ -145,7 +145,7 @@ type Found = (Report, Histogram<u64>, Option<Percentiles>);
 impl FloorOptions {
     fn whole(&self) -> Result<Found, Failure> {
         let policy = check_policy(self.nodes as u64, 2, self.policy)?;
-        let placement = self.placement.of(self.nodes, 1)?;
+        let placement = self.placement.of("node", self.nodes, 1)?;
         let cpu = |node: usize| placement.server_cpus.get(node).copied();
         let options = Options {
             dir: self.dir(),
@@ -198,7 +198,7 @@ impl FloorOptions {
     }
 
     fn writes(&self) -> Result<Found, Failure> {
-        let placement = self.placement.of(1, 1)?;
+        let placement = self.placement.of("node", 1, 1)?;
         let options = WriteOptions {
             dir: self.dir(),
             write_mode: self.write_mode(),
@@ -221,7 +221,7 @@ impl FloorOptions {
     }
 
     fn hops(&self) -> Result<Found, Failure> {
-        let placement = self.placement.of(1, 1)?;
+        let placement = self.placement.of("node", 1, 1)?;
         let options = HopOptions {
             size: self.size,
             seconds: self.seconds,

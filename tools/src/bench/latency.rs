@@ -163,6 +163,7 @@ fn measure(
     let messages = rate * (options.seconds + options.warmup);
     let prepared = Size((messages * journal_bytes(load.size) as f64) as u64 + PREPARED_SPARE);
     let target = options.target.open(
+        1,
         options.publishers,
         Size(prepared.0.max(PREPARED.0)),
         interrupt,

@@ -4,7 +4,7 @@
 //! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread; pacing.rs: when what is due
 //! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU; series.rs: lists, repeats, sweeps
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
-//! fan_out.rs     many clients of one stream (crowd.rs: all on one thread; process.rs: what relayd takes)
+//! fan_out.rs     many clients of a stream or several (crowd.rs: all on one thread; process.rs: what relayd takes)
 //! catch_up.rs    a subscriber, or a node, that comes back from far behind
 //! restart.rs     a restart on a long journal
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
@@ -90,7 +90,7 @@ enum What {
     Throughput(throughput::ThroughputOptions),
     /// The same hops without the relay: what the machine itself costs
     Floor(floor::FloorOptions),
-    /// Many subscribers and publishers of one stream, slow ones too: latency, CPU and memory
+    /// Many subscribers and publishers of a stream or several, slow ones too: latency, CPU and memory
     FanOut(fan_out::FanOutOptions),
     /// A subscriber, or a node, that catches up from far behind, and what that costs the flow
     CatchUp(catch_up::CatchUpOptions),
@@ -145,7 +145,7 @@ struct TargetOptions {
     /// What relayd does beside the flow: seals and scrubbing
     #[arg(long, value_enum, default_value_t = Background::Usual)]
     background: Background,
-    /// Space of the journal prepared before the run
+    /// Space of each journal prepared before the run
     #[arg(long, value_name = "SIZE")]
     prepared: Option<Size>,
     /// The relayd program [default: the one beside this]
@@ -180,15 +180,21 @@ struct Target {
 }
 
 impl TargetOptions {
-    /// Makes or finds what is to be measured.
+    /// Makes or finds what is to be measured: `streams` of so many publishers and so much space each.
     fn open(
         &self,
+        streams: usize,
         publishers: u64,
         prepared: Size,
         interrupt: &Interrupt,
     ) -> Result<Target, Failure> {
         let policy = check_policy(self.nodes, NODES_MAX, self.policy)?;
-        let placement = self.placement.of(self.nodes as usize, self.threads())?;
+        let nodes = self.nodes as usize;
+        let (what, places) = match streams {
+            1 => ("node", nodes),
+            _ => ("stream", streams),
+        };
+        let placement = self.placement.of(what, places, self.threads())?;
         if self.connect {
             return Ok(Target {
                 cluster: None,
@@ -203,10 +209,12 @@ impl TargetOptions {
         }
         let relayd = find_relayd(self.relayd.as_deref())?;
         let directory = scratch(self.dir.as_deref())?;
-        let nodes = self.nodes as usize;
+        let prepared = self.prepared.unwrap_or(prepared);
+        check_room(directory.path(), places as u64, prepared)?;
         let settings = ClusterSettings {
             nodes,
-            cpus: (0..nodes)
+            streams,
+            cpus: (0..places)
                 .map(|place| placement.node(place).to_vec())
                 .collect(),
             node: NodeSettings {
@@ -214,7 +222,7 @@ impl TargetOptions {
                 idle: self.idle,
                 policy,
                 write_method: self.write_method,
-                prepared: self.prepared.unwrap_or(prepared),
+                prepared,
                 background: self.background,
                 publishers,
             },
@@ -319,6 +327,14 @@ impl Target {
         }
     }
 
+    /// The same client, at another of the streams that were started here.
+    fn at_stream(&self, place: usize, connection: Connection) -> Connection {
+        match &self.cluster {
+            Some(cluster) => cluster.at_stream(place, connection),
+            None => connection,
+        }
+    }
+
     fn subscriber(&self) -> Connection {
         match (&self.cluster, &self.running) {
             (Some(cluster), _) => cluster.subscriber(),
@@ -352,6 +368,24 @@ fn scratch(parent: Option<&Path>) -> Result<TempDir, Failure> {
         .prefix("relay-bench-")
         .tempdir_in(&parent)
         .map_err(|error| Failure::file("making a directory in", &parent, &error))
+}
+
+/// Refuses to prepare so many journals where the disk has no room for them.
+fn check_room(directory: &Path, journals: u64, prepared: Size) -> Result<(), Failure> {
+    let disk = rustix::fs::statvfs(directory)
+        .map_err(|error| Failure::file("asking for the room in", directory, &error.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let wanted = journals.saturating_mul(prepared.0);
+    if wanted <= free {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "{journals} journals with {} MiB prepared in each don't fit into {}, which has {} MiB free; free some, give --dir \
+         another disk, or --prepared less",
+        prepared.0 >> 20,
+        directory.display(),
+        free >> 20
+    )))
 }
 
 /// CPUs this process may use.

@@ -5,6 +5,8 @@
 //! 4 or more   CPU 0: node 1            CPU 1: the clients       CPU 2: node 2       CPU 3: node 3
 //! ```
 //!
+//! Several streams of one node take the places of several nodes, round and round where there are fewer CPUs.
+//!
 //! The clients have a CPU of their own, or they would measure how long they wait for it. On two CPUs the nodes share the other
 //! one, on which they take turns as a message needs them: who has passed it on has nothing more to do. A witness is left to the scheduler: it sleeps unless membership changes.
 
@@ -35,20 +37,29 @@ pub(super) struct Placement {
     /// Node by node, for each as many as it has threads; empty for no pinning.
     pub(super) server_cpus: Vec<usize>,
     pub(super) client_cpu: Option<usize>,
+    /// What has a place: node or stream.
+    #[serde(skip)]
+    what: &'static str,
     #[serde(skip)]
     threads: usize,
 }
 
 impl PlacementOptions {
-    /// The placement of so many nodes with so many threads each.
-    pub(super) fn of(&self, nodes: usize, threads: usize) -> Result<Placement, Failure> {
-        let found = self.on(cpu_count(), nodes, threads);
-        let (wanted, given) = (nodes * threads, found.server_cpus.len());
+    /// The placement of so many of them, nodes or streams, with so many threads each.
+    pub(super) fn of(
+        &self,
+        what: &'static str,
+        count: usize,
+        threads: usize,
+    ) -> Result<Placement, Failure> {
+        let mut found = self.on(cpu_count(), count, threads);
+        found.what = what;
+        let (wanted, given) = (count * threads, found.server_cpus.len());
         if self.unpinned || given == wanted {
             return Ok(found);
         }
         Err(Failure::Usage(format!(
-            "{nodes} nodes of {threads} threads take {wanted} CPUs, {given} are given; separate them by commas, they may \
+            "{count} {what}s of {threads} threads take {wanted} CPUs, {given} are given; separate them by commas, they may \
              repeat"
         )))
     }
@@ -58,14 +69,15 @@ impl PlacementOptions {
             return Placement {
                 server_cpus: Vec::new(),
                 client_cpu: None,
+                what: "node",
                 threads,
             };
         }
         let of_node = |node: usize| {
-            if node > 0 && cpus > node + 1 {
-                node + 1
-            } else {
-                0
+            // All but the clients'.
+            match node % (cpus - 1).max(1) {
+                0 => 0,
+                turn => turn + 1,
             }
         };
         let server_cpus = match (nodes, threads) {
@@ -78,6 +90,7 @@ impl PlacementOptions {
         Placement {
             server_cpus,
             client_cpu: self.client_cpu.or((cpus >= 2).then_some(1)),
+            what: "node",
             threads,
         }
     }
@@ -99,7 +112,7 @@ impl Placement {
         let mut parts: Vec<_> = nodes
             .map(|(cpus, node)| {
                 let cpus: Vec<_> = cpus.iter().map(usize::to_string).collect();
-                format!("node {node} on CPU {}", cpus.join("+"))
+                format!("{} {node} on CPU {}", self.what, cpus.join("+"))
             })
             .collect();
         if let Some(cpu) = self.client_cpu {
@@ -121,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_clients_have_a_cpu_of_their_own() {
-        let cases: [(usize, usize, usize, &[usize]); 8] = [
+        let cases: [(usize, usize, usize, &[usize]); 9] = [
             (1, 2, 1, &[0, 0]),
             (2, 1, 1, &[0]),
             (2, 2, 1, &[0, 0]),
@@ -130,6 +143,7 @@ mod tests {
             (4, 1, 3, &[0, 2, 3]),
             (4, 3, 1, &[0, 2, 3]),
             (4, 2, 3, &[0, 0, 0, 2, 2, 2]),
+            (4, 8, 1, &[0, 2, 3, 0, 2, 3, 0, 2]),
         ];
         for (cpus, nodes, threads, expected) in cases {
             let found = FREE.on(cpus, nodes, threads);
@@ -144,18 +158,18 @@ mod tests {
             server_cpus: vec![3, 4],
             ..FREE
         };
-        let placement = given.of(2, 1).expect("one for each");
+        let placement = given.of("node", 2, 1).expect("one for each");
         assert_eq!(placement.node(1), [4]);
         assert!(
             placement
                 .text()
                 .starts_with("node 1 on CPU 3, node 2 on CPU 4")
         );
-        assert!(matches!(given.of(2, 3), Err(Failure::Usage(_))));
+        assert!(matches!(given.of("node", 2, 3), Err(Failure::Usage(_))));
         let free = PlacementOptions {
             unpinned: true,
             ..FREE
         };
-        assert!(free.of(3, 3).expect("anything").node(2).is_empty());
+        assert!(free.of("node", 3, 3).expect("anything").node(2).is_empty());
     }
 }

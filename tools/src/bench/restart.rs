@@ -138,6 +138,7 @@ pub(super) fn run(options: &RestartOptions) -> Result<(), Failure> {
 fn settings(bytes: u64) -> ClusterSettings {
     ClusterSettings {
         nodes: 1,
+        streams: 1,
         cpus: Vec::new(),
         node: NodeSettings {
             mode: Mode::Shared,

@@ -157,7 +157,7 @@ fn measure(
     let prepared = options.prepared(load);
     let mut target = options
         .target
-        .open(options.publishers, prepared, interrupt)?;
+        .open(1, options.publishers, prepared, interrupt)?;
     let shared = Arc::new(Shared::default());
     let window = Some(options.window.0 as usize);
     let topics = options.series.topics;

@@ -15,7 +15,7 @@ use relay_client::witness::WitnessClient;
 use super::daemon::Daemon;
 use super::gates::Gates;
 use super::node::{
-    GroupPart, Node, NodePart, NodeSettings, STREAM, SUBSCRIBER_NAME, publisher_name,
+    GroupPart, Node, NodePart, NodeSettings, STREAM, SUBSCRIBER_NAME, StreamPart, publisher_name,
 };
 use super::port::KeptPort;
 use super::secret;
@@ -40,7 +40,9 @@ const LEADING: u64 = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterSettings {
     pub(crate) nodes: usize,
-    /// CPUs of each node's threads, by place; empty ones for no pinning.
+    /// Streams of each node; a group has one.
+    pub(crate) streams: usize,
+    /// CPUs of each stream's threads, node by node; empty ones for no pinning.
     pub(crate) cpus: Vec<Vec<usize>>,
     pub(crate) node: NodeSettings,
     /// Whether nodes can be cut off: every connection then goes through a proxy.
@@ -54,7 +56,7 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     witness: Option<Daemon>,
     gates: Gates,
-    /// Where clients reach each node: at its gate, if it has one.
+    /// Where clients reach each node of a group: at its gate, if it has one.
     addresses: Vec<Option<SocketAddr>>,
     secret: Vec<u8>,
     /// Where the witness listens, and the group's secret.
@@ -68,6 +70,10 @@ impl Cluster {
         directory: &Path,
         settings: &ClusterSettings,
     ) -> Result<Self, Failure> {
+        assert!(
+            settings.nodes == 1 || settings.streams == 1,
+            "a group has one stream"
+        );
         let mut cluster = Self {
             nodes: Vec::new(),
             witness: None,
@@ -94,12 +100,18 @@ impl Cluster {
     }
 
     fn parts(&self, settings: &ClusterSettings) -> Result<Vec<NodePart>, Failure> {
+        let stream = |place: usize| -> Result<_, Failure> {
+            let cpus = settings.cpus.get(place).cloned().unwrap_or_default();
+            let port = KeptPort::any()?;
+            Ok(StreamPart { port, cpus })
+        };
         (0..settings.nodes)
             .map(|place| {
+                let first = place * settings.streams;
+                let streams = first..first + settings.streams;
                 Ok(NodePart {
                     number: place as u64 + 1,
-                    port: KeptPort::any()?,
-                    cpus: settings.cpus.get(place).cloned().unwrap_or_default(),
+                    streams: streams.map(stream).collect::<Result<_, _>>()?,
                     group: None,
                     secret: self.secret.clone(),
                 })
@@ -130,7 +142,8 @@ impl Cluster {
                     Ok(upstream)
                 }
             };
-            self.addresses[place] = Some(gated([None, Some(place)], part.port.address())?);
+            self.addresses[place] =
+                Some(gated([None, Some(place)], part.streams[0].port.address())?);
             let mut peers = Vec::new();
             for (other, &mirror) in mirrors.iter().enumerate() {
                 if other != place {
@@ -223,7 +236,7 @@ impl Cluster {
         self.nodes.len()
     }
 
-    /// The streams' directories, by place.
+    /// The first stream's directories, by place.
     pub(crate) fn stream_directories(&self) -> Vec<PathBuf> {
         self.nodes.iter().map(Node::stream_directory).collect()
     }
@@ -232,8 +245,17 @@ impl Cluster {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let gated = self.addresses.iter().zip(&self.nodes);
         gated
-            .map(|(gate, node)| gate.unwrap_or_else(|| node.address()).to_string())
+            .map(|(gate, node)| gate.unwrap_or_else(|| node.address(0)).to_string())
             .collect()
+    }
+
+    /// The same client, at another of a lone node's streams.
+    pub(crate) fn at_stream(&self, place: usize, mut connection: Connection) -> Connection {
+        if place > 0 {
+            connection.addresses = vec![self.nodes[0].address(place).to_string()];
+            connection.stream = STREAM + place as u32;
+        }
+        connection
     }
 
     /// How publisher `id` connects.

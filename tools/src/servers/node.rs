@@ -11,8 +11,10 @@ use super::{Background, Idle, Mode, Policy, Size, WriteMethod, word};
 use crate::exit::Failure;
 use crate::output::{hex, spinner};
 
-/// The one stream of a node started here.
+/// Id of a node's first stream; most have no other.
 pub(super) const STREAM: u32 = 1;
+/// Segments of several streams are this small, so that they share the space that one would have.
+const SEGMENT_OF_SEVERAL: Size = Size(16 << 20);
 /// Publishers and connections that the configuration allows if it says nothing.
 const PUBLISHERS_USUAL: u64 = 64;
 const CONNECTIONS_USUAL: u64 = 1024;
@@ -26,9 +28,10 @@ pub(crate) struct NodeSettings {
     pub(crate) idle: Idle,
     pub(crate) policy: Policy,
     pub(crate) write_method: WriteMethod,
+    /// Of each stream.
     pub(crate) prepared: Size,
     pub(crate) background: Background,
-    /// Publisher ids 1 to this one get a credential each.
+    /// Publisher ids 1 to this one get a credential each, in every stream.
     pub(crate) publishers: u64,
 }
 
@@ -42,15 +45,22 @@ pub(super) struct GroupPart {
     pub(super) secret: Vec<u8>,
 }
 
+/// What streams of a node do not share.
+#[derive(Debug)]
+pub(super) struct StreamPart {
+    /// Where it listens for clients.
+    pub(super) port: KeptPort,
+    /// Empty for no pinning.
+    pub(super) cpus: Vec<usize>,
+}
+
 /// A node that is not the same for all.
 #[derive(Debug)]
 pub(super) struct NodePart {
     /// Its number, from 1.
     pub(super) number: u64,
-    /// Where it listens for clients.
-    pub(super) port: KeptPort,
-    /// Empty for no pinning.
-    pub(super) cpus: Vec<usize>,
+    /// By place; their ids begin at [`STREAM`]. One alone where there is a group.
+    pub(super) streams: Vec<StreamPart>,
     pub(super) group: Option<GroupPart>,
     /// The clients' secret, the same on every node.
     pub(super) secret: Vec<u8>,
@@ -99,18 +109,28 @@ impl Node {
 
     /// Starts it and waits until it accepts clients.
     pub(super) fn start(&mut self) -> Result<(), Failure> {
+        // Each says so once all have started.
         let ready = format!("ready stream={STREAM} listen=");
         self.daemon.start("run", &ready).map(|_| ())
     }
 
-    /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.part.port.address()
+    /// Where the stream at `place` listens.
+    pub(super) fn address(&self, place: usize) -> SocketAddr {
+        self.part.streams[place].port.address()
     }
 
-    /// The stream's directory: journal and counters.
+    /// The first stream's directory: journal and counters.
     pub(super) fn stream_directory(&self) -> PathBuf {
-        self.directory.join("stream")
+        self.directory_of(STREAM)
+    }
+
+    fn directory_of(&self, id: u32) -> PathBuf {
+        let number = if id == STREAM {
+            String::new()
+        } else {
+            id.to_string()
+        };
+        self.directory.join(format!("stream{number}"))
     }
 
     fn write_config(&self) -> Result<(), Failure> {
@@ -119,13 +139,20 @@ impl Node {
     }
 
     fn config(&self) -> String {
+        let streams = (STREAM..).zip(&self.part.streams);
+        let sections: String = streams
+            .map(|(id, stream)| self.section(id, stream))
+            .collect();
+        format!("node = {}\n{sections}", self.part.number)
+    }
+
+    fn section(&self, id: u32, stream: &StreamPart) -> String {
         let (settings, part) = (&self.settings, &self.part);
-        let directory = toml::Value::from(self.stream_directory().to_string_lossy().into_owned());
+        let directory = toml::Value::from(self.directory_of(id).to_string_lossy().into_owned());
         let mut text = format!(
-            "node = {}\n\n[[stream]]\nid = {STREAM}\nname = \"main\"\nlisten = \"{}\"\n\
+            "\n[[stream]]\nid = {id}\nname = \"main-{id}\"\nlisten = \"{}\"\n\
              directory = {directory}\npolicy = \"{}\"\n\n[stream.threads]\nmode = \"{}\"\nidle = \"{}\"\n",
-            part.number,
-            part.port.address(),
+            stream.port.address(),
             word(&settings.policy),
             word(&settings.mode),
             word(&settings.idle)
@@ -133,14 +160,19 @@ impl Node {
         let mut add = |line: std::fmt::Arguments<'_>| {
             text.write_fmt(line).expect("a string takes all");
         };
-        if !part.cpus.is_empty() {
-            add(format_args!("cpus = {:?}\n", part.cpus));
+        if !stream.cpus.is_empty() {
+            add(format_args!("cpus = {:?}\n", stream.cpus));
         }
         add(format_args!(
             "\n[stream.journal]\nprepared = \"{}\"\nwrite_method = \"{}\"\n",
             settings.prepared.text(),
             word(&settings.write_method)
         ));
+        let is_busy = settings.background == Background::Busy;
+        if part.streams.len() > 1 && !is_busy {
+            let size = SEGMENT_OF_SEVERAL.text();
+            add(format_args!("segment_size = \"{size}\"\n"));
+        }
         match settings.background {
             Background::Off => {
                 add(format_args!(
@@ -200,7 +232,7 @@ impl GroupPart {
 mod tests {
     use super::*;
 
-    fn node(group: Option<GroupPart>) -> Node {
+    fn node(streams: usize, group: Option<GroupPart>) -> Node {
         Node {
             directory: "/tmp/a \"b\"".into(),
             settings: NodeSettings {
@@ -214,8 +246,12 @@ mod tests {
             },
             part: NodePart {
                 number: 2,
-                port: KeptPort::any().expect("a port"),
-                cpus: vec![0, 2, 3],
+                streams: (0..streams)
+                    .map(|_| StreamPart {
+                        port: KeptPort::any().expect("a port"),
+                        cpus: vec![0, 2, 3],
+                    })
+                    .collect(),
                 group,
                 secret: vec![1, 2],
             },
@@ -225,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_configuration_is_toml_and_says_what_was_asked() {
-        let config: toml::Table = node(None).config().parse().expect("TOML");
+        let config: toml::Table = node(1, None).config().parse().expect("TOML");
         assert_eq!(config["node"].as_integer(), Some(2));
         let stream = &config["stream"][0];
         assert_eq!(stream["directory"].as_str(), Some("/tmp/a \"b\"/stream"));
@@ -238,6 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn several_streams_have_a_section_each_and_share_nothing() {
+        let config: toml::Table = node(2, None).config().parse().expect("TOML");
+        let streams = config["stream"].as_array().expect("sections");
+        let [first, second] = streams.as_slice() else {
+            panic!("{streams:?}")
+        };
+        assert_eq!(second["id"].as_integer(), Some(2));
+        assert_eq!(second["journal"]["segment_size"].as_str(), Some("16MiB"));
+        for key in ["listen", "directory", "name"] {
+            assert_ne!(first[key], second[key]);
+        }
+        assert_eq!(first["credential"], second["credential"]);
+    }
+
+    #[test]
     fn a_group_has_its_peers_and_its_witness() {
         let group = GroupPart {
             mirror_port: KeptPort::any().expect("a port"),
@@ -245,7 +296,7 @@ mod tests {
             witness: "127.0.0.1:9".into(),
             secret: vec![255],
         };
-        let config: toml::Table = node(Some(group)).config().parse().expect("TOML");
+        let config: toml::Table = node(1, Some(group)).config().parse().expect("TOML");
         let group = &config["stream"][0]["group"];
         assert_eq!(group["secret"].as_str(), Some("ff"));
         assert_eq!(group["peers"][1]["node"].as_integer(), Some(3));
