@@ -7,8 +7,8 @@
   scripts/bench scale --journal-gib 1,5          where the disk has no room for the 20 GiB of the longest journal
 
 Curves: subscribers (of one stream, unfiltered), filtered (subscribers with 10 patterns each, of 1,000 topics), publishers, topics,
-patterns (of each of 10 subscribers), size (bytes of a message), journal (GiB: restart, seek, append), streams, slow (of 10
-subscribers), nodes (of the group).
+patterns (of each of 10 subscribers), size (bytes of a message), journal (GiB: restart, seek, append), streams (of one relayd, which
+share the rate), slow (of 10 subscribers), nodes (of the group).
 
 Behind each table stands the growth: the exponent of each figure against the number, fitted over all points (0: it stays the same, 1: it
 grows in proportion). CPU is relayd's (the primary's), of one CPU; its threads park when idle, or it would always be all of one. On a
@@ -26,6 +26,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = ["cargo", "build", "--release", "--locked", "--quiet", "--bins"]
 
 # Curve: points, what it measures, and the command without its common part; {x} is the point.
 CURVES = {
@@ -36,7 +37,7 @@ CURVES = {
     "patterns": ([1, 10, 100, 1000], "fan-out --rate 500 --topics 1000 --wildcard --patterns {x}"),
     "size": ([16, 64, 256, 1024, 4096, 16384, 65536], "fan-out --rate 500 --subscribers 1 --size {x}"),
     "journal": ([1, 5, 20], "restart --runs 3 --length {x}GiB"),
-    "streams": ([1, 2, 4, 8], "latency --rate 500 --streams {x}"),
+    "streams": ([1, 2, 4, 8], "fan-out --rate 500 --subscribers 1 --streams {x}"),
     "slow": ([0, 1, 3, 9], "fan-out --rate 2000 --subscribers 10 --slow {x}"),
     "nodes": ([1, 2, 3], "fan-out --rate 500 --subscribers 1 --nodes {x}"),
 }
@@ -51,6 +52,7 @@ CLIENTS = [
     ("CPU %", lambda r: 100 * r["cpu_share"] if r.get("cpu_share") is not None else None, ".1f"),
     ("RSS MiB", lambda r: r["resident_peak"] / 2**20 if r.get("resident_peak") else None, ".0f"),
 ]
+STREAMS = [*CLIENTS, ("worst p99 us", lambda r: r["stream_p99_us_max"], ".0f")]
 JOURNAL = [
     ("restart s", lambda r: r["ready_seconds_median"], ".2f"),
     ("seek ms", lambda r: r["seek_ms"], ".1f"),
@@ -75,7 +77,7 @@ def growth(points):
     return above / sum((x - mean_x) ** 2 for x, _ in logs)
 
 
-def measure(options, command):
+def measure(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}", done.returncode)
@@ -90,11 +92,6 @@ def common(options, curve):
 
 def possible(options, curve, points):
     """Those points that can be measured here; why not the others is said."""
-    if curve == "streams":
-        help_text = subprocess.run([options.relay, "bench", "latency", "--help"], capture_output=True, text=True).stdout
-        if "--streams" not in help_text:
-            print("-- streams: left out, this relay's bench has one stream", file=sys.stderr)
-            return []
     if curve == "journal":
         free = shutil.disk_usage(options.dir).free >> 30
         lacking = [gib for gib in points if gib + 2 > free]
@@ -106,17 +103,24 @@ def possible(options, curve, points):
 
 def run(options, curve, points):
     points = possible(options, curve, points)
-    columns = JOURNAL if curve == "journal" else CLIENTS
+    columns = {"journal": JOURNAL, "streams": STREAMS}.get(curve, CLIENTS)
     rows = []
-    for x in points:
-        words = CURVES[curve][1].format(x=x).split()
-        print(f"-- {curve} {x:,}: relay bench {' '.join(words)}", file=sys.stderr)
-        report = measure(options, [options.relay, "bench", *words, *common(options, curve), "--json"])
-        values = [get(report) for _, get, _ in columns]
-        rows.append((x, values))
-        if options.json:
-            named = {title: value for (title, _, _), value in zip(columns, values)}
-            print(json.dumps({"what": "scale", "curve": curve, "x": x, **named, "report": report}), flush=True)
+    try:
+        for x in points:
+            words = CURVES[curve][1].format(x=x).split()
+            print(f"-- {curve} {x:,}: relay bench {' '.join(words)}", file=sys.stderr)
+            report = measure([options.relay, "bench", *words, *common(options, curve), "--json"])
+            values = [get(report) for _, get, _ in columns]
+            rows.append((x, values))
+            if options.json:
+                named = {title: value for (title, _, _), value in zip(columns, values)}
+                print(json.dumps({"what": "scale", "curve": curve, "x": x, **named, "report": report}), flush=True)
+    finally:
+        # Where a point fails, those before it are shown all the same.
+        show(options, curve, columns, rows)
+
+
+def show(options, curve, columns, rows):
     if not rows:
         return
     exponents = [growth([(x, values[at]) for x, values in rows]) for at in range(len(columns))]
@@ -156,19 +160,26 @@ def main():
     options.add_argument("--no-build", action="store_true")
     options = options.parse_args()
     curves = options.curves.replace(",", " ").split()
+    if not curves:
+        fail(f'--curves names none; there are {", ".join(CURVES)}', 2)
     for curve in curves:
         if curve not in CURVES:
             fail(f'there is no curve "{curve}"; there are {", ".join(CURVES)}', 2)
     if options.points and len(curves) != 1:
         fail("--points belongs to one curve: name it with --curves", 2)
-    if not options.no_build:
-        subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--bins"], cwd=ROOT, check=True)
+    if not options.no_build and subprocess.run(BUILD, cwd=ROOT).returncode:
+        fail("the build failed")
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     options.relay = os.path.join(target, "release", "relay")
+    if not os.path.exists(options.relay):
+        fail(f"{options.relay} is not there; leave --no-build out")
     os.makedirs(options.dir, exist_ok=True)
     for curve in curves:
         usual = options.journal_gib if curve == "journal" else CURVES[curve][0]
         run(options, curve, options.points or usual)
 
 
-main()
+try:
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)
