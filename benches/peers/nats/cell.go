@@ -39,6 +39,7 @@ type Cell struct {
 
 	receipts      sync.Mutex
 	latency       *hdrhistogram.Histogram
+	course        *overTime
 	arrived       bits
 	measuredFrom  int64
 	measuredTo    int64
@@ -62,6 +63,7 @@ func newCell(number uint32, measuredFrom, measuredTo int64) *Cell {
 		number:       number,
 		lateness:     newHistogram(),
 		latency:      newHistogram(),
+		course:       newOverTime(measuredFrom, measuredTo),
 		ackLatency:   newHistogram(),
 		measuredFrom: measuredFrom,
 		measuredTo:   measuredTo,
@@ -108,6 +110,7 @@ func (cell *Cell) received(index, dueNs int64) {
 	}
 	if dueNs >= cell.measuredFrom {
 		record(cell.latency, now-dueNs)
+		cell.course.note(dueNs, now-dueNs)
 		cell.measured++
 	}
 	cell.distinct.Add(1)
@@ -153,6 +156,15 @@ func (cell *Cell) counts(sent int64) fields {
 		"acknowledged": cell.acks.Load(), "acknowledged_lost": cell.held.without(&cell.arrived),
 		"refused": cell.refusals,
 	}
+}
+
+// latencies is what is said of those that were measured.
+func (cell *Cell) latencies() fields {
+	cell.receipts.Lock()
+	defer cell.receipts.Unlock()
+	found := percentiles("", cell.latency)
+	found["percentiles"], found["over_time"] = curve(cell.latency), cell.course.rows()
+	return found
 }
 
 func (cell *Cell) acknowledgements() fields {

@@ -218,7 +218,7 @@ func (load *Load) steady(rate, warmup, seconds float64) (fields, bool, error) {
 		"what": "latency", "rate": rate, "held": held, "offered": total - measuredFrom,
 		"achieved": achieved, "lateness_p99_us": us(cell.lateness.ValueAtQuantile(99)),
 	}
-	maps.Copy(result, percentiles("", cell.latency))
+	maps.Copy(result, cell.latencies())
 	maps.Copy(result, cell.acknowledgements())
 	load.complete(result, cell, sent)
 	return result, held, load.writeHistogram(cell, strconv.FormatFloat(rate, 'f', 0, 64))
@@ -246,7 +246,7 @@ func (load *Load) most() (fields, error) {
 		"what": "throughput", "rate": "max", "msgs_per_s": perSecond,
 		"mb_per_s": perSecond * float64(len(load.filling)) / 1e6,
 	}
-	maps.Copy(result, percentiles("", cell.latency))
+	maps.Copy(result, cell.latencies())
 	load.complete(result, cell, sent)
 	return result, load.writeHistogram(cell, "max")
 }
@@ -263,7 +263,7 @@ func (load *Load) strike() error {
 	start := nowNs() + leadNs
 	strikeAt := start + beforeStrikeNs
 	end := strikeAt + recoveryMaxNs
-	cell := load.begin(start, never)
+	cell := load.begin(start, end)
 	var sent int64
 	for {
 		dueNs := start + sent*1e9/failoverRate

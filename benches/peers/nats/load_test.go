@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -54,6 +55,15 @@ func TestAStallShowsInEverythingItDelayed(t *testing.T) {
 	})
 	if p99 := found["p99_us"].(float64); p99 < 50_000 {
 		t.Errorf("p99 is %.0f us: 100 messages were due during the stall", p99)
+	}
+	points := found["percentiles"].([][2]float64)
+	if last := points[len(points)-1]; last != [2]float64{100, found["max_us"].(float64)} {
+		t.Errorf("the curve ends at %v, not at the slowest", last)
+	}
+	rows := found["over_time"].([][4]float64)
+	began := slices.IndexFunc(rows, func(row [4]float64) bool { return row[0] == 1 })
+	if began < 0 || rows[began][1] < 40_000 {
+		t.Errorf("half of the tenth of a second in which it began waited 50 ms: %v", rows)
 	}
 	if found["received"] != int64(2_000) || found["lost"] != int64(0) {
 		t.Errorf("nothing was lost: %v", found)

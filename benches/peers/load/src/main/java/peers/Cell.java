@@ -3,6 +3,7 @@ package peers;
 import java.util.BitSet;
 import java.util.Locale;
 import java.util.concurrent.TimeUnit;
+import org.HdrHistogram.AbstractHistogram;
 import org.HdrHistogram.Histogram;
 
 /**
@@ -28,8 +29,9 @@ final class Cell {
     private final BitSet arrived = new BitSet();
     private final BitSet held = new BitSet();
 
-    private long measuredFromNs;
-    private long measuredToNs = Long.MAX_VALUE;
+    private final long measuredFromNs;
+    private final long measuredToNs;
+    private final Curves curves;
     private volatile long distinct;
     private volatile long acknowledged;
     private long duplicated;
@@ -45,16 +47,19 @@ final class Cell {
     private long silenceNs;
     private volatile boolean closed;
 
-    Cell(int number, long measuredFromNs) {
+    /** What arrives between the two times is counted by {@link #inTime}. */
+    Cell(int number, long measuredFromNs, long measuredToNs) {
         this.number = number;
         this.measuredFromNs = measuredFromNs;
+        this.measuredToNs = measuredToNs;
+        curves = new Curves(measuredFromNs, measuredToNs, LATENCY_NS_MAX);
     }
 
     private static Histogram histogram() {
         return new Histogram(1, LATENCY_NS_MAX, DIGITS);
     }
 
-    static void record(Histogram histogram, long ns) {
+    static void record(AbstractHistogram histogram, long ns) {
         histogram.recordValue(Math.max(1, Math.min(ns, LATENCY_NS_MAX)));
     }
 
@@ -87,6 +92,7 @@ final class Cell {
             }
             if (dueNs >= measuredFromNs) {
                 record(latency, nowNs - dueNs);
+                curves.note(dueNs, nowNs - dueNs);
                 measured++;
             }
             distinct++;
@@ -112,14 +118,6 @@ final class Cell {
             if (refused++ < CAUSES_PRINTED) {
                 System.err.println("refused: " + why);
             }
-        }
-    }
-
-    /** The time in which what arrives is counted by {@link #inTime}. */
-    void measureBetween(long fromNs, long toNs) {
-        synchronized (receipts) {
-            measuredFromNs = fromNs;
-            measuredToNs = toNs;
         }
     }
 
@@ -202,6 +200,13 @@ final class Cell {
                         missing.cardinality(),
                         refused);
             }
+        }
+    }
+
+    /** The latencies in microseconds, as fields of a JSON object. */
+    String latencies() {
+        synchronized (receipts) {
+            return percentiles("", latency) + "," + curves.json(latency);
         }
     }
 

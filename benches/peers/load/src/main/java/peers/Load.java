@@ -120,8 +120,8 @@ public final class Load implements Inbox {
         }
     }
 
-    private Cell begin(long measuredFromNs) {
-        Cell begun = new Cell(++cells, measuredFromNs);
+    private Cell begin(long measuredFromNs, long measuredToNs) {
+        Cell begun = new Cell(++cells, measuredFromNs, measuredToNs);
         cell = begun;
         return begun;
     }
@@ -132,7 +132,7 @@ public final class Load implements Inbox {
         long measuredFrom = Math.round(rate * warmup);
         long fromNs = startNs + (long) (measuredFrom * 1e9 / rate);
         long toNs = startNs + (long) (total * 1e9 / rate);
-        Cell current = begin(fromNs);
+        Cell current = begin(fromNs, toNs);
         long behindMax = (long) (rate * BEHIND_SECONDS);
         long behindMaxNs = (long) (BEHIND_SECONDS * 1e9);
         boolean saturated = false;
@@ -164,7 +164,7 @@ public final class Load implements Inbox {
                                 + "\"achieved\":%.1f,%s,%s,\"lateness_p99_us\":%.1f,%s}",
                         rate,
                         held,
-                        Cell.percentiles("", current.latency),
+                        current.latencies(),
                         offered,
                         achieved,
                         current.counts(sent),
@@ -180,8 +180,7 @@ public final class Load implements Inbox {
         long startNs = System.nanoTime();
         long fromNs = startNs + (long) (warmup * 1e9);
         long toNs = fromNs + (long) (seconds * 1e9);
-        Cell current = begin(fromNs);
-        current.measureBetween(fromNs, toNs);
+        Cell current = begin(fromNs, toNs);
         long sent = 0;
         for (long nowNs = startNs; nowNs < toNs; nowNs = System.nanoTime()) {
             if (sent - current.distinct() < aheadMax) {
@@ -200,7 +199,7 @@ public final class Load implements Inbox {
                                 + "\"mb_per_s\":%.1f,%s,%s,%s}",
                         perSecond,
                         perSecond * filling.length / 1e6,
-                        Cell.percentiles("", current.latency),
+                        current.latencies(),
                         current.counts(sent),
                         settings(seconds));
         writeHistogram(current, "max");
@@ -212,9 +211,9 @@ public final class Load implements Inbox {
         Path pidFile = Path.of(options.text("pids"), leader + ".pid");
         String pid = Files.readString(pidFile).trim();
         long startNs = System.nanoTime() + LEAD_NS;
-        Cell current = begin(startNs);
         long strikeAtNs = startNs + BEFORE_STRIKE_NS;
         long endNs = strikeAtNs + RECOVERY_MAX_NS;
+        Cell current = begin(startNs, endNs);
         long sent = 0;
         while (true) {
             long dueNs = startNs + (long) (sent * 1e9 / FAILOVER_RATE);

@@ -30,6 +30,9 @@ final class LoadCheck {
         expect(found, "max_us", 99_000, 400_000);
         expect(found, "lost", 0, 0);
         expect(found, "received", RATE * SECONDS, RATE * SECONDS);
+        // The tenth of a second it began in, and the last point of the curve.
+        expectAfter(found, "[1.000,", 40_000, 250_000);
+        expectAfter(found, "[100.000000,", 99_000, 400_000);
     }
 
     /** Of 2,000: one of 100 is dropped, half of those acknowledged; one of 40 comes twice. */
@@ -78,11 +81,14 @@ final class LoadCheck {
     }
 
     private static void expect(String json, String key, double least, double most) {
-        String field = "\"" + key + "\":";
-        int from = json.indexOf(field) + field.length();
-        double value = Double.parseDouble(json.substring(from).split("[,}]")[0]);
+        expectAfter(json, "\"" + key + "\":", least, most);
+    }
+
+    private static void expectAfter(String json, String begin, double least, double most) {
+        int from = json.indexOf(begin) + begin.length();
+        double value = Double.parseDouble(json.substring(from).split("[],}]")[0]);
         if (value < least || value > most) {
-            throw new AssertionError(key + " is " + value + " in " + json);
+            throw new AssertionError(value + " follows " + begin + " in " + json);
         }
     }
 }
