@@ -64,7 +64,11 @@ def latency(rows):
     rates = sorted({row["rate"] for row in steady})
     lines = []
     for variant, mine in grouped(rows).items():
-        cells = [cell([row for row in mine if row in steady and row["rate"] == rate]) for rate in rates]
+        mine_steady = [row for row in mine if row in steady]
+        cells = [cell([row for row in mine_steady if row["rate"] == rate]) for rate in rates]
+        # Rates above one that was not held are not tried.
+        if missed := [row["rate"] for row in mine_steady if not is_held(row)]:
+            cells = ["not tried" if text == "-" and rate > min(missed) else text for text, rate in zip(cells, rates)]
         through = [row for row in mine if row in most]
         cells.append(f"{median(through, 'msgs_per_s'):,.0f}" if through else "-")
         # Where a rate is not held the generator stops, and what is still on its way was not lost.

@@ -177,7 +177,8 @@ func percentiles(prefix string, histogram *hdrhistogram.Histogram) fields {
 	at := func(percent float64) float64 { return us(histogram.ValueAtQuantile(percent)) }
 	return fields{
 		prefix + "p50_us": at(50), prefix + "p90_us": at(90), prefix + "p99_us": at(99),
-		prefix + "p999_us": at(99.9), prefix + "max_us": us(histogram.Max()),
+		prefix + "p999_us": at(99.9), prefix + "p9999_us": at(99.99),
+		prefix + "max_us": us(histogram.Max()),
 	}
 }
 

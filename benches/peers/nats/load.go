@@ -143,6 +143,9 @@ func (load *Load) run(size int) error {
 		if result, held, err = load.steady(rate, load.warmup, load.seconds); err != nil {
 			return err
 		}
+		if err := load.writeHistogram(load.cell.Load(), text); err != nil {
+			return err
+		}
 		printLine(result)
 	}
 	return nil
@@ -221,7 +224,7 @@ func (load *Load) steady(rate, warmup, seconds float64) (fields, bool, error) {
 	maps.Copy(result, cell.latencies())
 	maps.Copy(result, cell.acknowledgements())
 	load.complete(result, cell, sent)
-	return result, held, load.writeHistogram(cell, strconv.FormatFloat(rate, 'f', 0, 64))
+	return result, held, nil
 }
 
 func (load *Load) most() (fields, error) {

@@ -215,12 +215,14 @@ final class Cell {
         return String.format(
                 Locale.ROOT,
                 "\"%1$sp50_us\":%2$.1f,\"%1$sp90_us\":%3$.1f,\"%1$sp99_us\":%4$.1f,"
-                        + "\"%1$sp999_us\":%5$.1f,\"%1$smax_us\":%6$.1f",
+                        + "\"%1$sp999_us\":%5$.1f,\"%1$sp9999_us\":%6$.1f,"
+                        + "\"%1$smax_us\":%7$.1f",
                 prefix,
                 histogram.getValueAtPercentile(50) / 1e3,
                 histogram.getValueAtPercentile(90) / 1e3,
                 histogram.getValueAtPercentile(99) / 1e3,
                 histogram.getValueAtPercentile(99.9) / 1e3,
+                histogram.getValueAtPercentile(99.99) / 1e3,
                 histogram.getMaxValue() / 1e3);
     }
 }

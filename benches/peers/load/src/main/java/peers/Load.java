@@ -102,6 +102,7 @@ public final class Load implements Inbox {
                 System.out.println(most(warmup, seconds));
             } else if (held) {
                 Result result = steady(Double.parseDouble(rate), warmup, seconds);
+                writeHistogram(cell, rate);
                 System.out.println(result.json);
                 // A higher rate would not be held either, and takes the time to drain again.
                 held = result.held;
@@ -171,7 +172,6 @@ public final class Load implements Inbox {
                         acknowledgements(current),
                         current.lateness.getValueAtPercentile(99) / 1e3,
                         settings(seconds));
-        writeHistogram(current, Long.toString(Math.round(rate)));
         return new Result(json, held);
     }
 
