@@ -1,6 +1,9 @@
 package peers;
 
+import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
@@ -18,21 +21,34 @@ import org.apache.rocketmq.common.message.MessageQueue;
  * <p>Only {@code SEND_OK} is an acknowledgement: the other statuses say that the message lies at the
  * master and that a flush or the slave was not waited for. The consumer, however, is given a message
  * as soon as the master has it.
+ *
+ * <p>After a failover what was not acknowledged is sent again, and may come twice: the brokers have no
+ * duplicate check. Clients ask for the route, and for their hold on the queue, each second rather than
+ * each half minute and each 20 seconds, so that they are not what is waited for.
  */
 public final class RocketmqDriver implements Driver {
     private static final int SEND_TIMEOUT_MS = 30_000;
+    /** The client's own, which a failover does not make longer. */
+    private static final int SEND_TIMEOUT_DEFAULT_MS = 3_000;
     private static final int TRIES = 60;
     /** The broker's send queue; beyond it messages are refused rather than held back. */
     private static final int AHEAD_MAX = 4_000;
     private static final int PULL_BATCH = 32;
+    private static final int ASK_EVERY_MS = 1_000;
+    private static final int AGAIN_AFTER_MS = 100;
 
     private DefaultMQProducer producer;
     private MessageQueue queue;
     private String topic;
+    /** What was refused and is to be sent again; null where a message is given one try. */
+    private BlockingQueue<Message> again;
 
     public static void main(String[] args) {
         // The client logs into files of its own otherwise.
         System.setProperty("rocketmq.client.logUseSlf4j", "true");
+        String often = Integer.toString(ASK_EVERY_MS);
+        System.setProperty("rocketmq.client.rebalance.lockInterval", often);
+        System.setProperty("rocketmq.client.rebalance.waitInterval", often);
         Load.run(args, new RocketmqDriver());
     }
 
@@ -42,11 +58,18 @@ public final class RocketmqDriver implements Driver {
         String servers = options.text("servers");
         producer = new DefaultMQProducer("publisher");
         producer.setNamesrvAddr(servers);
+        producer.setPollNameServerInterval(ASK_EVERY_MS);
         producer.setRetryTimesWhenSendAsyncFailed(0);
         producer.setBackPressureForAsyncSendNum(AHEAD_MAX * 5);
         producer.start();
         queue = createTopic();
         subscribe(servers, inbox);
+        if (options.has("failover")) {
+            again = new LinkedBlockingQueue<>();
+            Thread thread = new Thread(this::sendAgainForEver, "again");
+            thread.setDaemon(true);
+            thread.start();
+        }
     }
 
     @SuppressWarnings("deprecation") // What replaces it is a program of its own.
@@ -69,6 +92,7 @@ public final class RocketmqDriver implements Driver {
     private void subscribe(String servers, Inbox inbox) throws Exception {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer("subscriber");
         consumer.setNamesrvAddr(servers);
+        consumer.setPollNameServerInterval(ASK_EVERY_MS);
         consumer.subscribe(topic, "*");
         consumer.setPullInterval(0);
         consumer.setPullBatchSize(PULL_BATCH);
@@ -118,15 +142,58 @@ public final class RocketmqDriver implements Driver {
                         if (result.getSendStatus() == SendStatus.SEND_OK) {
                             message.acknowledged();
                         } else {
-                            message.refused(result.getSendStatus().toString());
+                            refuse(message, result.getSendStatus().toString());
                         }
                     }
 
                     @Override
                     public void onException(Throwable error) {
-                        message.refused(error.toString());
+                        refuse(message, error.toString());
                     }
                 },
-                SEND_TIMEOUT_MS);
+                again == null ? SEND_TIMEOUT_MS : SEND_TIMEOUT_DEFAULT_MS);
+    }
+
+    private void refuse(Message message, String why) {
+        message.refused(why);
+        if (again != null) {
+            again.add(message);
+        }
+    }
+
+    private void sendAgainForEver() {
+        List<Message> refused = new ArrayList<>();
+        while (true) {
+            try {
+                refused.add(again.take());
+                Thread.sleep(AGAIN_AFTER_MS);
+                again.drainTo(refused);
+                for (Message message : refused) {
+                    send(message);
+                }
+            } catch (Exception error) {
+                // Nothing refuses in the calling thread but a client that was shut down.
+                System.err.println("sending again: " + error);
+            }
+            refused.clear();
+        }
+    }
+
+    @Override
+    @SuppressWarnings("deprecation") // Nothing public says which broker leads.
+    public String leader() throws Exception {
+        for (int tries = 1; ; tries++) {
+            String address =
+                    producer.getDefaultMQProducerImpl()
+                            .getMqClientFactory()
+                            .findBrokerAddressInPublish(queue.getBrokerName());
+            if (address != null) {
+                return address.substring(address.indexOf(':') + 1);
+            }
+            if (tries == TRIES) {
+                throw new IllegalStateException("the name server knows no master");
+            }
+            Thread.sleep(500);
+        }
     }
 }
