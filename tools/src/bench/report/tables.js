@@ -17,7 +17,10 @@ function drawComparison(groups) {
   const scale = scaleOf(groups.flatMap(({runs}) => [medianOf(runs, "p50_us"), medianOf(runs, "p99_us")]));
   const rows = groups.map(({name, runs}) => {
     const [p50, p99] = [medianOf(runs, "p50_us"), medianOf(runs, "p99_us")];
-    const faults = ["lost", "duplicated"].filter((key) => sumOf(runs, key) > 0).map((key) => `${key} ${count(sumOf(runs, key))}`);
+    // Other systems' drivers give up on a rate that is not held: what had not come by then was not lost.
+    const drained = runs.filter((run) => run.held || run.acknowledged_lost === null);
+    const sums = {lost: sumOf(drained, "lost"), duplicated: sumOf(runs, "duplicated")};
+    const faults = Object.entries(sums).filter(([, sum]) => sum > 0).map(([key, sum]) => `${key} ${count(sum)}`);
     if (!runs.every((run) => run.held)) faults.push(`not held: ${rate(medianOf(runs, "achieved"))}`);
     const words = element("span", {}, element("b", {}, name), element("small", {}, runs[0].holds ?? ""));
     const made = bar(scale, words, false, [p50, p99, null], [element("b", {}, time(p50)), " \u00b7 p99 ", element("b", {}, time(p99)),
@@ -149,8 +152,8 @@ function drawRuns() {
     ["acknowledged when in", (run) => run.holds ?? missing, "text"],
     ["copies", (run) => run.copies ?? missing],
     ["run", (run) => run.run ?? missing],
-    ["offered", (run) => run.rate === null ? "max" : rate(run.rate)],
-    ["received", (run) => run.held ? rate(run.achieved) : element("span", {class: "bad"}, `${rate(run.achieved)}, not held`)],
+    ["offered, msg/s", (run) => run.rate === null ? "max" : count(run.rate)],
+    ["received, msg/s", (run) => run.held ? count(run.achieved) : element("span", {class: "bad"}, count(run.achieved), element("br"), "not held")],
     ["p50", latency("p50_us")], ["p90", latency("p90_us")], ["p99", latency("p99_us")], ["p99.9", latency("p999_us")],
     ["p99.99", latency("p9999_us")], ["slowest", latency("max_us")], ["lost", fault("lost")], ["duplicated", fault("duplicated")],
   ].filter(([, of]) => steady.some((run) => of(run) !== missing));
@@ -160,7 +163,8 @@ function drawRuns() {
   const rows = ordered.map((run, at) => element("tr", {class: run.rate === choice.rate && rates().length > 1 ? "chosen" : null},
     ...columns.map(([, of, kind]) => element("td", {class: kind}, kind === "text" && !isFirst(at) ? "" : of(run)))));
   part("runs", ".wide").replaceChildren(element("table", {class: "results"}, element("thead", {}, head), element("tbody", {}, ...rows)));
-  part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives.";
+  part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives." +
+    (steady.some((run) => !run.held && run.lost > 0) ? " Where it was not held, lost is what had not come when the run was given up." : "");
 }
 
 const factNames = {cpu: "CPU", cpus: "CPUs", client_cpu: "Client's CPU", server_cpus: "Servers' CPUs", io_scheduler: "I/O scheduler",
