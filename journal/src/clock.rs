@@ -34,7 +34,7 @@ pub struct SessionClock {
     pub messages: u64,
     /// Statements about the clock that hold in it: those made in it, and the one in force when it began.
     pub statements: u64,
-    /// How many of them bound nothing: the clock followed no source.
+    /// How many of them bound nothing: the clock followed no source, or one that bounds nothing.
     pub unbounded: u64,
     /// The largest bound of the others.
     pub worst: Option<WorstClock>,

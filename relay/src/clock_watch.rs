@@ -1,15 +1,16 @@
 //! What the clock that stamps is worth: measured by housekeeping, journalled by the node that leads.
 //!
 //! ```text
-//! adjtimex, the kernel's clock source, `chronyc tracking` --> judged --> Testimony::Clock --> the node decides when to stamp
+//! adjtimex, the kernel's clock source, `chronyc tracking`, `pmc` --> judged --> Testimony::Clock --> the node decides when to stamp
 //! ```
 //!
-//! It is measured at the start, at an interval, and when the kernel's view changes (looked at every second). chrony is asked
-//! through its own program, without waiting for it; where there is none, or it follows nothing, the kernel's maximum error
-//! counts, and where the kernel says that nobody keeps the clock right, no bound is claimed.
+//! It is measured at the start, at an interval, and when the kernel's view changes (looked at every second). chrony, and ptp4l if it
+//! is configured, are asked through their own programs, without waiting for them. chrony counts if it follows something, or else
+//! ptp4l if that does; where neither does, the kernel's maximum error counts, and where the kernel says that nobody keeps the clock
+//! right, no bound is claimed.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,14 +20,18 @@ use relay_wire::id::NodeId;
 use relay_wire::record::{ClockBody, ERROR_UNBOUNDED};
 
 use crate::clock::Clock;
+use crate::config::EvidenceConfig;
 use crate::counters::{Counter, CounterFile};
+use crate::ptp::{self, PtpStatus};
 
 /// The kernel's view is looked at so often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// chrony's program has this long to answer.
-const CHRONY_PATIENCE: Duration = Duration::from_secs(1);
+/// The daemons' programs have this long to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 const CHRONY_PROGRAMS: [&str; 2] = ["/usr/bin/chronyc", "/usr/local/bin/chronyc"];
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+/// A longer answer is cut.
+const ANSWER_LENGTH_MAX: u64 = 65_536;
 const PTP_CLOCKS: &str = "/sys/class/ptp";
 /// A maximum error beyond twice the last one journalled is a change, from so many ns on.
 const ERROR_NOTED_NS: u64 = 1_000_000;
@@ -62,14 +67,22 @@ struct Seen {
     error_ns_max: u64,
 }
 
+/// The daemons' programs while they run.
+struct Asking {
+    chrony: Option<Child>,
+    ptp: Option<Child>,
+    since: Instant,
+}
+
 /// See the module's description.
 pub(crate) struct ClockWatch {
     node: NodeId,
     clock: Clock,
     interval: Duration,
+    ptp4l_config_file: Option<PathBuf>,
     due_at: Instant,
     look_at: Instant,
-    asking: Option<(Child, Instant)>,
+    asking: Option<Asking>,
     journalled: Option<Seen>,
     error_bound: Counter,
     is_bounded: Counter,
@@ -79,13 +92,14 @@ impl ClockWatch {
     pub(crate) fn new(
         node: NodeId,
         clock: Clock,
-        interval: Duration,
+        config: &EvidenceConfig,
         counters: &mut CounterFile,
     ) -> Self {
         Self {
             node,
             clock,
-            interval,
+            interval: config.clock_every,
+            ptp4l_config_file: config.ptp4l_config_file.clone(),
             due_at: Instant::now(),
             look_at: Instant::now(),
             asking: None,
@@ -98,14 +112,13 @@ impl ClockWatch {
     /// What the log is to say about the clock, when it is time for that.
     pub(crate) fn step(&mut self) -> Option<Testimony> {
         let now = Instant::now();
-        if let Some((child, since)) = &mut self.asking {
-            let is_over = child.try_wait().is_ok_and(|status| status.is_some());
-            if !is_over && now.duration_since(*since) < CHRONY_PATIENCE {
+        if let Some(asking) = &mut self.asking {
+            if !asking.is_over() && now.duration_since(asking.since) < PATIENCE {
                 return None;
             }
-            let answer = answer_of(child, is_over);
+            let (tracking, ptp) = asking.answers();
             self.asking = None;
-            return self.measure(answer.and_then(|text| parse_tracking(&text)));
+            return self.measure(tracking.as_ref(), ptp.as_ref());
         }
         if now < self.look_at {
             return None;
@@ -115,13 +128,16 @@ impl ClockWatch {
             return None;
         }
         self.due_at = now + self.interval;
-        match ask_chrony() {
-            Some(child) => {
-                self.asking = Some((child, now));
-                None
-            }
-            None => self.measure(None),
+        let asking = Asking {
+            chrony: ask_chrony(),
+            ptp: self.ptp4l_config_file.as_deref().and_then(ptp::ask),
+            since: now,
+        };
+        if asking.chrony.is_none() && asking.ptp.is_none() {
+            return self.measure(None, None);
         }
+        self.asking = Some(asking);
+        None
     }
 
     fn has_changed(&self) -> bool {
@@ -131,7 +147,11 @@ impl ClockWatch {
         is_change(before, &seen(&kernel))
     }
 
-    fn measure(&mut self, tracking: Option<Tracking>) -> Option<Testimony> {
+    fn measure(
+        &mut self,
+        tracking: Option<&Tracking>,
+        ptp: Option<&PtpStatus>,
+    ) -> Option<Testimony> {
         let kernel = match kernel() {
             Ok(kernel) => kernel,
             Err(error) => {
@@ -140,13 +160,14 @@ impl ClockWatch {
             }
         };
         let seen = seen(&kernel);
-        let body = judge(&kernel, tracking.as_ref());
+        let now_ns = self.clock.now().utc_ns;
+        let followed = ptp.filter(|ptp| ptp.is_followed(now_ns));
         let body = ClockBody {
             node: self.node.get().into(),
-            measured_ns: self.clock.now().utc_ns.into(),
-            ..body
+            measured_ns: now_ns.into(),
+            ..judge(&kernel, tracking, followed)
         };
-        let sources = sources(&seen.source, tracking.as_ref(), &ptp_clocks());
+        let sources = sources(&seen.source, tracking, ptp, &ptp_clocks());
         let bound = body.error_bound_ns.get();
         let is_bounded = bound != ERROR_UNBOUNDED;
         self.error_bound.set(if is_bounded { bound } else { 0 });
@@ -156,11 +177,26 @@ impl ClockWatch {
     }
 }
 
-impl Drop for ClockWatch {
+impl Asking {
+    fn is_over(&mut self) -> bool {
+        let mut running = self.chrony.iter_mut().chain(&mut self.ptp);
+        running.all(is_over)
+    }
+
+    /// What those said that are over; the others are ended.
+    fn answers(&mut self) -> (Option<Tracking>, Option<PtpStatus>) {
+        let chrony = self.chrony.take().and_then(answer_of);
+        let ptp = self.ptp.take().and_then(answer_of);
+        (
+            chrony.and_then(|text| parse_tracking(&text)),
+            ptp.and_then(|text| PtpStatus::parse(&text)),
+        )
+    }
+}
+
+impl Drop for Asking {
     fn drop(&mut self) {
-        if let Some((child, _)) = &mut self.asking {
-            answer_of(child, false);
-        }
+        self.answers();
     }
 }
 
@@ -184,11 +220,11 @@ fn seen(kernel: &Kernel) -> Seen {
     }
 }
 
-/// Figures and verdict; node and time are left to fill in.
-fn judge(kernel: &Kernel, tracking: Option<&Tracking>) -> ClockBody {
+/// Figures and verdict, with a ptp4l only if the clock follows it; node and time are left to fill in.
+fn judge(kernel: &Kernel, tracking: Option<&Tracking>, ptp: Option<&PtpStatus>) -> ClockBody {
     let followed = tracking.filter(|tracking| tracking.is_synchronised);
-    let (discipline, offset_ns, error_bound_ns) = match followed {
-        Some(tracking) => {
+    let (discipline, offset_ns, error_bound_ns) = match (followed, ptp) {
+        (Some(tracking), _) => {
             let is_ptp = tracking.reference.starts_with("PHC");
             let discipline = if is_ptp {
                 ClockDiscipline::Ptp
@@ -197,12 +233,16 @@ fn judge(kernel: &Kernel, tracking: Option<&Tracking>) -> ClockBody {
             };
             (discipline, tracking.offset_ns, tracking.error_bound_ns)
         }
-        None if kernel.is_synchronised => (
+        (None, Some(ptp)) => {
+            let bound = ptp.error_bound_ns().unwrap_or(ERROR_UNBOUNDED);
+            (ClockDiscipline::Ptp, ptp.offset_ns, bound)
+        }
+        (None, None) if kernel.is_synchronised => (
             ClockDiscipline::Kernel,
             kernel.offset_ns,
             kernel.error_ns_max,
         ),
-        None => (ClockDiscipline::None, kernel.offset_ns, ERROR_UNBOUNDED),
+        (None, None) => (ClockDiscipline::None, kernel.offset_ns, ERROR_UNBOUNDED),
     };
     ClockBody {
         node: 0.into(),
@@ -219,13 +259,19 @@ fn judge(kernel: &Kernel, tracking: Option<&Tracking>) -> ClockBody {
 }
 
 /// The names of everything the clock rests on.
-fn sources(clock_source: &str, tracking: Option<&Tracking>, ptp: &[String]) -> String {
+fn sources(
+    clock_source: &str,
+    tracking: Option<&Tracking>,
+    ptp: Option<&PtpStatus>,
+    ptp_clocks: &[String],
+) -> String {
     let mut names = vec![clock_source.to_owned()];
     names.extend(
         tracking
             .map(|tracking| format!("chrony {} stratum {}", tracking.reference, tracking.stratum)),
     );
-    names.extend(ptp.iter().cloned());
+    names.extend(ptp.map(PtpStatus::name));
+    names.extend(ptp_clocks.iter().cloned());
     names.join(", ")
 }
 
@@ -286,16 +332,22 @@ fn ask_chrony() -> Option<Child> {
         .ok()
 }
 
+fn is_over(child: &mut Child) -> bool {
+    child.try_wait().is_ok_and(|status| status.is_some())
+}
+
 /// What the program printed; one that is not over is ended, and said nothing.
-fn answer_of(child: &mut Child, is_over: bool) -> Option<String> {
-    if !is_over {
+fn answer_of(mut child: Child) -> Option<String> {
+    if !is_over(&mut child) {
         let _ = child.kill();
         let _ = child.wait();
         return None;
     }
     let mut text = String::new();
     let pipe = child.stdout.take()?;
-    pipe.take(4_096).read_to_string(&mut text).ok()?;
+    pipe.take(ANSWER_LENGTH_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
     Some(text)
 }
 
@@ -375,7 +427,7 @@ mod tests {
     fn the_bound_is_that_of_whoever_keeps_the_clock_right() {
         let tracking = parse_tracking(LINE).expect("it is a line");
         let told = |kernel: &Kernel, tracking: Option<&Tracking>| {
-            let body = judge(kernel, tracking);
+            let body = judge(kernel, tracking, None);
             let discipline = ClockDiscipline::from_number(body.discipline);
             (discipline.expect("it is one"), body.error_bound_ns.get())
         };
@@ -446,9 +498,9 @@ mod tests {
     fn sources_are_named_in_one_line() {
         let tracking = parse_tracking(LINE).expect("it is a line");
         assert_eq!(
-            sources("tsc", Some(&tracking), &["ptp0 ena".to_owned()]),
+            sources("tsc", Some(&tracking), None, &["ptp0 ena".to_owned()]),
             "tsc, chrony 169.254.169.123 stratum 4, ptp0 ena"
         );
-        assert_eq!(sources("tsc", None, &[]), "tsc");
+        assert_eq!(sources("tsc", None, None, &[]), "tsc");
     }
 }

@@ -29,6 +29,7 @@ mod link;
 mod pace;
 mod parking_flag;
 mod pipeline;
+mod ptp;
 mod repair;
 mod ring;
 mod rotate_key;

@@ -3,7 +3,7 @@
 //! else has.
 //!
 //! Needs the programs `chronyd` and `chronyc` (Debian: chrony) and root. Without them the test says that it is skipped, unless
-//! RELAY_REQUIRE_CHRONY is set. A PTP clock needs hardware: of that, what chrony says of one is tested as text, in
+//! RELAY_REQUIRE_CHRONY is set. A PTP clock that chrony follows needs hardware: what chrony says of one is tested as text, in
 //! `relay/src/clock_watch.rs`, and nothing else.
 
 mod appliance;

@@ -14,6 +14,7 @@ pub(super) struct EvidenceSection {
     seals: bool,
     seal_key_file: Option<PathBuf>,
     clock_every_ms: u64,
+    ptp4l_config_file: Option<PathBuf>,
 }
 
 impl Default for EvidenceSection {
@@ -22,6 +23,7 @@ impl Default for EvidenceSection {
             seals: true,
             seal_key_file: None,
             clock_every_ms: 60_000,
+            ptp4l_config_file: None,
         }
     }
 }
@@ -34,6 +36,8 @@ pub(crate) struct EvidenceConfig {
     seal_key_file: Option<PathBuf>,
     /// What the clock is worth is journalled so often, besides at a change.
     pub(crate) clock_every: Duration,
+    /// The file by which the ptp4l runs that keeps the clock right; without it no ptp4l is asked.
+    pub(crate) ptp4l_config_file: Option<PathBuf>,
 }
 
 impl Check<'_> {
@@ -49,6 +53,10 @@ impl Check<'_> {
             seals: section.seals,
             seal_key_file: section.seal_key_file.as_ref().map(|file| base.join(file)),
             clock_every: Duration::from_millis(every),
+            ptp4l_config_file: section
+                .ptp4l_config_file
+                .as_ref()
+                .map(|file| base.join(file)),
         })
     }
 }

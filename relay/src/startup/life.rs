@@ -265,7 +265,7 @@ impl Life {
             clock: ClockWatch::new(
                 ground.config.settings.node,
                 ground.clock.clone(),
-                ground.config.evidence.clock_every,
+                &ground.config.evidence,
                 &mut ground.counters,
             ),
             testimonies,

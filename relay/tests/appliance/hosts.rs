@@ -77,7 +77,7 @@ struct Fault {
 
 /// See the module's description.
 pub struct Network {
-    router: Host,
+    pub router: Host,
     pub hosts: Vec<Host>,
     faults: Vec<Fault>,
 }

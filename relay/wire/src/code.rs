@@ -55,7 +55,7 @@ codes!(
         None = 0,
         /// By chrony.
         Chrony = 1,
-        /// By a PTP hardware clock.
+        /// By PTP: chrony with a PTP hardware clock, or ptp4l.
         Ptp = 2,
         /// By another daemon through the kernel.
         Kernel = 3,

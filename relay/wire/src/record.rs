@@ -503,7 +503,8 @@ pub struct ClockBody {
     pub node: U64,
     /// When it was measured, ns UTC by that clock.
     pub measured_ns: U64,
-    /// The clock lies within so many ns of UTC, as far as its source knows; [`ERROR_UNBOUNDED`] where it follows none.
+    /// The clock lies within so many ns of UTC, as far as its source knows; [`ERROR_UNBOUNDED`] where it follows none, or
+    /// one that bounds nothing.
     pub error_bound_ns: U64,
     /// The kernel's or the daemon's estimate of how far the clock is from its source, ns; positive when the clock is ahead.
     pub offset_ns: I64,
