@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! journal.rs   one journal: checksums, chain, rules, clock     compare.rs   two journals: the first difference
-//! seals.rs     its seals against its segments                  report.rs    a page an auditor can keep
-//! finding.rs   what is wrong, and what that makes of it all
+//! ahead.rs     its blocks, checked on a second thread          report.rs    a page an auditor can keep
+//! seals.rs     its seals against its segments                  finding.rs   what is wrong, and what that makes of it all
 //! ```
 //!
 //! Journals are only ever read. One on which a relay runs is read as far as it was durable and released when the audit
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, thousands};
 
+mod ahead;
 mod compare;
 mod finding;
 mod journal;

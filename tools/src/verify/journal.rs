@@ -6,6 +6,8 @@
 //! it; the rules, which need everything before, are checked up to there.
 
 use std::path::Path;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
 use indicatif::ProgressBar;
 use relay_client::wire::code::RecordKind;
@@ -19,6 +21,7 @@ use relay_journal::seal::PublicKey;
 use relay_journal::tables::Tables;
 use serde::{Deserialize, Serialize};
 
+use super::ahead::{Blocks, WAITING, check_blocks};
 use super::failed;
 use super::finding::{Finding, Findings, Kind};
 use super::seals::Seals;
@@ -492,28 +495,40 @@ impl Scan<'_> {
             end
         };
         let blocks = self.journal.blocks_ahead(from, until);
-        let mut blocks = blocks.map_err(|error| failed(path, error))?;
-        while let Some(next) = blocks.next_block() {
-            match next {
-                Ok(block) => {
-                    // Within a stretch the reader itself compares; this is about the first block behind a gap.
-                    if self
-                        .link
-                        .is_some_and(|link| !continues(&block.header, &link))
-                    {
-                        self.broken_chain(&block.header);
+        let blocks = blocks.map_err(|error| failed(path, error))?;
+        thread::scope(|scope| {
+            let (out, pieces) = sync_channel(WAITING);
+            let (spent, empty) = channel();
+            scope.spawn(move || check_blocks(blocks, &out, &empty));
+            for piece in pieces {
+                match piece {
+                    Ok(blocks) => {
+                        self.take_next(&blocks)?;
+                        // The thread may be done and gone.
+                        let _ = spent.send(blocks);
                     }
-                    self.take(&block.header, block.body)?;
+                    Err(ReaderError::Damage(damage)) => return Ok(Stop::Damage(damage)),
+                    Err(ReaderError::Source(error)) => {
+                        let next = self.unreadable(error.position, &error.cause);
+                        return Ok(Stop::Unreadable(next));
+                    }
+                    Err(error) => return Err(failed(path, error)),
                 }
-                Err(ReaderError::Damage(damage)) => return Ok(Stop::Damage(damage)),
-                Err(ReaderError::Source(error)) => {
-                    let next = self.unreadable(error.position, &error.cause);
-                    return Ok(Stop::Unreadable(next));
-                }
-                Err(error) => return Err(failed(path, error)),
             }
+            Ok(Stop::End)
+        })
+    }
+
+    /// Takes in blocks that follow each other.
+    fn take_next(&mut self, blocks: &Blocks) -> Result<(), Failure> {
+        for (header, body) in blocks.iter() {
+            // Within a stretch the reader itself compares; this is about the first block behind a gap.
+            if self.link.is_some_and(|link| !continues(header, &link)) {
+                self.broken_chain(header);
+            }
+            self.take(header, body)?;
         }
-        Ok(Stop::End)
+        Ok(())
     }
 
     /// Whether recovery ends the log here too: what lies behind was never durable.

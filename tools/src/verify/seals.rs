@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
 use relay_client::wire::id::Position;
-use relay_journal::block::BlockHeader;
 use relay_journal::reader::ReaderError;
 use relay_journal::reader::seals::{
     EntryFinding, EntryProblem, SealCheck, SealFinding, SealStep, SegmentReport, Signed, Tampering,
@@ -22,6 +21,7 @@ use relay_journal::seal::{EntryError, PublicKey};
 use relay_journal::segment;
 use serde::{Deserialize, Serialize};
 
+use super::ahead::{Blocks, WAITING};
 use super::failed;
 use super::finding::{Finding, Kind};
 use super::journal::Scan;
@@ -123,18 +123,7 @@ pub(crate) struct RootLine {
     pub(crate) verdict: String,
 }
 
-/// Pieces that may wait for whoever checks rules. Each is at most 8 MiB.
-const PIECES_WAITING: usize = 2;
-
-/// Blocks that are right in themselves, and their bodies one behind the other.
-#[derive(Default)]
-struct Blocks {
-    /// Each with the offset of its body.
-    headers: Vec<(BlockHeader, usize)>,
-    bytes: Vec<u8>,
-}
-
-/// What the thread that reads and hashes hands on, in the order of the log.
+/// What the thread that reads and hashes hands on, in the order of the log. A piece of blocks has at most 8 MiB.
 enum Piece {
     Blocks(Blocks),
     Segment(Box<SegmentReport>),
@@ -147,15 +136,10 @@ fn hash_segments(
     empty: &Receiver<Blocks>,
 ) {
     loop {
-        let mut blocks = empty.try_recv().unwrap_or_default();
-        blocks.headers.clear();
-        blocks.bytes.clear();
-        let step = check.step(&mut |header, body| {
-            blocks.headers.push((*header, blocks.bytes.len()));
-            blocks.bytes.extend_from_slice(body);
-        });
+        let mut blocks = Blocks::reused(empty);
+        let step = check.step(&mut |header, body| blocks.push(header, body));
         // What came before a fault is handed on before it.
-        if !blocks.headers.is_empty() && out.send(Ok(Piece::Blocks(blocks))).is_err() {
+        if !blocks.is_empty() && out.send(Ok(Piece::Blocks(blocks))).is_err() {
             return;
         }
         let piece = match step {
@@ -193,7 +177,7 @@ impl Scan<'_> {
         let mut end = self.journal.start();
         let mut unsealed = Vec::new();
         thread::scope(|scope| {
-            let (out, pieces) = sync_channel(PIECES_WAITING);
+            let (out, pieces) = sync_channel(WAITING);
             let (spent, empty) = channel();
             scope.spawn(move || hash_segments(check, &out, &empty));
             for piece in pieces {
@@ -222,11 +206,10 @@ impl Scan<'_> {
     }
 
     fn take_blocks(&mut self, blocks: &Blocks) -> Result<(), Failure> {
-        for (header, offset) in &blocks.headers {
+        for (header, body) in blocks.iter() {
             if header.position.get() != self.found.tail {
                 self.lose_track();
             }
-            let body = &blocks.bytes[*offset..offset + header.body_length as usize];
             self.take(header, body)?;
         }
         Ok(())
