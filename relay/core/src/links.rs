@@ -441,12 +441,13 @@ impl Links {
     }
 
     /// The connection ended. Returns the peer it belonged to, if it was the peer's present one.
-    pub(crate) fn on_closed(&mut self, link: LinkId, now_ns: u64) -> Option<u32> {
+    pub(crate) fn on_closed(&mut self, link: LinkId) -> Option<u32> {
         let slot = self.slot(link)?;
-        let (dialed, phase) = (slot.dialed, slot.phase);
+        let (dialed, phase, since_ns) = (slot.dialed, slot.phase, slot.since_ns);
         self.free(link);
         if let Some(peer) = dialed {
-            self.peers[peer as usize].redial_ns = now_ns + REDIAL_NS;
+            // At once, if it lasted: whether the peer is still there decides whether it is suspected.
+            self.peers[peer as usize].redial_ns = since_ns + REDIAL_NS;
         }
         let Phase::Proven(peer) = phase else {
             return None;

@@ -58,7 +58,7 @@ mod defaults {
         200
     }
     pub(super) const fn suspect_closed_ms() -> u64 {
-        40
+        5
     }
     pub(super) const fn head_start_ms() -> u64 {
         40

@@ -404,7 +404,7 @@ fn draw_group(random: &mut Random, cast: Cast) -> Group {
         is_manual: false,
         heartbeat_ns,
         suspect_ns: random.pick(&[100, 200, 500]) * MILLISECOND,
-        suspect_closed_ns: random.pick(&[40, 100]) * MILLISECOND,
+        suspect_closed_ns: random.pick(&[5, 40, 100]) * MILLISECOND,
         head_start_ns,
         start_wait_ns: random.pick(&[200, 1_000, 2_000]) * MILLISECOND,
         ack_deadline_ns: random.pick(&[300, 1_000]) * MILLISECOND,

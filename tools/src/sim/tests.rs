@@ -343,8 +343,8 @@ const BROKEN: [(Canary, usize, u64); 35] = [
     (Canary::CutForgotten, 2, 20),
     (Canary::CutAtOwnWatermark, 2, 20),
     // A topic defined in the last moments before a primary is cut off.
-    (Canary::TopicsKeptAcrossCut, 2, 400),
-    (Canary::TornCountsAsAbsent, 3, 300),
+    (Canary::TopicsKeptAcrossCut, 2, 1000),
+    (Canary::TornCountsAsAbsent, 3, 100),
     (Canary::OldCopyCounts, 2, 30),
     (Canary::BlankDiskKeepsItsName, 2, 20),
     (Canary::RestartedMemberCounts, 3, 20),

@@ -53,7 +53,7 @@ impl Node {
         let Some(mut group) = self.group.take() else {
             return;
         };
-        if let Some(peer) = group.links.on_closed(link, now.mono_ns) {
+        if let Some(peer) = group.links.on_closed(link) {
             self.lose(&mut group, peer, now);
         }
         self.group = Some(group);
