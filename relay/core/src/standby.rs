@@ -295,3 +295,73 @@ impl Standby {
         self.is_failed = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packing::Packing;
+    use relay_wire::code::Policy;
+    use relay_wire::id::{Epoch, NodeId, StreamId};
+
+    const UNIT: u32 = 512;
+    const SEGMENT: u64 = 1 << 16;
+
+    fn settings() -> Settings {
+        Settings {
+            node: NodeId(2),
+            stream: StreamId(1),
+            policy: Policy::Durable,
+            payload_limit: 64,
+            credit: 1 << 16,
+            heartbeat_ns: 1_000_000_000,
+            logon_timeout_ns: 1_000_000_000,
+            connections_max: 8,
+            unauthenticated_max: 4,
+            publishers_max: 4,
+            topics_max: 8,
+            subscribers_max: 8,
+            block_alignment: UNIT,
+            block_length_max: UNIT,
+            seal_threshold: UNIT,
+            eager_depth: 1,
+            write_depth: 4,
+            segment_size: SEGMENT,
+            ring_size: SEGMENT,
+            mark_after_ns: 10_000_000,
+            stall_limit_ns: 1_000_000_000,
+            lag_limit: 0,
+            replay_slots: 1,
+            replay_slot_size: UNIT,
+        }
+    }
+
+    /// Goal: the window never ends within a block that was taken. Found by the simulator. Method: a filler, of which only the first unit is
+    /// written, and a ring with room for that and not for all of it.
+    #[test]
+    fn a_filler_waits_for_room_for_all_of_it() {
+        let settings = settings();
+        let tables = Tables::empty(settings.stream);
+        let mut packing = Packing::new(
+            &settings,
+            Epoch(1),
+            tables.position,
+            tables.next_block_number,
+            tables.previous_checksum,
+            tables.next_seq,
+        );
+        let mut memory = vec![0; SEGMENT as usize];
+        let mut log = LogWindow::new(Position(0), &mut memory);
+        packing.seal_filler(&mut log, 1, Position(0));
+        let filler = memory[..HEADER_LENGTH].to_vec();
+
+        let prepared = Position(2 * SEGMENT);
+        let mut standby = Standby::new(&settings, tables, WriteMethod::Dsync, prepared);
+        let short = (SEGMENT - u64::from(UNIT)) as usize;
+        let mut log = LogWindow::new(Position(0), &mut memory[..short]);
+        assert_eq!(standby.take(&filler, &mut log), Ok(Intake::NoRoom));
+        assert_eq!(standby.received().point.position, Position(0));
+        let mut log = LogWindow::new(Position(0), &mut memory);
+        assert_eq!(standby.take(&filler, &mut log), Ok(Intake::Taken));
+        assert_eq!(standby.received().point.position, Position(SEGMENT));
+    }
+}

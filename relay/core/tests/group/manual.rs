@@ -179,6 +179,40 @@ fn a_primary_that_came_back_drops_nobody_before_all_have_followed() {
     assert!(cluster.kinds().contains(&RecordKind::Unclean));
 }
 
+/// Goal: a node that was told to lead, and stopped before it did, does not do so by itself when it comes back: its epoch would be above
+/// that of whoever was made primary meanwhile. Found by the simulator. Method: the primary of before is back alone with an old record,
+/// is told to lead whatever is lost, and is killed once its promise is durable.
+#[test]
+fn a_word_that_was_not_carried_out_has_to_be_said_again() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.kill(0, 9);
+    cluster.until("it waits", |cluster| obstacle(cluster, 1).is_some());
+    promote(&mut cluster, 1, false).unwrap();
+    cluster.publish(5);
+    cluster.kill(1, 9);
+    cluster.start(0);
+    cluster.until("it leads and holds", |cluster| {
+        cluster.standing(0) == Standing::Leading
+    });
+    promote(&mut cluster, 0, true).unwrap();
+    let epoch_of_word = 1 << 40;
+    cluster.until("its promise is durable", |cluster| {
+        cluster.machines[0].disk.superblock.promised.get() >= epoch_of_word
+    });
+    let record = cluster.machines[0].register.unwrap().membership;
+    assert!(record.epoch.get() < epoch_of_word, "it does not lead yet");
+    cluster.kill(0, 9);
+    cluster.start(0);
+    cluster.pass(5_000, |cluster| cluster.standing(0) == Standing::Leading);
+    assert_eq!(obstacle(&cluster, 0), Some(Obstacle::Operator));
+    cluster.start(1);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.publish(5);
+    assert_eq!(cluster.serving(), Some(1));
+    cluster.verify();
+}
+
 #[test]
 fn a_planned_switch_needs_no_other_word() {
     let mut cluster = Cluster::running_by_hand(2);
