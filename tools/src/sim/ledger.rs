@@ -268,6 +268,9 @@ impl Ledger {
         if lack == Lack::Nothing || is_whole {
             if lack == Lack::Nothing {
                 self.check_holds(node, tables, disk);
+            } else {
+                // Its log may go on with what another's loss had taken out of the history.
+                self.tail_end = self.tail_end.max(tables.position);
             }
             return false;
         }
