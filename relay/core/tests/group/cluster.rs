@@ -178,7 +178,7 @@ fn group(
     }
 }
 
-fn book() -> Arc<CredentialBook> {
+pub fn book() -> Arc<CredentialBook> {
     Arc::new(CredentialBook::new(vec![Credential {
         name: "one".to_owned(),
         secret: b"0123456789abcdef".to_vec(),
