@@ -127,7 +127,7 @@ struct RawEpoch {
     copies: u8,
     policy: u8,
     clean: u8,
-    reserved: u8,
+    unclean: u8,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -281,7 +281,7 @@ fn put_rows(bytes: &mut Vec<u8>, tables: &Tables) {
             copies: row.copies,
             policy: row.policy.number(),
             clean: row.clean.into(),
-            reserved: 0,
+            unclean: row.unclean.into(),
         };
         bytes.extend_from_slice(raw.as_bytes());
     }
@@ -544,8 +544,9 @@ impl<'a> Sections<'a> {
                 copies: row.copies,
                 policy: policy.ok_or(CheckpointError::Inconsistent(part))?,
                 clean: row.clean == 1,
+                unclean: row.unclean == 1,
             };
-            demand(row.clean <= 1 && row.reserved == 0 && row.copies != 0, part)?;
+            demand(row.clean <= 1 && row.unclean <= 1 && row.copies != 0, part)?;
             let follows = match epochs.last() {
                 Some(last) => last.epoch < entry.epoch && last.start < entry.start,
                 None => entry.epoch.0 != 0,

@@ -81,6 +81,8 @@ pub struct EpochEntry {
     pub policy: Policy,
     /// Whether the process before was stopped in order.
     pub clean: bool,
+    /// Whether it began with an accepted loss: an UNCLEAN record stands in the block that opens it.
+    pub unclean: bool,
 }
 
 /// The trading session that is open.
@@ -305,6 +307,15 @@ impl Tables {
         }
     }
 
+    /// The newest epoch that began with an accepted loss; 0 for none.
+    #[must_use]
+    pub fn last_unclean(&self) -> Epoch {
+        let mut newest_first = self.epochs.iter().rev();
+        newest_first
+            .find(|entry| entry.unclean)
+            .map_or(Epoch(0), |entry| entry.epoch)
+    }
+
     /// Takes the next block in. The caller compared its checksums before; every other rule is
     /// checked here.
     ///
@@ -348,6 +359,9 @@ impl Tables {
             .is_some_and(|last| last.epoch == header.epoch);
         if !is_open && header.kind != BlockKind::Filler {
             return Err(FoldError::Epoch("no record opens it"));
+        }
+        if let (true, Some(opened)) = (is_unclean, self.epochs.last_mut()) {
+            opened.unclean = true;
         }
         self.position = header.next_position();
         self.next_block_number = header.number + 1;
@@ -517,6 +531,7 @@ impl Tables {
             copies: body.copies,
             policy: Policy::from_number(body.policy).ok_or(FoldError::Epoch("policy"))?,
             clean: body.clean == 1,
+            unclean: false,
         };
         let wrong = if !is_first {
             "its record is not the block's first"

@@ -7,6 +7,18 @@
 use relay_wire::id::{Epoch, Position};
 use relay_wire::peer::HistoryEntry;
 
+/// A reign that begins with an accepted loss opens the next epoch that is a multiple of this: above whatever a primary that was
+/// given up opens by itself, and above every word this copy has not heard of. So an epoch divided by it counts the losses
+/// accepted, over all copies, and no two of them have one number: what decides about the epoch is the arbiter.
+pub(crate) const EPOCHS_OF_A_FORCED_REIGN: u64 = 1 << 40;
+
+/// Losses accepted between two forced reigns, the first of which, or none (epoch 0), is in the log that the second goes on with: at
+/// least 1.
+pub(crate) fn losses_between(before: Epoch, forced: Epoch) -> u64 {
+    let number = |epoch: Epoch| epoch.get() / EPOCHS_OF_A_FORCED_REIGN;
+    number(forced).saturating_sub(number(before)).max(1)
+}
+
 /// The end of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tail {

@@ -36,6 +36,7 @@ use crate::command::{
     ToSequence,
 };
 use crate::credential::CredentialBook;
+use crate::history::losses_between;
 use crate::log::LogWindow;
 use crate::packing::{Fit, Packing};
 use crate::persist::Persist;
@@ -46,8 +47,9 @@ use crate::settings::Settings;
 const ACKS_MAX: usize = 1 << 16;
 /// Most topic definitions not yet released.
 const TOPIC_WAITS_MAX: usize = 4_096;
-/// Where a loss was accepted, so many seqs are left out: more than can have been released behind the end of this log, eleven days of
-/// a million messages a second. In decimals the numbers go on as they were, with one more in front.
+/// Where a loss is accepted, so many seqs are left out for each loss that was ever accepted and is not in this log: more than can have
+/// been released behind its end, eleven days of a million messages a second. In decimals the numbers go on as they were, and in
+/// front stands how often. So no seq is used twice, on whatever copy the reigns before it were.
 pub const SEQS_SKIPPED: u64 = 1_000_000_000_000;
 /// Longest control record: a topic definition.
 const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
@@ -166,6 +168,8 @@ pub struct Sequence {
     /// End of the newest sealed block that holds records.
     records_end: Position,
     next_seq: Seq,
+    /// The newest epoch in the log that began with an accepted loss, 0 for none.
+    last_unclean: Epoch,
     last_checksum: u32,
     receive_time_ns: u64,
     last_work_ns: u64,
@@ -248,6 +252,7 @@ impl Sequence {
             newest_block: (point.position, tables.previous_checksum),
             records_end: point.position,
             next_seq: point.next_seq,
+            last_unclean: tables.last_unclean(),
             last_checksum: point.checksum,
             receive_time_ns: tables.last_time_ns.max(beginning.now.utc_ns),
             last_work_ns: beginning.now.mono_ns,
@@ -331,7 +336,9 @@ impl Sequence {
         }
         self.packing.set_epoch(membership.epoch);
         if unclean.is_some() {
-            self.next_seq = Seq(self.next_seq.get() + SEQS_SKIPPED);
+            let losses = losses_between(self.last_unclean, membership.epoch);
+            self.next_seq = Seq(self.next_seq.get() + losses * SEQS_SKIPPED);
+            self.last_unclean = membership.epoch;
             self.packing.skip_to(self.next_seq);
         }
         self.append_epoch(membership.epoch, false, Some(membership), log);

@@ -8,6 +8,7 @@ use relay_wire::record::UncleanBody;
 use super::{Facts, Failover, Order, PeerView, Promotion, Proposal, What};
 use crate::arbiter::{Ask, Registers};
 use crate::group::Obstacle;
+use crate::history::EPOCHS_OF_A_FORCED_REIGN;
 use crate::node::Note;
 
 /// The record is looked at so often where nothing is heard of it otherwise.
@@ -15,8 +16,6 @@ pub(super) const REFRESH_NS: u64 = 500_000_000;
 /// Where an operator is the arbiter, his word opens the next epoch that is a multiple of this: above whatever a primary he has
 /// given up opens by itself, so that when they meet again it is that one which steps down.
 const EPOCHS_OF_A_WORD: u64 = 1 << 20;
-/// The same where he accepts a loss: above every word this copy has not heard of.
-const EPOCHS_OF_A_FORCED_WORD: u64 = 1 << 40;
 /// A peer is asked for a promise so often.
 const ASK_END_NS: u64 = 200_000_000;
 
@@ -174,13 +173,12 @@ impl Failover {
         self.joining = None;
         self.wanted.learning_from = None;
         let is_restart = record.primary == self.settings.identity.node && self.promotion.is_none();
-        let above = if self.settings.is_manual && !is_restart {
-            let step = match self.unclean {
-                Some(_) => EPOCHS_OF_A_FORCED_WORD,
-                None => EPOCHS_OF_A_WORD,
-            };
-            let newest = record.epoch.max(self.superseded).get();
-            Epoch((newest / step + 1) * step - 1)
+        let newest = record.epoch.max(self.superseded).get();
+        let below_next = |step: u64| Epoch((newest / step + 1) * step - 1);
+        let above = if self.unclean.is_some() {
+            below_next(EPOCHS_OF_A_FORCED_REIGN)
+        } else if self.settings.is_manual && !is_restart {
+            below_next(EPOCHS_OF_A_WORD)
         } else {
             record.epoch
         };
