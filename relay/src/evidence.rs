@@ -24,8 +24,15 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Does a little; whether there was something to do.
-    pub(crate) fn step(&mut self, released: Position, pages: &mut Pages) -> bool {
+    /// Takes in what was read of the released log at `position`.
+    pub(crate) fn offer(&mut self, position: Position, bytes: &[u8], released: Position) {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.offer(position, bytes, released);
+        }
+    }
+
+    /// Does a little; whether there was something to do. The log was offered up to `folded`.
+    pub(crate) fn step(&mut self, released: Position, folded: Position, pages: &mut Pages) -> bool {
         // A word is only asked for where there is a place for it.
         if self.testimonies.slots() >= 2 {
             let key = self.sealing.as_mut().and_then(Sealing::take_testimony);
@@ -40,6 +47,6 @@ impl Evidence {
         }
         self.sealing
             .as_mut()
-            .is_some_and(|sealing| sealing.step(released, pages))
+            .is_some_and(|sealing| sealing.step(released, folded, pages))
     }
 }

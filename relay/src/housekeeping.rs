@@ -4,8 +4,8 @@
 //! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
 //! needed; where the disk is full it tries again every second, so that flow goes on by itself once there is room.
 //! Checkpoints are the fold of the released log, read back from disk a little behind the flow: nothing is copied on the
-//! hot path, and one that is late costs a restart time, not data. The same blocks make the side index
-//! ([`crate::indexer`]).
+//! hot path, and one that is late costs a restart time, not data. What was read for it also makes the side index
+//! ([`crate::indexer`]) and the seals ([`crate::sealing`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,7 +125,14 @@ impl Housekeeping {
     /// Seals, and says what the clock is worth.
     fn testify(&mut self) -> bool {
         let released = self.parts.released.read();
-        self.parts.evidence.step(released, &mut self.pages)
+        // Where the fold has ended for good nobody offers any more.
+        let folded = if self.fold_failed {
+            released
+        } else {
+            self.parts.tables.position
+        };
+        let evidence = &mut self.parts.evidence;
+        evidence.step(released, folded, &mut self.pages)
     }
 
     /// One step towards enough prepared space.
@@ -264,6 +271,7 @@ impl Housekeeping {
             .map_err(|error| error.to_string())?;
         // SAFETY: the read has completed and nobody else has the pages.
         let bytes = unsafe { self.pages.slice(0, length) };
+        self.parts.evidence.offer(start, bytes, target);
         loop {
             let offset = self.parts.tables.position.since(start) as usize;
             if offset >= length || self.parts.tables.position >= target {

@@ -1,8 +1,11 @@
 //! Seals segments that are full and released: part of what housekeeping does, off the hot path.
 //!
 //! ```text
-//! released log -- read back in small steps --> sum over a segment's blocks --> seal, signed, appended to `seals`
+//! released log -- read back by housekeeping's fold --> sum over a segment's blocks --> seal, signed, appended to `seals`
 //! ```
+//!
+//! What the fold reads is taken in as it comes, so that the disk is asked once for both. What lies behind that, after a start or a
+//! failure, is read here.
 //!
 //! Only what is released and on this disk is taken in, so no cut of the tail ever touches a sealed segment. It goes on where
 //! the file stands, whatever ended the process before: a segment that was half summed is read again. The pace is that of
@@ -103,8 +106,25 @@ impl Sealing {
         self.testimony.take()
     }
 
-    /// Does a little, where there is something to do; whether there was. `released` is how far the log is released now.
-    pub(crate) fn step(&mut self, released: Position, pages: &mut Pages) -> bool {
+    /// Takes in `bytes`, which were read of the log at `position`, if they are what comes next here.
+    pub(crate) fn offer(&mut self, position: Position, bytes: &[u8], released: Position) {
+        let released = self.limit(released);
+        let Some(state) = self.state.as_mut().filter(|_| self.retry_at.is_none()) else {
+            return;
+        };
+        if state.sum.position() != position || released <= position {
+            return;
+        }
+        let length = bytes.len().min(released.since(position) as usize);
+        let taken = state.sum.take(&bytes[..length], &mut |_, _| {});
+        let sealed = taken.map_err(Problem::from);
+        let sealed = sealed.and_then(|_| self.seal_if_complete());
+        self.settle(sealed.map(|()| true), Instant::now());
+    }
+
+    /// Does a little, where there is something to do; whether there was. `released` is how far the log is released now, `folded` how
+    /// far it was offered.
+    pub(crate) fn step(&mut self, released: Position, folded: Position, pages: &mut Pages) -> bool {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| now < at) {
             return false;
@@ -112,8 +132,13 @@ impl Sealing {
         let released = self.limit(released);
         let was_busy = self
             .look_for_key(now)
-            .and_then(|()| self.advance(released, pages));
+            .and_then(|()| self.advance(released, folded, pages));
         self.export(released);
+        self.settle(was_busy, now)
+    }
+
+    /// Says what went wrong, or that nothing does any more; whether something was done.
+    fn settle(&mut self, was_busy: Result<bool, Problem>, now: Instant) -> bool {
         match was_busy {
             Ok(was_busy) => {
                 if was_busy && std::mem::take(&mut self.is_failing) {
@@ -158,37 +183,52 @@ impl Sealing {
         Ok(())
     }
 
-    /// Takes some more of the released log in; seals the segment at its end.
-    fn advance(&mut self, released: Position, pages: &mut Pages) -> Result<bool, Problem> {
+    /// Takes some more in of what was folded before it could be offered here.
+    fn advance(
+        &mut self,
+        released: Position,
+        folded: Position,
+        pages: &mut Pages,
+    ) -> Result<bool, Problem> {
         let Some(state) = &mut self.state else {
             return Ok(false);
         };
-        let segment = state.sum.segment();
-        let end = self.parts.log.geometry.start_of(segment + 1);
+        let end = self.parts.log.geometry.start_of(state.sum.segment() + 1);
         let start = state.sum.position();
-        let target = released.min(end);
-        let backlog = target.get().saturating_sub(start.get());
-        // The end of a segment is not waited for any longer, however little is missing.
-        let last = (target == end && backlog > 0).then_some(backlog.min(pace::STEP_MIN as u64));
-        let behind = released.get().saturating_sub(start.get());
-        let step = pace::folding(behind)
-            .map(|step| (step as u64).min(backlog))
-            .or(last);
-        let Some(step) = step.filter(|step| *step > 0) else {
-            return Ok(false);
+        // The end of a segment is not waited for, however little is missing.
+        let target = if released >= end {
+            end
+        } else {
+            folded.min(released)
         };
+        let backlog = target.get().saturating_sub(start.get());
+        if backlog == 0 {
+            return Ok(false);
+        }
+        let step = pace::folding(released.since(start)).map_or(backlog, |step| step as u64);
+        let step = step.min(backlog);
         take(&self.parts.segments, &mut state.sum, step, backlog, pages)?;
         assert!(
             state.sum.position() <= released,
             "only what is released is sealed"
         );
+        self.seal_if_complete()?;
+        Ok(true)
+    }
+
+    /// Seals the segment if its last block was taken in.
+    fn seal_if_complete(&mut self) -> Result<(), Problem> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
         if let Some(statement) = state.sum.statement() {
+            let segment = state.sum.segment();
             let time_ns = self.parts.clock.now().utc_ns;
             state.file.seal(statement, time_ns)?;
             state.sum = next_sum(&self.parts.log, &state.file);
             tracing::debug!(segment, root = %statement.root, "sealed a segment");
         }
-        Ok(true)
+        Ok(())
     }
 
     fn fail(&mut self, error: &impl std::fmt::Display) {
