@@ -78,6 +78,8 @@ pub(crate) struct Facts {
     pub(crate) is_disk_stalled: bool,
     /// The opening record of the joined epoch is durable here.
     pub(crate) holds_opening: bool,
+    /// Epoch of the last block in this node's log; 0 for none.
+    pub(crate) log_epoch: Epoch,
 }
 
 /// A peer as the primary's mirror sees it.

@@ -114,6 +114,8 @@ pub enum Loss {
     NoRecord = 4,
     /// No arbiter tells, and this process has not followed a primary yet: others may have gone on without this copy.
     NotFollowed = 5,
+    /// The loss was accepted already, and whoever was to lead with it stopped before its reign began.
+    NotOpened = 6,
 }
 
 /// Why a node that hears no primary does not lead either, where only an operator, or another node, can help.
@@ -146,6 +148,9 @@ impl core::fmt::Display for Loss {
             Self::NotFollowed => {
                 "this node has followed no primary since it started: whether others went on without \
                  it is not known"
+            }
+            Self::NotOpened => {
+                "a loss was accepted, and the reign that was to begin with it never did"
             }
         })
     }

@@ -15,8 +15,12 @@ pub(crate) const EPOCHS_OF_A_FORCED_REIGN: u64 = 1 << 40;
 /// Losses accepted between two forced reigns, the first of which, or none (epoch 0), is in the log that the second goes on with: at
 /// least 1.
 pub(crate) fn losses_between(before: Epoch, forced: Epoch) -> u64 {
-    let number = |epoch: Epoch| epoch.get() / EPOCHS_OF_A_FORCED_REIGN;
-    number(forced).saturating_sub(number(before)).max(1)
+    losses(forced).saturating_sub(losses(before)).max(1)
+}
+
+/// How many losses were accepted up to an epoch.
+pub(crate) const fn losses(epoch: Epoch) -> u64 {
+    epoch.get() / EPOCHS_OF_A_FORCED_REIGN
 }
 
 /// The end of a log.

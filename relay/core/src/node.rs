@@ -546,12 +546,17 @@ impl Node {
             }
             _ => false,
         };
+        let log_epoch = match &self.role {
+            Role::Follower(standby) => standby.tables().epoch,
+            Role::Primary(_) | Role::Over => group.failover.epoch(),
+        };
         let status = self.positions(group);
         Facts {
             durable: status.1,
             released: status.2,
             is_disk_stalled: in_flight > 0 && now.mono_ns >= self.disk_moved_ns + stall_ns,
             holds_opening,
+            log_epoch,
         }
     }
 

@@ -7,8 +7,8 @@ use relay_wire::record::UncleanBody;
 
 use super::{Facts, Failover, Order, PeerView, Promotion, Proposal, What};
 use crate::arbiter::{Ask, Registers};
-use crate::group::Obstacle;
-use crate::history::EPOCHS_OF_A_FORCED_REIGN;
+use crate::group::{Loss, Obstacle};
+use crate::history::{EPOCHS_OF_A_FORCED_REIGN, losses};
 use crate::node::Note;
 
 /// The record is looked at so often where nothing is heard of it otherwise.
@@ -18,6 +18,25 @@ pub(super) const REFRESH_NS: u64 = 500_000_000;
 const EPOCHS_OF_A_WORD: u64 = 1 << 20;
 /// A peer is asked for a promise so often.
 const ASK_END_NS: u64 = 200_000_000;
+
+/// Whether the record's reign, or one before it, began with an accepted loss of which this node's log has nothing: whoever proposed
+/// itself for it stopped before it led.
+fn is_forced_and_unopened(record: &Membership, facts: &Facts) -> bool {
+    losses(record.epoch) > losses(facts.log_epoch)
+}
+
+/// What the log is to say about a forced reign.
+fn unclean(registers: &Registers, facts: &Facts, loss: Loss) -> UncleanBody {
+    let record = &registers.membership;
+    UncleanBody {
+        epoch_before: record.epoch.get().into(),
+        primary_before: record.primary.get().into(),
+        floor: registers.floor.unwrap_or_default().position.get().into(),
+        tail: facts.durable.point.position.get().into(),
+        loss: loss as u8,
+        reserved: [0; 7],
+    }
+}
 
 impl Failover {
     pub(super) fn seek(&mut self, facts: &Facts, now_ns: u64) {
@@ -46,7 +65,7 @@ impl Failover {
             return;
         }
         let record = registers.membership;
-        if !self.may_lead_by_itself(&record) {
+        if !self.may_lead_by_itself(&record, facts) {
             self.await_operator(&record, now_ns);
             return;
         }
@@ -81,7 +100,9 @@ impl Failover {
         } else {
             self.set_to_lead(&record, now_ns)
         };
-        self.unclean = None;
+        // The loss was accepted, and nothing of that reign is in the log: it begins now.
+        let is_unopened = is_forced_and_unopened(&record, facts);
+        self.unclean = is_unopened.then(|| unclean(&registers, facts, Loss::NotOpened));
         self.stand(&registers, members, self.settings.min_copies, now_ns);
     }
 
@@ -89,11 +110,12 @@ impl Failover {
     /// itself after its own restart, and whom a primary hands over to. Where he had said that this node is to lead, and it stopped
     /// before it did, he has to say so again: by itself it would open an epoch above that word, over a log that may lack what
     /// others released.
-    fn may_lead_by_itself(&self, record: &Membership) -> bool {
+    fn may_lead_by_itself(&self, record: &Membership, facts: &Facts) -> bool {
         let is_its_primary = record.primary == self.settings.identity.node;
         if self.settings.is_manual {
             let word = |epoch: Epoch| epoch.get() / EPOCHS_OF_A_WORD;
-            let is_told = word(self.wanted.promised) > word(record.epoch);
+            let is_told = word(self.wanted.promised) > word(record.epoch)
+                || is_forced_and_unopened(record, facts);
             let is_called = self.handed_over_ns.is_some() || (is_its_primary && !is_told);
             self.is_in(record) && is_called && record.epoch >= self.superseded
         } else {
@@ -154,15 +176,7 @@ impl Failover {
             let members = self.set_to_lead(&registers.membership, now_ns);
             (members, self.settings.min_copies)
         };
-        let record = &registers.membership;
-        self.unclean = loss.map(|loss| UncleanBody {
-            epoch_before: record.epoch.get().into(),
-            primary_before: record.primary.get().into(),
-            floor: registers.floor.unwrap_or_default().position.get().into(),
-            tail: facts.durable.point.position.get().into(),
-            loss: loss as u8,
-            reserved: [0; 7],
-        });
+        self.unclean = loss.map(|loss| unclean(registers, facts, loss));
         self.stand(registers, members, min_copies, now_ns);
     }
 
