@@ -119,6 +119,8 @@ pub(crate) struct PeerView {
     pub(crate) asked: Epoch,
     /// An operator took it out; it stays out until it is told otherwise.
     pub(crate) is_detached: bool,
+    /// It was told to take over, over this very connection: it may do so for as long as it has not answered otherwise.
+    pub(crate) is_called: bool,
 }
 
 /// End of what is durable at a peer as it last said, for people: no part of what a state is.
@@ -266,6 +268,7 @@ impl Failover {
                 obliged_ns: 0,
                 asked: Epoch(0),
                 is_detached: false,
+                is_called: false,
             })
             .collect();
         let carry = carry.unwrap_or(Carry {
@@ -442,6 +445,7 @@ impl Failover {
         view.member.incarnation = identity.incarnation;
         view.member.process = if counts_process { identity.process } else { 0 };
         view.is_connected = true;
+        view.is_called = false;
         view.changed_ns = now_ns;
         view.heard_ns = now_ns;
         view.epoch = Epoch(0);
@@ -598,6 +602,9 @@ impl Failover {
             self.joining = None;
             self.joined = Some(membership);
             self.has_joined = true;
+            for view in &mut self.peers {
+                view.is_called = false;
+            }
             self.orders.push_back(Order::Join(membership));
         }
     }

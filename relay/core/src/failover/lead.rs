@@ -100,8 +100,10 @@ impl Failover {
             let is_lost = *member != me
                 && view.is_none_or(|view| {
                     let is_gone = view.member != *member || self.is_lost(view, now_ns);
-                    // An observer is in it only after it was made to lead.
-                    let is_out = view.is_detached || view.is_observer;
+                    // An observer is in it only after it was made to lead. Who may take over where no arbiter decides is not let
+                    // go: it would lead without what was released meanwhile.
+                    let may_lead = self.settings.is_manual && view.is_called;
+                    let is_out = (view.is_detached || view.is_observer) && !may_lead;
                     is_out || (is_gone && !self.settings.is_manual)
                 });
             if is_lost && set.len() > self.settings.min_copies.into() {

@@ -30,8 +30,17 @@ impl Failover {
             return Err(WordRefused::MayLose(Loss::NotFollowed));
         }
         let view = self.peers.iter_mut().find(|view| view.member.node == node);
-        view.ok_or(WordRefused::NotAPeer)?.is_detached = is_detached;
+        let view = view.ok_or(WordRefused::NotAPeer)?;
+        if is_detached && self.settings.is_manual && view.is_called {
+            return Err(WordRefused::UnderWay);
+        }
+        view.is_detached = is_detached;
         Ok(())
+    }
+
+    /// A peer is told to take over.
+    pub(crate) fn on_called(&mut self, peer: u32) {
+        self.peers[peer as usize].is_called = true;
     }
 
     /// An operator wants this node to lead.

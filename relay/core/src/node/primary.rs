@@ -406,6 +406,7 @@ impl Node {
         if group.links.say(hand_over.peer, &envelope, &word).is_ok() {
             hand_over.is_said = true;
             primary.hand_over = Some(hand_over);
+            group.failover.on_called(hand_over.peer);
         }
     }
 

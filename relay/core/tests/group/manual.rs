@@ -118,6 +118,32 @@ fn a_primary_that_cut_damage_calls_the_other() {
     cluster.verify();
 }
 
+/// Goal: who was told to take over is not let go before it has answered: it would lead without what is released meanwhile. Found by
+/// the simulator. Method: the standby sleeps when the word comes, and wakes long after the primary has given the switch up.
+#[test]
+fn a_node_that_was_called_stays_in_the_set() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.pass(100, |_| false);
+    cluster.machines[1].is_frozen = true;
+    let now = cluster.now;
+    let primary = cluster.machines[0].node.as_mut().unwrap();
+    primary.hand_over(None, now).unwrap();
+    cluster.pass(50, |_| false);
+    assert_eq!(detach(&mut cluster, 0, 2), Err(WordRefused::UnderWay));
+    cluster.until("it is given up", |cluster| {
+        cluster.has_noted(0, Note::HandOverFailed)
+    });
+    assert_eq!(detach(&mut cluster, 0, 2), Err(WordRefused::UnderWay));
+    let released = cluster.ledger.len();
+    cluster.publisher.wanted += 5;
+    cluster.pass(500, |cluster| cluster.ledger.len() > released);
+    cluster.machines[1].is_frozen = false;
+    cluster.publish(10);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    cluster.verify();
+}
+
 /// Goal: what an operator can't be told to be without loss he has to accept. Method: the standby restarts alone, so it can't know whether
 /// the other went on without it.
 #[test]
