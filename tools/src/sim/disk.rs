@@ -216,9 +216,25 @@ impl Area {
         }
     }
 
+    /// Whether it should hold `bytes` at `at` already, so that writing or undoing them changes nothing.
+    fn is_pristine(&self, at: u64, bytes: &[u8]) -> bool {
+        let mut is_same = true;
+        Self::pieces(at, bytes.len(), |page, offset, range| {
+            is_same = is_same
+                && match self.pages.get(page) {
+                    Some(Some(page)) => page[offset..offset + range.len()] == bytes[range],
+                    _ => bytes[range].iter().all(|&byte| byte == 0),
+                };
+        });
+        is_same
+    }
+
     /// Where the first byte lies that a power cut could still take.
     fn durable_end(&self) -> u64 {
-        let open = self.unsynced.iter().filter(|u| u.promised_ns.is_none());
+        let open = self
+            .unsynced
+            .iter()
+            .filter(|u| u.promised_ns.is_none() && !self.is_pristine(u.at, &u.before));
         open.map(|unsynced| unsynced.at).min().unwrap_or(u64::MAX)
     }
 }
@@ -549,7 +565,10 @@ impl Disk {
 
     /// Where the first byte of the log lies that is not durable, or may not be; none lies before.
     pub(crate) fn durable_end(&self) -> u64 {
-        let is_log = |op: &&Op| op.what == Some(What::Write(Zone::Log));
+        // A block that is mended is written as it was.
+        let is_log = |op: &&Op| {
+            op.what == Some(What::Write(Zone::Log)) && !self.log.is_pristine(op.at, &op.bytes)
+        };
         let writes = self.ops.iter().filter(is_log).map(|op| op.at);
         self.log.durable_end().min(writes.min().unwrap_or(u64::MAX))
     }
