@@ -160,7 +160,7 @@ const FOUND: [Find; 10] = [
 ];
 
 /// Seeds whose runs are taken as they are drawn, and what they brought to light.
-const WHOLE_FOUND: [(u64, &str); 4] = [
+const WHOLE_FOUND: [(u64, &str); 7] = [
     (
         612_716,
         "a follower whose ring was all but full took a filler that ended behind the ring",
@@ -176,6 +176,18 @@ const WHOLE_FOUND: [(u64, &str); 4] = [
     (
         700_382,
         "who asked for the first seq behind skipped ones was not held against the message before them",
+    ),
+    (
+        739_851,
+        "seqs of one forced reign were those of another that its copy knew nothing of",
+    ),
+    (
+        905_153,
+        "by hand: who was told to take over was let go of the set at the same time, and led without what came then",
+    ),
+    (
+        905_591,
+        "a node stopped between the record of its forced reign and the reign, and led later as if nothing were lost",
     ),
 ];
 
