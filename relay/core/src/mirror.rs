@@ -26,7 +26,7 @@ const DAMAGE_PAUSE_NS: u64 = 1_000_000_000;
 /// A peer that holds what was released so long ago is near, ns.
 const NEAR_NS: u64 = 50_000_000;
 /// Bytes read from disk at a time for a peer that catches up, where the longest block is not longer.
-const READ_LENGTH: u32 = 1 << 20;
+const READ_LENGTH: u32 = 1 << 18;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {

@@ -76,7 +76,7 @@ mod defaults {
         300
     }
     pub(super) const fn catch_up_rate() -> Size {
-        Size(200 << 20)
+        Size(64 << 20)
     }
 }
 
