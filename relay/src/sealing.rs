@@ -190,6 +190,8 @@ impl Sealing {
         folded: Position,
         pages: &mut Pages,
     ) -> Result<bool, Problem> {
+        // What could not be written before.
+        self.seal_if_complete()?;
         let Some(state) = &mut self.state else {
             return Ok(false);
         };
