@@ -78,7 +78,7 @@ pub(crate) struct Facts {
     pub(crate) is_disk_stalled: bool,
     /// The opening record of the joined epoch is durable here.
     pub(crate) holds_opening: bool,
-    /// Epoch of the last block in this node's log; 0 for none.
+    /// Epoch of the last block in this node's log, 0 for none; a primary's own.
     pub(crate) log_epoch: Epoch,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct PeerView {
     pub(crate) asked: Epoch,
     /// An operator took it out; it stays out until it is told otherwise.
     pub(crate) is_detached: bool,
-    /// It was told to take over, over this very connection: it may do so for as long as it has not answered otherwise.
+    /// It was told to take over, and has not connected anew since: it may still do so.
     pub(crate) is_called: bool,
 }
 
@@ -602,9 +602,6 @@ impl Failover {
             self.joining = None;
             self.joined = Some(membership);
             self.has_joined = true;
-            for view in &mut self.peers {
-                view.is_called = false;
-            }
             self.orders.push_back(Order::Join(membership));
         }
     }

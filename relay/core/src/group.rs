@@ -114,7 +114,7 @@ pub enum Loss {
     NoRecord = 4,
     /// No arbiter tells, and this process has not followed a primary yet: others may have gone on without this copy.
     NotFollowed = 5,
-    /// The loss was accepted already, and whoever was to lead with it stopped before its reign began.
+    /// The loss was accepted already, and nothing of the reign that was to begin with it is in the log.
     NotOpened = 6,
 }
 
@@ -150,7 +150,7 @@ impl core::fmt::Display for Loss {
                  it is not known"
             }
             Self::NotOpened => {
-                "a loss was accepted, and the reign that was to begin with it never did"
+                "a loss was accepted, and nothing of the reign that was to begin with it is in this log"
             }
         })
     }

@@ -7,9 +7,10 @@
 use relay_wire::id::{Epoch, Position};
 use relay_wire::peer::HistoryEntry;
 
-/// A reign that begins with an accepted loss opens the next epoch that is a multiple of this: above whatever a primary that was
-/// given up opens by itself, and above every word this copy has not heard of. So an epoch divided by it counts the losses
-/// accepted, over all copies, and no two of them have one number: what decides about the epoch is the arbiter.
+/// A reign that begins with an accepted loss opens an epoch at the next multiple of this, or just above: above whatever a primary
+/// that was given up opens by itself. So no fewer than an epoch divided by this are the losses accepted, over all copies, and no
+/// two forced reigns that an arbiter let begin have one number. Where an operator is the arbiter, two copies that know nothing of each
+/// other may have.
 pub(crate) const EPOCHS_OF_A_FORCED_REIGN: u64 = 1 << 40;
 
 /// Losses accepted between two forced reigns, the first of which, or none (epoch 0), is in the log that the second goes on with: at
@@ -18,7 +19,7 @@ pub(crate) fn losses_between(before: Epoch, forced: Epoch) -> u64 {
     losses(forced).saturating_sub(losses(before)).max(1)
 }
 
-/// How many losses were accepted up to an epoch.
+/// How many losses were accepted up to an epoch, at most.
 pub(crate) const fn losses(epoch: Epoch) -> u64 {
     epoch.get() / EPOCHS_OF_A_FORCED_REIGN
 }

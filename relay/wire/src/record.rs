@@ -456,7 +456,8 @@ pub struct UncleanBody {
     pub floor: U64,
     /// Where the forced node's log ended: what lies between is lost here.
     pub tail: U64,
-    /// Why something may be missing: 1 not in the set, 2 below the floor, 3 damage was cut, 5 it followed no primary since it started.
+    /// Why something may be missing: 1 not in the set, 2 below the floor, 3 damage was cut, 5 it followed no primary since it started, 6 a
+    /// loss was accepted before, and nothing of the reign that was to begin with it is in the log.
     pub loss: u8,
     /// Zero.
     pub reserved: [u8; 7],

@@ -19,10 +19,10 @@ const EPOCHS_OF_A_WORD: u64 = 1 << 20;
 /// A peer is asked for a promise so often.
 const ASK_END_NS: u64 = 200_000_000;
 
-/// Whether the record's reign, or one before it, began with an accepted loss of which this node's log has nothing: whoever proposed
-/// itself for it stopped before it led.
+/// Whether the record is that of a reign that was to begin with an accepted loss, and this node, which is its only member, stopped before
+/// it led: its log has nothing of it. Nobody else is taken in before it holds the first block.
 fn is_forced_and_unopened(record: &Membership, facts: &Facts) -> bool {
-    losses(record.epoch) > losses(facts.log_epoch)
+    record.members.len() == 1 && losses(record.epoch) > losses(facts.log_epoch)
 }
 
 /// What the log is to say about a forced reign.
@@ -176,7 +176,10 @@ impl Failover {
             let members = self.set_to_lead(&registers.membership, now_ns);
             (members, self.settings.min_copies)
         };
-        self.unclean = loss.map(|loss| unclean(registers, facts, loss));
+        // Nothing more is lost by leading at last with a loss that was accepted before; it is written down all the same.
+        let is_unopened = is_forced_and_unopened(&registers.membership, facts);
+        let told = loss.or(is_unopened.then_some(Loss::NotOpened));
+        self.unclean = told.map(|loss| unclean(registers, facts, loss));
         self.stand(registers, members, min_copies, now_ns);
     }
 
