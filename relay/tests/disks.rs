@@ -295,6 +295,36 @@ fn a_read_error_skips_nothing() {
     taken(&mut subscriber, 1, sent + 1);
 }
 
+/// Goal: seals that could not be written are, once they can be, and the flow does not wait for them. Method: writes to their file err
+/// while a segment fills.
+#[test]
+fn a_seal_that_could_not_be_written_is_written_later() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let node = Node::started("dsync");
+    let mut publisher = node.appliance.publisher(1);
+    let topic = publisher.topic("orders").unwrap();
+    let mut fill = || {
+        for _ in 0..100 {
+            send(&mut publisher, topic, &[7; 60_000]);
+        }
+        assert!(publisher.wait_released(LIMIT).unwrap());
+    };
+    let sealed = || node.appliance.counters()["seals.segments"];
+    node.disk.fail_writes_of("seals");
+    fill();
+    eventually("it was tried and refused", || {
+        node.appliance.counters()["seals.failures"] > 0
+    });
+    assert_eq!(sealed(), 0);
+    fill();
+    assert_eq!(sealed(), 0);
+    node.disk.heal();
+    eventually("both are sealed", || sealed() >= 2);
+    assert!(node.appliance.log().contains("segments are sealed again"));
+}
+
 /// Goal: a disk that answered syncs and kept nothing can't be survived by one node, but it is not passed over in silence
 /// either. Method: the disk lies, the power goes, everybody comes back.
 #[test]

@@ -32,6 +32,8 @@ const GIB: u64 = 1 << 30;
 #[derive(Debug, Clone, Copy, Default)]
 struct Faults {
     writes_err: bool,
+    /// Name of the one file whose writes err.
+    failing: Option<&'static str>,
     syncs_err: bool,
     reads_err: bool,
     is_stalled: bool,
@@ -80,7 +82,7 @@ impl State {
             ctime: SystemTime::UNIX_EPOCH,
             crtime: SystemTime::UNIX_EPOCH,
             kind,
-            perm: 0o755,
+            perm: 0o700,
             nlink: 1,
             uid: 0,
             gid: 0,
@@ -165,6 +167,11 @@ impl FaultyDisk {
     /// Every write errs from now on.
     pub fn fail_writes(&self) {
         self.faults().faults.writes_err = true;
+    }
+
+    /// Every write to the file of that name errs from now on.
+    pub fn fail_writes_of(&self, name: &'static str) {
+        self.faults().faults.failing = Some(name);
     }
 
     /// Every sync errs from now on, durable writes included.
@@ -453,7 +460,11 @@ impl Filesystem for Served {
         let data = data.to_vec();
         self.state().when_moving(move |state| {
             let is_durable = flags.0 & (libc::O_DSYNC | libc::O_SYNC) != 0;
-            if state.faults.writes_err || (is_durable && state.faults.syncs_err) {
+            let is_failing = state.faults.failing.is_some_and(|failing| {
+                let name = state.model.find_name(number.0);
+                name.is_some_and(|name| name == failing)
+            });
+            if state.faults.writes_err || is_failing || (is_durable && state.faults.syncs_err) {
                 return reply.error(Errno::EIO);
             }
             if state
