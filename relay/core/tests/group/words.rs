@@ -38,9 +38,8 @@ fn a_detached_node_stays_out_until_it_is_let_in() {
     cluster.verify();
 }
 
-/// Goal: a copy that may lack something leads only where an operator accepts the loss, and the journal says so.
-#[test]
-fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
+/// A pair whose primary went on without the standby and is gone; the standby is back, and may not lead.
+fn standby_left_alone() -> Cluster {
     let mut cluster = Cluster::running(2, 1);
     cluster.publish(10);
     cluster.kill(1, 0);
@@ -49,6 +48,13 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
     cluster.kill(0, 9);
     cluster.start(1);
     cluster.pass(3_000, |cluster| cluster.standing(1) == Standing::Leading);
+    cluster
+}
+
+/// Goal: a copy that may lack something leads only where an operator accepts the loss, and the journal says so.
+#[test]
+fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
+    let mut cluster = standby_left_alone();
     let now = cluster.now;
     let node = cluster.machines[1].node.as_mut().unwrap();
     assert_eq!(
@@ -71,19 +77,10 @@ fn a_promotion_that_could_lose_something_is_refused_or_journalled() {
 /// used again. Found by the simulator. Method: the standby leads without what the primary had, and the other way round.
 #[test]
 fn seqs_of_a_forced_reign_are_not_used_again_on_a_copy_that_knows_nothing_of_it() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(10);
-    cluster.kill(1, 0);
-    cluster.until("the standby is dropped", |cluster| cluster.in_sync() == 1);
-    cluster.publish(10);
+    let mut cluster = standby_left_alone();
     let mut used = BTreeSet::new();
     for (at, losses) in [(1, 1), (0, 2)] {
-        cluster.kill(1 - at, 9);
-        cluster.start(at);
-        cluster.pass(3_000, |cluster| cluster.standing(at) == Standing::Leading);
-        let now = cluster.now;
-        let node = cluster.machines[at].node.as_mut().unwrap();
-        node.promote(true, now).unwrap();
+        promote(&mut cluster, at).unwrap();
         cluster.accept_loss(at);
         cluster.until("it leads", |cluster| cluster.machines[at].is_serving);
         cluster.publish(30);
@@ -97,6 +94,11 @@ fn seqs_of_a_forced_reign_are_not_used_again_on_a_copy_that_knows_nothing_of_it(
         assert!(seqs.len() >= 30, "{losses} stands in front of {seqs:?}");
         assert!(seqs.is_disjoint(&used), "{seqs:?} and {used:?}");
         used.extend(seqs);
+        cluster.kill(at, 9);
+        cluster.start(1 - at);
+        cluster.pass(3_000, |cluster| {
+            cluster.standing(1 - at) == Standing::Leading
+        });
     }
 }
 
@@ -106,14 +108,7 @@ fn seqs_of_a_forced_reign_are_not_used_again_on_a_copy_that_knows_nothing_of_it(
 #[test]
 fn an_accepted_loss_outlives_a_stop_before_the_reign_began() {
     for is_told_again in [false, true] {
-        let mut cluster = Cluster::running(2, 1);
-        cluster.publish(10);
-        cluster.kill(1, 0);
-        cluster.until("the standby is dropped", |cluster| cluster.in_sync() == 1);
-        cluster.publish(10);
-        cluster.kill(0, 9);
-        cluster.start(1);
-        cluster.pass(3_000, |cluster| cluster.standing(1) == Standing::Leading);
+        let mut cluster = standby_left_alone();
         promote(&mut cluster, 1).unwrap();
         cluster.accept_loss(1);
         cluster.machines[1].holds_writes = true;
