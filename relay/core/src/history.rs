@@ -8,8 +8,8 @@ use relay_wire::id::{Epoch, Position};
 use relay_wire::peer::HistoryEntry;
 
 /// A reign that begins with an accepted loss opens an epoch at the next multiple of this, or just above: above whatever a primary
-/// that was given up opens by itself. So no fewer than an epoch divided by this are the losses accepted, over all copies, and no
-/// two forced reigns that an arbiter let begin have one number. Where an operator is the arbiter, two copies that know nothing of each
+/// that was given up opens by itself. So an epoch divided by this is no less than the losses accepted up to it, over all copies, and
+/// no two forced reigns that an arbiter let begin have one number. Where an operator is the arbiter, two copies that know nothing of each
 /// other may have.
 pub(crate) const EPOCHS_OF_A_FORCED_REIGN: u64 = 1 << 40;
 

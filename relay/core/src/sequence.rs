@@ -49,7 +49,7 @@ const ACKS_MAX: usize = 1 << 16;
 const TOPIC_WAITS_MAX: usize = 4_096;
 /// Where a loss is accepted, so many seqs are left out for each loss that was ever accepted and is not in this log: more than can have
 /// been released behind its end, eleven days of a million messages a second. In decimals the numbers go on as they were, and in
-/// front stands how often. So no seq is used twice, on whatever copy the reigns before it were.
+/// front stands how often. So where an arbiter decides no seq is used twice, on whatever copy the reigns before it were.
 pub const SEQS_SKIPPED: u64 = 1_000_000_000_000;
 /// Longest control record: a topic definition.
 const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
