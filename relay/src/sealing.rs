@@ -133,8 +133,9 @@ impl Sealing {
         let was_busy = self
             .look_for_key(now)
             .and_then(|()| self.advance(released, folded, pages));
+        let was_busy = self.settle(was_busy, now);
         self.export(released);
-        self.settle(was_busy, now)
+        was_busy
     }
 
     /// Says what went wrong, or that nothing does any more; whether something was done.
@@ -234,13 +235,13 @@ impl Sealing {
     }
 
     fn fail(&mut self, error: &impl std::fmt::Display) {
-        self.exported.failures.add(1);
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::error!(
                 %error,
                 "segments are not sealed: the flow goes on, and what is missing is sealed once this is mended"
             );
         }
+        self.exported.failures.add(1);
     }
 
     fn export(&self, released: Position) {
