@@ -283,11 +283,8 @@ fn a_read_error_skips_nothing() {
         assert!(found.is_none(), "the beginning can't be read: {found:?}");
         node.appliance.counters()["egress.damaged_reads"] > 0
     });
-    let log = node.appliance.log();
-    assert!(
-        log.contains("a replay's read of the journal failed"),
-        "{log}"
-    );
+    node.appliance
+        .await_log(&["a replay's read of the journal failed"]);
     // Who is served from memory is not touched by it.
     send(&mut publisher, topic, &payload(1, sent + 1));
     assert!(publisher.wait_released(LIMIT).unwrap());
@@ -322,7 +319,7 @@ fn a_seal_that_could_not_be_written_is_written_later() {
     assert_eq!(sealed(), 0);
     node.disk.heal();
     eventually("both are sealed", || sealed() >= 2);
-    assert!(node.appliance.log().contains("segments are sealed again"));
+    node.appliance.await_log(&["segments are sealed again"]);
 }
 
 /// Goal: a disk that answered syncs and kept nothing can't be survived by one node, but it is not passed over in silence

@@ -131,9 +131,7 @@ fn an_observer_is_promoted_with_the_loss_named() {
     group.eventually("it waits for the operator", || {
         group.counter(2, "group.obstacle") == WAITS_FOR_OPERATOR
     });
-    group.eventually("its log says what to do", || {
-        group.nodes[2].log().contains("relay promote")
-    });
+    group.nodes[2].await_log(&["relay promote"]);
     let refused = admin(&group.nodes[2], "promote");
     assert!(refused.contains("not in the in-sync set"), "{refused}");
     assert_eq!(admin(&group.nodes[2], "promote accept-loss 3"), DONE);

@@ -39,9 +39,7 @@ fn a_standby_takes_over_on_a_word_alone() {
         assert!(refused.contains("leads and is heard"), "{refused}");
         group.nodes[first].kill();
         await_waiting(&group, other);
-        group.eventually("its log says what to do", || {
-            group.nodes[other].log().contains("relay promote")
-        });
+        group.nodes[other].await_log(&["relay promote"]);
         assert_eq!(admin(&group.nodes[other], "promote"), DONE);
         flow.await_more(100);
         group.nodes[first].start();

@@ -87,12 +87,10 @@ fn a_damaged_block_is_fetched_from_the_peer() {
     damage(&group.nodes[standby], position);
     group.nodes[standby].start();
     group.await_in_sync();
-    let log = group.nodes[standby].log();
-    assert!(
-        log.contains("a damaged block was fetched from a peer")
-            && log.contains(&position.to_string()),
-        "{log}"
-    );
+    group.nodes[standby].await_log(&[
+        "a damaged block was fetched from a peer",
+        &position.to_string(),
+    ]);
     assert!(group.stop_and_compare() >= tail);
 }
 
@@ -214,11 +212,7 @@ fn rot_under_a_running_node_is_mended_from_its_peer() {
             group.counter(place, "scrub.repaired") == 1 && byte(&group.nodes[place], at) == good
         });
         assert_eq!(group.counter(place, "scrub.unrepaired"), 0);
-        let log = group.nodes[place].log();
-        assert!(
-            log.contains("a peer's copy was written in its place"),
-            "{log}"
-        );
+        group.nodes[place].await_log(&["a peer's copy was written in its place"]);
     }
     group.eventually("both copies are found damaged", || {
         for node in &group.nodes {
@@ -229,11 +223,7 @@ fn rot_under_a_running_node_is_mended_from_its_peer() {
     });
     for place in 0..2 {
         assert_eq!(group.counter(place, "scrub.unrepaired_position"), position);
-        let log = group.nodes[place].log();
-        assert!(
-            log.contains("no other copy could mend it") && log.contains("damaged there too"),
-            "{log}"
-        );
+        group.nodes[place].await_log(&["no other copy could mend it", "damaged there too"]);
     }
     flow.await_more(100);
     set_byte(&group.nodes[leader], at, good);

@@ -292,6 +292,22 @@ impl Appliance {
         std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
+    /// Waits until the log holds every one of these parts: what a thread writes into it comes in its own time.
+    pub fn await_log(&self, parts: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let log = self.log();
+            let Some(missing) = parts.iter().find(|part| !log.contains(**part)) else {
+                return;
+            };
+            assert!(
+                begun.elapsed() < LIMIT,
+                "the log does not say {missing:?}:\n{log}"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let bytes = std::fs::read(self.directory().join("counters")).unwrap();
         let view = relay_wire::counters::read(&bytes).unwrap();

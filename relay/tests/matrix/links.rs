@@ -40,11 +40,7 @@ fn the_link_between_the_nodes_is_cut() {
             scene.load.take_gap()
         );
         let alone = scene.group.await_leader(None);
-        let log = scene.group.nodes[alone].log();
-        assert!(
-            log.contains("is the only copy: bring the other nodes back"),
-            "{log}"
-        );
+        scene.group.nodes[alone].await_log(&["is the only copy: bring the other nodes back"]);
         scene.network().heal();
         scene.await_recovery();
     }
@@ -114,10 +110,7 @@ fn a_primary_cut_off_from_everybody_but_its_clients_lets_them_go() {
             scene.load.take_gap()
         );
         scene.network().heal();
-        scene.group.eventually("it knows that another leads", || {
-            let log = scene.group.nodes[leader].log();
-            log.contains("another node leads a later epoch")
-        });
+        scene.group.nodes[leader].await_log(&["another node leads a later epoch"]);
         scene.await_recovery();
     }
     scene.finish();
