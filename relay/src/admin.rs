@@ -30,7 +30,7 @@ const REQUEST_LENGTH_MAX: u64 = 256;
 /// Whoever connects has this long to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Most time the hot thread takes for an answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 /// Words that may wait for the hot thread.
 const WORDS_MAX: usize = 8;

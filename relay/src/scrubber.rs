@@ -216,9 +216,9 @@ impl Scrubber {
             };
             (at, link) = next;
         }
-        self.exported.unrepaired.set(unrepaired.len() as u64);
         let first = unrepaired.first().map_or(0, |position| position.get());
         self.exported.unrepaired_position.set(first);
+        self.exported.unrepaired.set(unrepaired.len() as u64);
         self.exported.passes.add(1);
     }
 

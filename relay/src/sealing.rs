@@ -251,10 +251,10 @@ impl Sealing {
         let full = self.parts.log.geometry.segment_of(released);
         let full = self.parts.log.geometry.start_of(full);
         let sealed = state.file.end();
-        self.exported.position.set(sealed.get());
         self.exported.segments.set(state.file.next_segment());
         let lag = full.get().saturating_sub(sealed.get());
         self.exported.lag.set(lag);
+        self.exported.position.set(sealed.get());
     }
 }
 
