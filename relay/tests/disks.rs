@@ -232,7 +232,7 @@ fn a_stalled_disk_holds_release_and_loses_nothing() {
     let mut subscriber = node.appliance.subscriber(&[">"], Start::Earliest);
     let mut sent = 0;
     for stall_ms in [500, 10_000] {
-        node.disk.stall_for(Duration::from_millis(stall_ms));
+        node.disk.stall();
         let before = sent;
         while sent < before + 100 {
             sent += 1;
@@ -242,6 +242,7 @@ fn a_stalled_disk_holds_release_and_loses_nothing() {
             publisher.poll().unwrap();
             node.disk.is_waited_for()
         });
+        node.disk.stall_for(Duration::from_millis(stall_ms));
         assert_eq!(
             publisher.acked_through().get(),
             before,

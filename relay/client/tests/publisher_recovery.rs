@@ -368,11 +368,11 @@ fn not_primary_leads_to_the_other_address() {
 fn heartbeats_go_out_and_silence_breaks_the_connection() {
     let relay = Relay::new();
     let terms = Terms {
-        heartbeat_ms: 400,
+        heartbeat_ms: 1_000,
         ..Terms::default()
     };
-    let (mut publisher, mut session, _topic) = relay.publisher(relay.publisher_config(), terms);
     let begun = Instant::now();
+    let (mut publisher, mut session, _topic) = relay.publisher(relay.publisher_config(), terms);
     let item = session.item(|| {
         publisher.poll().unwrap();
     });
@@ -428,7 +428,7 @@ fn a_node_that_hangs_is_left_for_the_other_address() {
         ..first.publisher_config()
     };
     let terms = Terms {
-        heartbeat_ms: 100,
+        heartbeat_ms: 1_000,
         ..Terms::default()
     };
     let (mut publisher, mut hanging, topic) = first.publisher(config, terms);

@@ -631,7 +631,7 @@ fn heartbeats_go_out_and_silence_breaks_the_connection() {
     let relay = Relay::new();
     let config = relay.subscriber_config(">", Start::Live);
     let terms = Terms {
-        heartbeat_ms: 400,
+        heartbeat_ms: 1_000,
         ..Terms::default()
     };
     std::thread::scope(|scope| {

@@ -21,6 +21,8 @@ pub const LEADING: u64 = 2;
 
 /// Nobody is suspected for being slow; a connection that ended is told at once all the same.
 pub const PATIENT: &str = "suspect_ms = 5000\nack_deadline_ms = 10000\ndisk_stall_ms = 10000";
+/// Who is silent is suspected before long, and not for a pause of a shared machine's.
+pub const ALERT: &str = "suspect_ms = 1500\nack_deadline_ms = 3000\ndisk_stall_ms = 10000";
 
 /// What differs from group to group.
 #[derive(Debug, Clone)]

@@ -71,7 +71,7 @@ fn a_disk_stalls() {
         scene.load.take_gap();
         scene.disks[victim].stall_for(Duration::from_millis(stall_ms));
         if stall_ms > 1_000 {
-            let is_flowing = scene.load.has_more(100, Duration::from_secs(5));
+            let is_flowing = scene.load.has_more(100, Duration::from_secs(9));
             assert!(is_flowing, "the other goes on\n{}", scene.group.logs());
         }
         scene.disks[victim].await_moving();
