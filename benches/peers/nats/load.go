@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -263,6 +262,10 @@ func (load *Load) strike() error {
 	if err != nil {
 		return err
 	}
+	process, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		return err
+	}
 	start := nowNs() + leadNs
 	strikeAt := start + beforeStrikeNs
 	end := strikeAt + recoveryMaxNs
@@ -278,7 +281,7 @@ func (load *Load) strike() error {
 		}
 		if cell.strikeNs.Load() == never && dueNs >= strikeAt {
 			cell.strikeNs.Store(nowNs())
-			if err := exec.Command("kill", "-KILL", strings.TrimSpace(string(pid))).Run(); err != nil {
+			if err := syscall.Kill(process, syscall.SIGKILL); err != nil {
 				return errors.Join(errors.New("the leader can't be killed"), err)
 			}
 		}

@@ -209,7 +209,8 @@ public final class Load implements Inbox {
     private void failover() throws Exception {
         String leader = driver.leader();
         Path pidFile = Path.of(options.text("pids"), leader + ".pid");
-        String pid = Files.readString(pidFile).trim();
+        long pid = Long.parseLong(Files.readString(pidFile).trim());
+        ProcessHandle leaderProcess = ProcessHandle.of(pid).orElseThrow();
         long startNs = System.nanoTime() + LEAD_NS;
         long strikeAtNs = startNs + BEFORE_STRIKE_NS;
         long endNs = strikeAtNs + RECOVERY_MAX_NS;
@@ -222,7 +223,8 @@ public final class Load implements Inbox {
             }
             if (!current.isStruck() && dueNs >= strikeAtNs) {
                 current.struck(System.nanoTime());
-                new ProcessBuilder("kill", "-KILL", pid).inheritIO().start().waitFor();
+                // Directly: to start a program that does it takes milliseconds in which nothing is sent.
+                leaderProcess.destroyForcibly();
             }
             long recoveredNs = current.firstAfterStrikeNs();
             if (recoveredNs != Long.MAX_VALUE) {

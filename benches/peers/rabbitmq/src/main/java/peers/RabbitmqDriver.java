@@ -32,7 +32,7 @@ public final class RabbitmqDriver implements Driver {
     private static final int CONNECT_TIMEOUT_MS = 1_500;
     private static final int ABORT_TIMEOUT_MS = 300;
     private static final int TRY_AGAIN_MS = 100;
-    private static final long RECONNECT_NS = TimeUnit.MILLISECONDS.toNanos(500);
+    private static final long RECONNECT_NS = TimeUnit.MILLISECONDS.toNanos(100);
 
     private String[] ports;
     private String queue;
