@@ -11,6 +11,7 @@
 //! * a release is of durable bytes, in a log that keeps every rule ([`Ledger::on_released`]);
 //! * a node that starts holds all that was ever released, unaltered ([`Ledger::on_recovered`]);
 //! * no position is released twice with different bytes, and no epoch is used by two nodes (both);
+//! * a loss that an operator accepted is written down in the log, and no other ([`crate::losses`]);
 //! * what a client hears is in the history (the getters; the clients compare).
 
 use std::collections::BTreeMap;
@@ -18,12 +19,14 @@ use std::collections::BTreeMap;
 use relay_core::command::ReleasePoint;
 use relay_journal::block::{self, HEADER_LENGTH};
 use relay_journal::tables::Tables;
-use relay_wire::id::{Position, Seq, StreamId};
-use relay_wire::record::Record;
+use relay_wire::code::RecordKind;
+use relay_wire::id::{NodeId, Position, Seq, StreamId};
+use relay_wire::record::{Record, epoch_membership};
 
 use crate::content::{Contents, Key, topic_name};
 use crate::disk::Disk;
 use crate::holding::{Held, Holding};
+use crate::losses::Losses;
 
 /// A released DATA record.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +117,7 @@ pub(crate) struct Ledger {
     released_through: BTreeMap<(u64, u64), u64>,
     /// Which process of which node released in each epoch.
     reigns: BTreeMap<u64, Reign>,
+    losses: Losses,
     record: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -133,6 +137,7 @@ impl Ledger {
             log: Vec::new(),
             released_through: BTreeMap::new(),
             reigns: BTreeMap::new(),
+            losses: Losses::default(),
             record: Vec::new(),
             payload: Vec::new(),
         }
@@ -260,6 +265,8 @@ impl Ledger {
         disk: &Disk,
         lack: Lack,
     ) -> bool {
+        let leader = node_id(node);
+        self.losses.on_lead(leader);
         let held = Holding::of_disk(disk);
         let is_shared = |at: &usize| self.is_passed(tables, &held, *at);
         let last = self.boundaries.len().checked_sub(1);
@@ -278,6 +285,10 @@ impl Ledger {
         self.boundaries.truncate(shared.map_or(0, |at| at + 1));
         let end = self.boundaries.last().map_or(Position(0), |last| last.end);
         let tail_end = tables.position;
+        if lack == Lack::Accepted {
+            let newest = tables.epochs.last().map(|entry| entry.epoch);
+            self.losses.on_lost(leader, newest.unwrap_or_default());
+        }
         let tables = self.fold(end);
         self.forget_records(&tables);
         self.tail_end = tail_end;
@@ -285,6 +296,11 @@ impl Ledger {
             self.used_through = self.last_seq();
         }
         true
+    }
+
+    /// An operator told a node to lead, whatever is lost by it.
+    pub(crate) fn on_accepted(&mut self, node: usize) {
+        self.losses.on_accepted(node_id(node));
     }
 
     /// The fold of what was released, up to `end`.
@@ -414,8 +430,20 @@ impl Ledger {
         self.tables
             .apply_block(&header, body)
             .unwrap_or_else(|error| panic!("node {node} released {at}: {error}"));
+        let mut opened = None;
+        let mut is_unclean = false;
         for (_, record) in block::records(body).map(|record| record.expect("it was folded")) {
-            self.take_record(&record, at);
+            match record.kind() {
+                Some(RecordKind::Epoch) => opened = epoch_membership(record.payload()),
+                Some(RecordKind::Unclean) => is_unclean = true,
+                _ => self.take_record(&record, at),
+            }
+        }
+        match opened {
+            Some(record) => self
+                .losses
+                .on_opened(record.epoch, record.primary, is_unclean),
+            None => assert!(!is_unclean, "a loss at {at} opens no epoch"),
         }
         self.boundaries.push(Boundary {
             end: header.next_position(),
@@ -598,4 +626,9 @@ impl Ledger {
         );
         *released
     }
+}
+
+/// The identity of the node at this place.
+fn node_id(place: usize) -> NodeId {
+    NodeId(place as u64 + 1)
 }

@@ -24,6 +24,7 @@ mod faults;
 mod history;
 mod holding;
 mod ledger;
+mod losses;
 mod memory;
 mod network;
 mod node;

@@ -147,6 +147,7 @@ impl Cluster<'_> {
         }
         let process = self.nodes[node].process_number();
         self.operator.on_accepted(node, process);
+        self.ledger.on_accepted(node);
         if self.parameters.theme != Theme::Manual {
             return;
         }
