@@ -45,9 +45,11 @@ def ms(us):
 def cell(rows):
     if not rows:
         return "-"
-    if not all(is_held(row) for row in rows):
+    held = [row for row in rows if is_held(row)]
+    if not held:
         return f"not held ({median(rows, 'achieved'):,.0f}/s)"
-    return f"{ms(median(rows, 'p50_us'))} / {ms(median(rows, 'p99_us'))}"
+    text = f"{ms(median(held, 'p50_us'))} / {ms(median(held, 'p99_us'))}"
+    return text if len(held) == len(rows) else f"{text} (held in {len(held)} of {len(rows)} runs)"
 
 
 def table(head, lines):
