@@ -225,7 +225,7 @@ fn rot_under_a_running_node_is_mended_from_its_peer() {
     });
     for place in 0..2 {
         assert_eq!(group.counter(place, "scrub.unrepaired_position"), position);
-        group.nodes[place].await_log(&["no other copy could mend it"]);
+        group.nodes[place].await_log(&["no other copy could mend it", "damaged there too"]);
     }
     flow.await_more(100);
     set_byte(&group.nodes[leader], at, good);
