@@ -20,6 +20,7 @@ mod counters;
 mod evidence;
 mod fixed_files;
 mod format;
+mod hang_up;
 mod housekeeping;
 mod idle;
 mod indexer;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::hang_up::HangUp;
 use crate::init_group::InitGroupArguments;
 use crate::rotate_key::RotateKeyArguments;
 use crate::startup::StartError;
@@ -225,6 +227,13 @@ fn run(argument: &ConfigArgument) -> Result<(), StartError> {
     let config = Config::load(&argument.config)?;
     let stop = stop_flag()?;
     raise_descriptor_limit();
+    let _hang_up = match HangUp::start() {
+        Ok(hang_up) => Some(hang_up),
+        Err(error) => {
+            tracing::warn!(%error, "if this process is killed, its connections end only when its memory is gone");
+            None
+        }
+    };
     let mut running = Vec::new();
     for stream in config.streams {
         running.push(startup::start(stream)?);
