@@ -8,10 +8,12 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use relay_benches::{Stream, block_of, data_record};
+use relay_benches::{STREAM, Stream, block_of, data_record};
 use relay_journal::block::{self, HEADER_LENGTH};
+use relay_journal::seal::{Digest, Entry, Said, SegmentSum, SigningKey};
+use relay_journal::segment::Geometry;
 use relay_wire::code::RecordKind;
-use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, Seq, TopicId};
+use relay_wire::id::{Epoch, Incarnation, Position, PublisherId, PublisherSeq, Seq, TopicId};
 use relay_wire::record::{self, Fields, Record};
 
 /// How often each case is done.
@@ -22,7 +24,7 @@ const BATCH: u64 = 128;
 /// Room that the log in memory has beyond what is written.
 const ROOM: usize = 2 << 20;
 
-const CASES: [(&str, fn()); 8] = [
+const CASES: [(&str, fn()); 10] = [
     ("record_encode_256", encode),
     ("record_check_256", check),
     ("record_parse_256", parse),
@@ -31,6 +33,8 @@ const CASES: [(&str, fn()); 8] = [
     ("sequence_batch_128", sequence_batch),
     ("block_seal_4k", || seal(4_096)),
     ("block_seal_64k", || seal(65_536)),
+    ("segment_sum_1m", segment_sum),
+    ("segment_seal_sign", segment_sign),
 ];
 
 fn main() -> ExitCode {
@@ -137,16 +141,20 @@ fn sequence_lone() {
     );
 }
 
+/// Commands of [`BATCH`] records each.
+fn batches(rounds: u64) -> Vec<Vec<u8>> {
+    let batch = |round| {
+        let numbers = round * BATCH + 1..=(round + 1) * BATCH;
+        numbers
+            .flat_map(|number| data_record(number, 1, RECORD))
+            .collect()
+    };
+    (0..rounds).map(batch).collect()
+}
+
 fn sequence_batch() {
     let rounds = ROUNDS / 10;
-    let batches: Vec<Vec<u8>> = (0..rounds)
-        .map(|round| {
-            let numbers = round * BATCH + 1..=(round + 1) * BATCH;
-            numbers
-                .flat_map(|number| data_record(number, 1, RECORD))
-                .collect()
-        })
-        .collect();
+    let batches = batches(rounds);
     let mut stream = Stream::new(rounds as usize * 65_536 + ROOM, 1);
     measured(|| {
         for batch in &batches {
@@ -166,6 +174,40 @@ fn seal(body_length: usize) {
     measured(|| {
         for _ in 0..ROUNDS {
             black_box(block::seal(&mut bytes, black_box(&header)).checksum);
+        }
+    });
+}
+
+/// What a segment's seal is made from, of the first MiB: the chain of its blocks, and the hash of all.
+fn segment_sum() {
+    const LENGTH: usize = 1 << 20;
+    let mut stream = Stream::new(LENGTH + ROOM, 1);
+    for batch in batches(LENGTH as u64 / (BATCH * RECORD as u64)) {
+        stream.publish(&batch);
+    }
+    let settings = &stream.settings;
+    let geometry = Geometry::new(settings.segment_size, settings.block_alignment);
+    let geometry = geometry.expect("the stream has it");
+    let mut sum = SegmentSum::new(geometry, STREAM, 0, None, Digest([0; 32]));
+    let log = &stream.log[..LENGTH];
+    let taken = measured(|| sum.take(black_box(log), &mut |_, _| {}));
+    let taken = taken.expect("the blocks are right");
+    assert!(taken > LENGTH - 65_536, "all but a last block are taken in");
+}
+
+fn segment_sign() {
+    let key = SigningKey::from_secret(&[7; 32]);
+    let said = Said::Cut {
+        segment: 9,
+        position: Position(1 << 40),
+        epoch: Epoch(3),
+        previous: Digest([5; 32]),
+    };
+    let public = key.public();
+    measured(|| {
+        for round in 0..ROUNDS / 100 {
+            let entry = Entry::sign(said, STREAM, black_box(round), &key);
+            assert!(entry.is_signed_by(&public));
         }
     });
 }
