@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! message i: publisher i % P, topic spread(i) % T ---> relay ---> every subscriber of its stream that wants the topic
-//!                ^ due at start + i / rate                               |
+//!                ^ due as rate and pacing fix it before the run          |
 //!                '---- one thread: send what is due, wait for the sockets, take ----'
 //! ```
 //!
@@ -12,7 +12,7 @@
 //! Slow subscribers are left out of the epoll and take one message at a time when its time has come.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -24,7 +24,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 use super::Target;
+use super::client_thread::Progress;
+use super::interval_log::Intervals;
 use super::load::{Clock, read_head, write_head};
+use super::over_time::OverTime;
+use super::pacing::Schedule;
 use crate::exit::Failure;
 use crate::percentiles::{new_histogram, record};
 use crate::servers::Idle;
@@ -108,31 +112,31 @@ fn topic_name(topic: usize) -> String {
 }
 
 /// When what is due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) clock: Clock,
-    pub(super) start_ns: u64,
-    pub(super) interval_ns: f64,
+    /// Begins when everybody is connected.
+    pub(super) schedule: Schedule,
     /// Messages of the run, warm-up included.
     pub(super) total: u64,
     /// Index of the first measured one.
     pub(super) measured_from: u64,
     pub(super) size: usize,
     pub(super) idle: Idle,
+    /// Seconds of which latency is kept one by one, where that is wanted.
+    pub(super) logged: Option<f64>,
 }
 
 impl Plan {
     #[inline]
     fn due_ns(&self, index: u64) -> u64 {
-        self.start_ns + (index as f64 * self.interval_ns) as u64
+        self.schedule.due_ns(index)
     }
-}
 
-/// What the thread tells those who watch it.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) sent: AtomicU64,
-    pub(super) stop: AtomicBool,
+    /// From the first message to the one behind the last.
+    fn run_ns(&self) -> u64 {
+        self.due_ns(self.total) - self.due_ns(0)
+    }
 }
 
 struct Publishing {
@@ -166,6 +170,31 @@ pub(super) struct Seen {
     pub(super) lateness: Histogram<u64>,
     /// When the last of what `latency` counts came.
     pub(super) last_ns: u64,
+    /// The same by when it was due, and by the second where that is wanted.
+    pub(super) over_time: OverTime,
+    pub(super) intervals: Option<Intervals>,
+}
+
+impl Seen {
+    fn new(streams: usize, logged: Option<f64>) -> Self {
+        Self {
+            latency: vec![new_histogram(); streams],
+            ack_latency: new_histogram(),
+            lateness: new_histogram(),
+            last_ns: 0,
+            over_time: OverTime::new(0),
+            intervals: logged.map(Intervals::new),
+        }
+    }
+
+    /// Counts a measured message that was due so long after the measured time began.
+    fn note(&mut self, stream: usize, at_ns: u64, latency_ns: u64) {
+        record(&mut self.latency[stream], latency_ns);
+        self.over_time.note(at_ns, latency_ns);
+        if let Some(intervals) = &mut self.intervals {
+            intervals.note(at_ns, latency_ns);
+        }
+    }
 }
 
 /// See the module's description.
@@ -185,6 +214,8 @@ pub(super) struct Crowd {
     visit: usize,
     visit_at_ns: u64,
     payload: Vec<u8>,
+    /// When the first measured message falls due.
+    pub(super) measured_from_ns: u64,
     pub(super) seen: Seen,
     progress: Arc<Progress>,
 }
@@ -201,6 +232,8 @@ impl Crowd {
             .map_err(|error| Failure::Failed(format!("making an epoll: {error}")))?;
         let mut crowd = Self {
             payload: vec![0; plan.size],
+            measured_from_ns: 0,
+            seen: Seen::new(shape.streams, plan.logged),
             plan,
             shape,
             first_publisher: target.first_publisher,
@@ -213,12 +246,6 @@ impl Crowd {
             next: 0,
             visit: 0,
             visit_at_ns: 0,
-            seen: Seen {
-                latency: vec![new_histogram(); shape.streams],
-                ack_latency: new_histogram(),
-                lateness: new_histogram(),
-                last_ns: 0,
-            },
             progress,
         };
         let names: Vec<_> = (0..shape.topics).map(topic_name).collect();
@@ -291,7 +318,7 @@ impl Crowd {
                 .set_recv_buffer_size(SLOW_SOCKET_BYTES)
                 .map_err(|error| Failure::Failed(format!("making a socket small: {error}")))?;
         }
-        let run_ns = self.plan.total as f64 * self.plan.interval_ns;
+        let run_ns = self.plan.run_ns() as f64;
         let taken = (wanted as f64 * shape.slow_share).max(1.0);
         self.subscribers.push(Subscribing {
             subscriber,
@@ -331,12 +358,16 @@ impl Crowd {
 
     /// The first message falls due at `start_ns`.
     pub(super) fn start_at(&mut self, start_ns: u64) {
-        self.plan.start_ns = start_ns;
+        let plan = &mut self.plan;
+        plan.schedule.start_ns = start_ns;
+        self.measured_from_ns = plan.due_ns(plan.measured_from);
+        let measured_ns = plan.due_ns(plan.total) - self.measured_from_ns;
+        self.seen.over_time = OverTime::new(measured_ns);
     }
 
-    /// When the first measured message falls due.
-    pub(super) fn measured_from_ns(&self) -> u64 {
-        self.plan.due_ns(self.plan.measured_from)
+    /// When the last message fell due.
+    pub(super) fn last_due_ns(&self) -> u64 {
+        self.plan.due_ns(self.plan.total - 1)
     }
 
     /// Sends and takes until everything has come, or time is up.
@@ -404,7 +435,7 @@ impl Crowd {
             publishing.is_queued = false;
             publishing.publisher.flush()?;
         }
-        self.progress.sent.store(self.next, Ordering::Relaxed);
+        self.progress.done.store(self.next, Ordering::Relaxed);
         Ok(is_busy)
     }
 
@@ -464,8 +495,9 @@ impl Crowd {
             subscribing.received += 1;
             if index >= self.plan.measured_from && !subscribing.is_slow {
                 let now_ns = self.plan.clock.now_ns();
-                let latency = &mut self.seen.latency[subscribing.stream];
-                record(latency, now_ns.saturating_sub(due_ns));
+                let at_ns = due_ns.saturating_sub(self.measured_from_ns);
+                let latency_ns = now_ns.saturating_sub(due_ns);
+                self.seen.note(subscribing.stream, at_ns, latency_ns);
                 self.seen.last_ns = now_ns;
             }
         }

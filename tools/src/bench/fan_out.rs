@@ -5,37 +5,37 @@
 //! takes all there is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::crowd::{Counts, Crowd, Plan, Progress, Shape};
-use super::load::{self, Clock};
+use super::client_thread::{ClientThread, Progress};
+use super::crowd::{Counts, Crowd, Plan, Shape};
+use super::load::Clock;
+use super::over_time::OverTime;
+use super::pacing::Schedule;
 use super::process::ProcessUse;
-use super::{MachineReport, SettingsReport, Target, TargetOptions, check_load, check_seconds};
+use super::series::{Limits, Load, Order, Run, SeriesOptions};
+use super::{MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_count};
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
-use crate::output::{json_line, line, progress, thousands};
+use crate::output::{json_line, line, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, new_histogram};
 use crate::servers::Size;
 
 /// Journals prepared for a run, all streams' together: as many streams as there may be have a small segment each.
 const PREPARED: Size = Size(256 << 20);
-const STREAMS_MOST: usize = 16;
+/// How often relayd is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between everybody being connected and the first message.
 const LEAD_NS: u64 = 100_000_000;
 /// What one stream takes of each by default.
-const SUBSCRIBERS_MOST: usize = 512;
-const PUBLISHERS_MOST: usize = 10_000;
-const TOPICS_MOST: usize = 100_000;
+const SUBSCRIBERS_MOST: u64 = 512;
+const PUBLISHERS_MOST: u64 = 10_000;
 /// Longest SUBSCRIBE by far: 64 KiB.
-const PATTERNS_MOST: usize = 2_000;
-/// Topics are asked for on each publisher's connection.
-const REQUESTS_MOST: usize = 1_000_000;
+const PATTERNS_MOST: u64 = 2_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,6 +45,7 @@ Examples:
   relay bench fan-out --subscribers 20 --slow 2 --rate 2000
   relay bench fan-out --publishers 1000 --subscribers 1 --idle park --json
   relay bench fan-out --streams 4 --subscribers 1 --idle park
+  relay bench fan-out --subscribers 100 --rate 100,1000 --repeat 3 --report page.html
 
 With --patterns P the subscriber at place S, from 0, names the topics from S x P on, one pattern each, around the end of the
 list and on from its start; with --matching M the first M patterns do, and to the others nothing is ever published.";
@@ -53,15 +54,7 @@ list and on from its start; with --matching M the first M patterns do, and to th
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FanOutOptions {
-    /// Streams of the one relayd, which share the rate; clients and topics are those of each
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        conflicts_with = "connect"
-    )]
-    streams: usize,
-    /// Subscribers of the stream
+    /// Subscribers of each stream
     #[arg(long, value_name = "N", default_value_t = 10)]
     subscribers: usize,
     /// Of them, so many that take only a part of what they want
@@ -79,27 +72,28 @@ pub(super) struct FanOutOptions {
     /// One of the patterns selects all topics, so that everybody filters and receives everything
     #[arg(long, requires = "patterns", conflicts_with = "matching")]
     wildcard: bool,
-    /// Topics, over which messages are spread evenly
+    /// Topics of each stream, over which messages are spread evenly
     #[arg(long, value_name = "N", default_value_t = 1)]
     topics: usize,
-    /// Publishers, each with a connection; they take turns
+    /// Publishers of each stream, each with a connection; they take turns
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: usize,
-    /// Messages per second of all publishers and streams together
-    #[arg(long, value_name = "N", default_value_t = 500.0)]
-    rate: f64,
+    /// Messages per second of all publishers and streams together; several, as in 500,2000, are measured in turn
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "500"
+    )]
+    rate: Vec<f64>,
     /// Seconds measured
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     seconds: f64,
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    series: SeriesOptions,
     #[command(flatten)]
     target: TargetOptions,
 }
@@ -115,6 +109,8 @@ struct Report {
     acks: AckPercentiles,
     lateness_p99_us: f64,
     offered: u64,
+    /// Messages a second, of which all that want them count as much as they got.
+    achieved: f64,
     /// Of measured messages to subscribers that are not slow.
     deliveries: u64,
     deliveries_per_s: f64,
@@ -134,7 +130,7 @@ struct Report {
     slow_wanted: u64,
     slow_received: u64,
     /// These share the rate; clients and topics are those of each.
-    streams: usize,
+    streams: u64,
     subscribers: usize,
     slow: usize,
     patterns: Option<usize>,
@@ -147,104 +143,39 @@ struct Report {
     size: usize,
     settings: SettingsReport,
     machine: MachineReport,
+    #[serde(flatten)]
+    shown: Shown,
 }
 
 /// Runs the command.
 pub(super) fn run(options: &FanOutOptions) -> Result<(), Failure> {
     options.check()?;
     let interrupt = Interrupt::install()?;
-    let mut target = options.target.open(
-        options.streams,
-        options.publishers as u64,
-        Size(PREPARED.0 / options.streams as u64),
-        &interrupt,
-    )?;
-    let shared = Arc::new(Progress::default());
-    let plan = options.plan();
-    let crowd = Crowd::connect(&target, options.shape(), plan, Arc::clone(&shared))?;
-    let cpu = target.placement.client_cpu;
-    let worker = thread::Builder::new().name("bench-client".into());
-    let worker = worker
-        .spawn(move || {
-            let mut crowd = crowd;
-            load::pin(cpu)?;
-            crowd.start_at(plan.clock.now_ns() + LEAD_NS);
-            crowd.run().map(|()| crowd)
-        })
-        .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
-
-    let mut watch = Watch::new(&target);
-    let bar = progress(plan.total, "measuring");
-    while !worker.is_finished() {
-        thread::sleep(Duration::from_millis(5));
-        if interrupt.is_set() {
-            shared.stop.store(true, Ordering::Relaxed);
-        }
-        let sent = shared.sent.load(Ordering::Relaxed);
-        bar.set_position(sent);
-        watch.look(sent, &plan);
-    }
-    bar.finish_and_clear();
-    let mut crowd = worker
-        .join()
-        .map_err(|_| Failure::Failed("the client panicked".into()))??;
-    interrupt.check()?;
-    let settings = options.target.settings(&target);
-    let mut report = options.report(&mut crowd, &watch, settings);
-    report.epoch_changes = target.epoch_changes();
-    drop(crowd);
-    target.stop(false, &interrupt)?;
-    report.print(options.json)?;
-    if report.lost + report.repeated > 0 {
-        return Err(Failure::Damaged(format!(
-            "{} deliveries lost, {} repeated or out of order; connections lost: {:?}",
-            report.lost, report.repeated, report.connections_lost
-        )));
-    }
-    Ok(())
-}
-
-/// Refuses what is not within its bounds.
-fn check_count(option: &str, count: usize, least: usize, most: usize) -> Result<(), Failure> {
-    if (least..=most).contains(&count) {
-        return Ok(());
-    }
-    Err(Failure::Usage(format!(
-        "{option} takes {least} to {}, not {count}",
-        thousands(most as u64)
-    )))
+    options
+        .series
+        .run(&options.rate, |load| options.measure(load, &interrupt))
 }
 
 impl FanOutOptions {
     fn check(&self) -> Result<(), Failure> {
-        check_seconds("--seconds", self.seconds, 0.01)?;
-        check_seconds("--warmup", self.warmup, 0.0)?;
-        check_load(self.size, 1, 1)?;
-        check_count("--streams", self.streams, 1, STREAMS_MOST)?;
-        if self.streams > 1 && self.target.nodes > 1 {
-            return Err(Failure::Usage(
-                "several streams are those of one node; give --streams or --nodes, not both".into(),
-            ));
-        }
-        check_count("--subscribers", self.subscribers, 1, SUBSCRIBERS_MOST)?;
-        check_count("--slow", self.slow, 0, self.subscribers - 1)?;
-        check_count("--publishers", self.publishers, 1, PUBLISHERS_MOST)?;
-        check_count("--topics", self.topics, 1, TOPICS_MOST)?;
-        let patterns = self.patterns.unwrap_or(1);
+        self.series.check(&Limits {
+            rates: &self.rate,
+            seconds: self.seconds,
+            warmup: self.warmup,
+            sizes: SIZES,
+            // All subscribers share one for each second: they have one thread.
+            logs: 1,
+        })?;
+        let publishers = self.publishers as u64;
+        self.target.check(publishers, self.topics as u64)?;
+        let subscribers = self.subscribers as u64;
+        check_count("--subscribers", subscribers, 1, SUBSCRIBERS_MOST)?;
+        check_count("--slow", self.slow as u64, 0, subscribers - 1)?;
+        check_count("--publishers", publishers, 1, PUBLISHERS_MOST)?;
+        let patterns = self.patterns.unwrap_or(1) as u64;
         check_count("--patterns", patterns, 1, PATTERNS_MOST)?;
-        check_count("--matching", self.matching.unwrap_or(1), 1, patterns)?;
-        if self.streams * self.publishers * self.topics > REQUESTS_MOST {
-            return Err(Failure::Usage(format!(
-                "--streams times --publishers times --topics is {} at most: each publisher asks for each topic",
-                thousands(REQUESTS_MOST as u64)
-            )));
-        }
-        if !(self.rate.is_finite() && (1.0..=1e7).contains(&self.rate)) {
-            return Err(Failure::Usage(format!(
-                "--rate takes 1 to 1e7, not {}",
-                self.rate
-            )));
-        }
+        let matching = self.matching.unwrap_or(1) as u64;
+        check_count("--matching", matching, 1, patterns)?;
         if !(0.0001..=1.0).contains(&self.slow_share) {
             return Err(Failure::Usage(format!(
                 "--slow-share takes 0.0001 to 1, not {}",
@@ -254,13 +185,63 @@ impl FanOutOptions {
         Ok(())
     }
 
+    /// Measures one rate and size.
+    fn measure(&self, load: &Load, interrupt: &Interrupt) -> Result<(Run, Report), Failure> {
+        let publishers = self.publishers as u64;
+        let mut target = self.target.open(publishers, PREPARED, interrupt)?;
+        let progress = Arc::new(Progress::default());
+        let plan = self.plan(load);
+        let crowd = Crowd::connect(&target, self.shape(), plan.clone(), progress.clone())?;
+        let thread = ClientThread {
+            cpu: target.placement.client_cpu,
+            progress,
+            total: plan.total,
+            look_every: LOOK_EVERY,
+            interrupt,
+        };
+        let mut watch = Watch::new(&target);
+        let clock = plan.clock;
+        let run = move |crowd: &mut Crowd| {
+            crowd.start_at(clock.now_ns() + LEAD_NS);
+            crowd.run()
+        };
+        let mut crowd = thread.run(crowd, run, |sent| watch.look(sent, &plan))?;
+        let settings = self.target.settings(&target);
+        let mut report = self.report(load, &plan, &mut crowd, &watch, settings)?;
+        report.epoch_changes = target.epoch_changes();
+        let last_due_ns = crowd.last_due_ns();
+        let late_ns = crowd.seen.last_ns.saturating_sub(last_due_ns) as f64;
+        drop(crowd);
+        target.stop(false, interrupt)?;
+        report.print(self.series.json)?;
+        if report.repeated > 0 {
+            return Err(Failure::Damaged(format!(
+                "{} deliveries repeated or out of order, {} lost; connections lost: {:?}",
+                report.repeated, report.lost, report.connections_lost
+            )));
+        }
+        let measured_ns = self.seconds * 1e9;
+        let run = Run {
+            latency: report.latency,
+            achieved: report.achieved,
+            share: report.delivered_share() * measured_ns / (measured_ns + late_ns),
+            order: Order {
+                lost: report.lost,
+                ..Order::default()
+            },
+            connections_lost: report.connections_lost.clone(),
+        };
+        Ok((run, report))
+    }
+
     fn shape(&self) -> Shape {
+        let streams = self.target.streams as usize;
         Shape {
-            streams: self.streams,
-            publishers: self.streams * self.publishers,
+            streams,
+            publishers: streams * self.publishers,
             topics: self.topics,
-            subscribers: self.streams * self.subscribers,
-            slow: self.streams * self.slow,
+            subscribers: streams * self.subscribers,
+            slow: streams * self.slow,
             slow_share: self.slow_share,
             patterns: self.patterns,
             matching: self.matching.or(self.patterns).unwrap_or(0),
@@ -275,42 +256,73 @@ impl FanOutOptions {
         Some(self.matching.unwrap_or(usual))
     }
 
-    fn plan(&self) -> Plan {
-        let measured_from = (self.rate * self.warmup).round() as u64;
-        let measured = ((self.rate * self.seconds).round() as u64).max(1);
+    fn plan(&self, load: &Load) -> Plan {
+        let rate = load.rate.expect("there is a default");
+        let measured_from = (rate * self.warmup).round() as u64;
+        let measured = ((rate * self.seconds).round() as u64).max(1);
         Plan {
             clock: Clock::new(),
-            start_ns: 0,
-            interval_ns: 1e9 / self.rate,
+            schedule: Schedule::new(0, rate, load.shape.clone()),
             total: measured_from + measured,
             measured_from,
-            size: self.size,
+            size: load.size,
             idle: self.target.idle,
+            logged: load.is_logged().then_some(self.seconds),
         }
     }
 
-    fn report(&self, crowd: &mut Crowd, watch: &Watch, settings: SettingsReport) -> Report {
+    /// What tells a run from others against the same relay: who receives, and how.
+    fn label(&self) -> String {
+        let mut label = format!(", {} subscribers", self.subscribers);
+        let mut add = |count: usize, usual: usize, what: &str| {
+            if count != usual {
+                label += &format!(", {count} {what}");
+            }
+        };
+        add(self.slow, 0, "slow");
+        add(self.publishers, 1, "publishers");
+        add(self.topics, 1, "topics");
+        add(self.patterns.unwrap_or(0), 0, "patterns");
+        label
+    }
+
+    fn report(
+        &self,
+        load: &Load,
+        plan: &Plan,
+        crowd: &mut Crowd,
+        watch: &Watch,
+        settings: SettingsReport,
+    ) -> Result<Report, Failure> {
         let Counts {
             lost,
             repeated,
             slow_wanted,
             slow_received,
         } = crowd.counts();
-        let span_s = crowd.seen.last_ns.saturating_sub(crowd.measured_from_ns()) as f64 / 1e9;
+        let from_ns = crowd.measured_from_ns;
+        let span_ns = crowd.seen.last_ns.saturating_sub(from_ns).max(1);
+        let span_s = span_ns as f64 / 1e9;
         let seen = &crowd.seen;
         let mut latency = new_histogram();
         for of_stream in &seen.latency {
             latency.add(of_stream).expect("all have the same bounds");
         }
+        load.write_logs(&latency, &seen.intervals, plan.clock.wall(from_ns))?;
+        let over_time = OverTime::rows([&seen.over_time]);
+        let shown = self
+            .target
+            .shown("fan-out", load, &self.label(), &latency, over_time);
         let p99_us = seen.latency.iter().map(|it| Percentiles::of(it).p99_us);
-        Report {
+        let mut report = Report {
             latency: Percentiles::of(&latency),
             stream_p99_us_max: p99_us.fold(0.0, f64::max),
             acks: Percentiles::of(&seen.ack_latency).of_acks(),
             lateness_p99_us: Percentiles::of(&seen.lateness).p99_us,
-            offered: (self.rate * self.seconds).round() as u64,
+            offered: plan.total - plan.measured_from,
+            achieved: 0.0,
             deliveries: latency.len(),
-            deliveries_per_s: latency.len() as f64 / span_s.max(1e-9),
+            deliveries_per_s: latency.len() as f64 / span_s,
             stream_deliveries: seen.latency.iter().map(Histogram::len).collect(),
             lost,
             repeated,
@@ -323,7 +335,7 @@ impl FanOutOptions {
             resident_peak: watch.last.map(|(_, _, used)| used.resident_peak),
             slow_wanted,
             slow_received,
-            streams: self.streams,
+            streams: self.target.streams,
             subscribers: self.subscribers,
             slow: self.slow,
             patterns: self.patterns,
@@ -331,12 +343,15 @@ impl FanOutOptions {
             wildcard: self.wildcard,
             topics: self.topics,
             publishers: self.publishers,
-            rate: self.rate,
+            rate: load.rate.expect("there is a default"),
             seconds: self.seconds,
-            size: self.size,
+            size: load.size,
             settings,
-            machine: MachineReport::new(),
-        }
+            machine: self.target.machine(),
+            shown,
+        };
+        report.achieved = report.offered as f64 * report.delivered_share() / span_s;
+        Ok(report)
     }
 }
 
@@ -395,6 +410,14 @@ impl Watch {
 }
 
 impl Report {
+    /// How much of what was to be delivered that was; what was lost of the load before counts too.
+    fn delivered_share(&self) -> f64 {
+        match (self.deliveries, self.lost) {
+            (0, _) => 0.0,
+            (deliveries, lost) => deliveries as f64 / (deliveries + lost) as f64,
+        }
+    }
+
     fn print(&self, is_json: bool) -> Result<(), Failure> {
         if is_json {
             return json_line(self);

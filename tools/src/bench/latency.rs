@@ -1,14 +1,13 @@
 //! `relay bench latency`: publish to subscriber at a rate, open loop.
 //!
-//! Message `i` is due at a time that the rate and the pacing fix before the run (`pacing.rs`) and its latency counts from then, whenever it was really sent; a stall shows
-//! in every message it delayed. One thread sends what is due with one flush, takes what came, and looks for
-//! acknowledgements, exactly as the client of the floor does, so that the two may be divided.
+//! Message `i` is due at a time that the rate and the pacing fix before the run (`pacing.rs`) and its latency counts from
+//! then, whenever it was really sent; a stall shows in every message it delayed. One thread sends what is due with one flush,
+//! takes what came, and looks for acknowledgements, exactly as the client of the floor does, so that the two may be divided.
+//! Publishers take turns, and so several streams do: message `i` is stream `i % S`'s.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,19 +15,20 @@ use hdrhistogram::Histogram;
 use relay_client::{OutMessage, TrySendError};
 use serde::Serialize;
 
+use super::client_thread::{ClientThread, Progress};
 use super::load::{self, Clock, Measured, Receiver, Sender};
+use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
-use super::series::{Load, Order, Run, SeriesOptions};
+use super::series::{Limits, Load, Run, SeriesOptions};
 use super::{
-    MachineReport, SettingsReport, Shown, Target, TargetOptions, check_journals, check_seconds,
-    journal_bytes, journals_text, report,
+    Judged, MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_clients,
+    journal_bytes, journals_text,
 };
 use crate::counters::{Counters, HopSummary};
 use crate::exit::{Failure, Interrupt};
-use crate::output::{json_line, line, progress, thousands};
+use crate::output::{json_line, line, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles, new_histogram, record};
 use crate::servers::{Idle, Size};
-use crate::verify::Judgement;
 
 /// Acknowledgements are looked for whenever messages came, and every so many turns besides.
 const ACK_TURNS: u64 = 8;
@@ -38,6 +38,8 @@ const LEAD_NS: u64 = 20_000_000;
 const TAKE_MAX: u32 = 1024;
 /// Most messages sent in a turn.
 const SEND_MAX: usize = 256;
+/// How often the thread that watches looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 10_000_000_000;
 /// Journal prepared for a run unless said otherwise: a lone message takes a block of 4 KiB.
@@ -54,13 +56,14 @@ Examples:
   relay bench latency --sweep --p99-under 1000 --rate 2000 --seconds 4
   relay bench latency --pacing bursts:32 --rate 10000 --hlog latency.hlog
   relay bench latency --pacing recorded:feed.pcap --rate 5000 --topics 100
+  relay bench latency --streams 2 --rate 2000,10000 --verify --report page.html
   relay bench latency --connect --address 10.0.0.1:7400 --credential bench --secret-file bench.key";
 
 /// Options of `relay bench latency`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct LatencyOptions {
-    /// Messages per second, of all publishers together; several, as in 500,2000, are measured in turn
+    /// Messages per second, of all publishers and streams together; several, as in 500,2000, are measured in turn
     #[arg(
         long,
         value_name = "N,...",
@@ -74,21 +77,18 @@ pub(super) struct LatencyOptions {
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     warmup: f64,
-    /// Publishers, which take turns
+    /// Publishers of each stream, which take turns
     #[arg(long, value_name = "N", default_value_t = 1)]
     publishers: u64,
-    /// Subscribers, each of which gets every message
+    /// Subscribers of each stream, each of which gets every message of it
     #[arg(long, value_name = "N", default_value_t = 1)]
     subscribers: u64,
+    /// Topics, which messages go round
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    topics: u64,
     /// Afterwards stop the relay, verify its journals and compare them with each other
     #[arg(long, conflicts_with = "connect")]
     verify: bool,
-    /// Write the results as one page for a browser
-    #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     series: SeriesOptions,
     #[command(flatten)]
@@ -118,6 +118,10 @@ struct Report {
     size: usize,
     publishers: u64,
     subscribers: u64,
+    topics: u64,
+    streams: u64,
+    by_stream: Vec<StreamOutcome>,
+    /// Of the first stream.
     hops: BTreeMap<String, HopSummary>,
     verified: Option<bool>,
     identical_bytes: Option<u64>,
@@ -129,28 +133,20 @@ struct Report {
 
 /// Runs the command.
 pub(super) fn run(options: &LatencyOptions) -> Result<(), Failure> {
-    check_seconds("--seconds", options.seconds, 0.01)?;
-    check_seconds("--warmup", options.warmup, 0.0)?;
-    let series = &options.series;
-    series.check(
-        &options.rate,
-        options.seconds,
-        options.publishers,
-        options.subscribers,
-    )?;
+    let streams = options.target.streams;
+    options.series.check(&Limits {
+        rates: &options.rate,
+        seconds: options.seconds,
+        warmup: options.warmup,
+        sizes: SIZES,
+        logs: options.subscribers * streams,
+    })?;
+    check_clients(options.publishers, options.subscribers)?;
+    options.target.check(options.publishers, options.topics)?;
     let interrupt = Interrupt::install()?;
-    let mut results = Vec::new();
-    let outcome = series.run(&options.rate, options.json, |load| {
-        let (run, result) = measure(options, load, &interrupt)?;
-        results.push(result);
-        Ok(run)
-    });
-    if let Some(path) = &options.report
-        && !results.is_empty()
-    {
-        report::write(path, &results)?;
-    }
-    outcome
+    options
+        .series
+        .run(&options.rate, |load| measure(options, load, &interrupt))
 }
 
 /// Measures one rate and size.
@@ -162,49 +158,30 @@ fn measure(
     let rate = load.rate.expect("there is a default");
     let messages = rate * (options.seconds + options.warmup);
     let prepared = Size((messages * journal_bytes(load.size) as f64) as u64 + PREPARED_SPARE);
-    let target = options.target.open(
-        1,
-        options.publishers,
-        Size(prepared.0.max(PREPARED.0)),
-        interrupt,
-    )?;
-    let shared = Arc::new(Shared::default());
-    let topics = options.series.topics;
-    let senders = load::senders(&target, options.publishers, topics, None)?;
-    let logged = load.hlog.as_ref().map(|_| options.seconds);
+    let prepared = Size(prepared.0.max(PREPARED.0));
+    let target = options
+        .target
+        .open(options.publishers, prepared, interrupt)?;
+    let progress = Arc::new(Progress::default());
+    let senders = load::senders(&target, options.publishers, options.topics, None)?;
+    let logged = load.is_logged().then_some(options.seconds);
     let receivers = load::receivers(&target, options.subscribers, &senders, logged)?;
     let plan = Plan::new(options, load, rate);
-    let mut client = Client::new(plan.clone(), senders, receivers, shared.clone());
-    let cpu = target.placement.client_cpu;
-    let worker = thread::Builder::new().name("bench-client".into());
-    let worker = worker
-        .spawn(move || {
-            let result = load::pin(cpu).and_then(|()| client.run());
-            result.map(|()| client)
-        })
-        .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
-
-    let bar = progress(plan.total, "measuring");
+    let streams = target.streams;
+    let client = Client::new(plan.clone(), senders, receivers, streams, progress.clone());
+    let thread = ClientThread {
+        cpu: target.placement.client_cpu,
+        progress,
+        total: plan.total,
+        look_every: LOOK_EVERY,
+        interrupt,
+    };
     let mut before = None;
-    while !worker.is_finished() {
-        thread::sleep(Duration::from_millis(100));
-        if interrupt.is_set() {
-            shared.stop.store(true, Ordering::Relaxed);
-        }
-        let sent = shared.sent.load(Ordering::Relaxed);
-        bar.set_position(sent);
+    let client = thread.run(client, Client::run, |sent| {
         if before.is_none() && sent >= plan.measured_from {
-            before = target
-                .stream_directory
-                .as_deref()
-                .and_then(|dir| Counters::read(dir).ok());
+            before = counters(&target);
         }
-    }
-    bar.finish_and_clear();
-    let client = worker
-        .join()
-        .map_err(|_| Failure::Failed("the client panicked".into()))??;
-    interrupt.check()?;
+    })?;
     conclude(
         options,
         load,
@@ -214,6 +191,12 @@ fn measure(
         before.as_ref(),
         interrupt,
     )
+}
+
+/// Those of the first stream, where they can be read.
+fn counters(target: &Target) -> Option<Counters> {
+    let directory = target.stream_directory.as_deref()?;
+    Counters::read(directory).ok()
 }
 
 /// Stops what was started, and tells what was found.
@@ -226,26 +209,27 @@ fn conclude(
     before: Option<&Counters>,
     interrupt: &Interrupt,
 ) -> Result<(Run, Report), Failure> {
-    let after = target
-        .stream_directory
-        .as_deref()
-        .and_then(|dir| Counters::read(dir).ok());
-    let hops = after.map(|after| after.hops(before)).unwrap_or_default();
+    let hops = counters(&target)
+        .map(|after| after.hops(before))
+        .unwrap_or_default();
     let settings = options.target.settings(&target);
     let epoch_changes = target.epoch_changes();
     let Client {
         mut senders,
         mut receivers,
+        shares,
         ack_latency,
         lateness,
         ..
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
-    let result = Outcome::of(&receivers, plan);
+    let result = Outcome::of(&receivers, &shares);
+    let over_time = load::over_time(&receivers);
     let shown = options
         .target
-        .shown("latency", Some(plan.rate), &result.latency, &receivers);
-    load::write_logs(load, plan.clock, &result.latency, &receivers)?;
+        .shown("latency", load, "", &result.latency, over_time);
+    let from = plan.clock.wall(plan.measured().from_ns);
+    load.write_logs(&result.latency, load::intervals(&receivers), from)?;
     drop((senders, receivers));
     let journals = target.stop(options.verify, interrupt)?;
     let report = Report {
@@ -253,9 +237,9 @@ fn conclude(
         offered: plan.total - plan.measured_from,
         achieved: result.achieved,
         received: result.received,
-        lost: result.lost,
-        duplicated: result.duplicated,
-        disordered: result.disordered,
+        lost: result.order.lost,
+        duplicated: result.order.duplicated,
+        disordered: result.order.disordered,
         connections_lost,
         epoch_changes,
         acks: Percentiles::of(&ack_latency).of_acks(),
@@ -265,15 +249,18 @@ fn conclude(
         size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,
+        topics: options.topics,
+        streams: options.target.streams,
+        by_stream: result.streams,
         hops,
-        verified: journals.as_ref().map(Judgement::is_right),
-        identical_bytes: journals.as_ref().map(|found| found.identical_bytes),
+        verified: journals.as_ref().map(Judged::is_right),
+        identical_bytes: journals.as_ref().map(Judged::identical_bytes),
         settings,
         machine: options.target.machine(),
         shown,
     };
-    report.print(options.json, &Percentiles::of(&ack_latency))?;
-    check_journals(journals.as_ref())?;
+    report.print(options.series.json, &Percentiles::of(&ack_latency))?;
+    journals.as_ref().map_or(Ok(()), Judged::check)?;
     let measured_ns = options.seconds * 1e9;
     let last_due_ns = plan.due_ns(plan.total - 1);
     let late_ns = result.last_receipt_ns.saturating_sub(last_due_ns) as f64;
@@ -282,11 +269,7 @@ fn conclude(
         latency: report.latency,
         achieved: report.achieved,
         share: received_share * measured_ns / (measured_ns + late_ns),
-        order: Order {
-            lost: report.lost,
-            duplicated: report.duplicated,
-            disordered: report.disordered,
-        },
+        order: result.order,
         connections_lost: report.connections_lost.clone(),
     };
     Ok((run, report))
@@ -301,10 +284,11 @@ impl Report {
         line(&self.machine.text())?;
         line(&self.settings.placement.text())?;
         line(&format!(
-            "{} msg/s of {} bytes for {} s, {} publishers, {} subscribers, idle {}, writes {}",
+            "{} msg/s of {} bytes for {} s, {} streams, each {} publishers, {} subscribers, idle {}, writes {}",
             self.rate,
             self.size,
             self.seconds,
+            self.streams,
             self.publishers,
             self.subscribers,
             settings.idle,
@@ -324,6 +308,10 @@ impl Report {
                 hop.max_us
             ))?;
         }
+        if self.streams > 1 && !self.hops.is_empty() {
+            line("  these are the first stream's")?;
+        }
+        print_streams(&self.by_stream)?;
         line(&format!(
             "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}{}",
             thousands(self.offered),
@@ -389,18 +377,13 @@ impl Plan {
     }
 }
 
-/// What the two threads share.
-#[derive(Debug, Default)]
-struct Shared {
-    sent: AtomicU64,
-    stop: AtomicBool,
-}
-
 struct Client {
     plan: Plan,
     senders: Vec<Sender>,
     receivers: Vec<Receiver>,
-    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+    /// Messages of each stream.
+    shares: Vec<u64>,
     next: u64,
     turns: u64,
     payload: Vec<u8>,
@@ -415,7 +398,8 @@ impl Client {
         plan: Plan,
         mut senders: Vec<Sender>,
         mut receivers: Vec<Receiver>,
-        shared: Arc<Shared>,
+        streams: usize,
+        progress: Arc<Progress>,
     ) -> Self {
         for receiver in &mut receivers {
             receiver.receipts.measure(plan.measured());
@@ -432,10 +416,11 @@ impl Client {
         }
         Self {
             payload: vec![0; plan.size],
+            shares: load::shares(plan.total, streams),
             plan,
             senders,
             receivers,
-            shared,
+            progress,
             next: 0,
             turns: 0,
             acked,
@@ -449,7 +434,7 @@ impl Client {
         loop {
             let now_ns = self.plan.clock.now_ns();
             let is_busy = self.turn(now_ns)?;
-            let is_stopped = self.shared.stop.load(Ordering::Relaxed);
+            let is_stopped = self.progress.stop.load(Ordering::Relaxed);
             if self.is_finished() || now_ns > deadline_ns || is_stopped {
                 return Ok(());
             }
@@ -460,7 +445,7 @@ impl Client {
                 } else {
                     self.plan.due_ns(self.next)
                 };
-                load::idle(self.plan.idle, self.plan.clock, due_ns, &mut self.receivers)?;
+                load::idle(self.plan.idle, self.plan.clock, due_ns, &self.receivers)?;
             }
         }
     }
@@ -470,7 +455,7 @@ impl Client {
             && self
                 .receivers
                 .iter()
-                .all(|r| r.receipts.distinct() >= self.plan.total)
+                .all(|it| it.receipts.distinct() >= self.shares[it.stream])
             && self
                 .senders
                 .iter()
@@ -521,7 +506,7 @@ impl Client {
         for index in first..self.next.min(first + count) {
             self.senders[(index % count) as usize].publisher.flush()?;
         }
-        self.shared.sent.store(self.next, Ordering::Relaxed);
+        self.progress.done.store(self.next, Ordering::Relaxed);
         Ok(self.next > first)
     }
 
@@ -543,48 +528,5 @@ impl Client {
             }
         }
         Ok(())
-    }
-}
-
-/// What all subscribers together saw.
-struct Outcome {
-    latency: Histogram<u64>,
-    /// Of the subscriber that received fewest.
-    received: u64,
-    achieved: f64,
-    /// At the last subscriber.
-    last_receipt_ns: u64,
-    lost: u64,
-    duplicated: u64,
-    disordered: u64,
-}
-
-impl Outcome {
-    fn of(receivers: &[Receiver], plan: &Plan) -> Self {
-        let mut outcome = Self {
-            latency: new_histogram(),
-            received: u64::MAX,
-            achieved: f64::MAX,
-            last_receipt_ns: 0,
-            lost: 0,
-            duplicated: 0,
-            disordered: 0,
-        };
-        let first_due_ns = plan.due_ns(plan.measured_from);
-        for Receiver { receipts, .. } in receivers {
-            outcome
-                .latency
-                .add(&receipts.latency)
-                .expect("histograms of one shape");
-            outcome.received = outcome.received.min(receipts.received);
-            let span_ns = receipts.last_receipt_ns.saturating_sub(first_due_ns).max(1);
-            let achieved = receipts.received as f64 / (span_ns as f64 / 1e9);
-            outcome.achieved = outcome.achieved.min(achieved);
-            outcome.last_receipt_ns = outcome.last_receipt_ns.max(receipts.last_receipt_ns);
-            outcome.lost += plan.total - receipts.distinct();
-            outcome.duplicated += receipts.duplicated();
-            outcome.disordered += receipts.disordered();
-        }
-        outcome
     }
 }

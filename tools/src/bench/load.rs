@@ -1,5 +1,8 @@
 //! The clients of a measurement: publishers and subscribers of one thread, and what arrives.
 //!
+//! Several streams have the same clients each: client `c` of all belongs to stream `c % S`. A subscriber knows only the
+//! publishers of its own stream.
+//!
 //! Each message begins with its publisher's index for it (from 0) and the time it was meant to be sent, both 8 bytes
 //! little-endian; so any subscriber can tell what is missing and how long each took. A subscriber passes over what is not
 //! of this run.
@@ -10,14 +13,14 @@ use hdrhistogram::Histogram;
 use relay_client::{
     Delivery, Publisher, PublisherEvent, PublisherId, Start, Subscriber, SubscriberEvent, TopicId,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Target;
-use super::interval_log::{self, Intervals};
-use super::over_time::OverTime;
-use super::series::Load;
+use super::interval_log::Intervals;
+use super::over_time::{OverTime, Row};
 use super::tally::Tally;
 use crate::exit::Failure;
-use crate::percentiles::{new_histogram, record, write_hgrm};
+use crate::percentiles::{new_histogram, record};
 use crate::servers::Idle;
 
 /// Bytes at the front of each message.
@@ -47,7 +50,7 @@ impl Clock {
     }
 
     /// The wall clock's time of a moment that is past.
-    fn wall(&self, at_ns: u64) -> SystemTime {
+    pub(super) fn wall(&self, at_ns: u64) -> SystemTime {
         SystemTime::now() - self.0.elapsed() + Duration::from_nanos(at_ns)
     }
 }
@@ -81,6 +84,7 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<(), Failure> {
 /// A publisher and its numbering.
 pub(super) struct Sender {
     pub(super) publisher: Publisher,
+    pub(super) stream: usize,
     topics: Vec<TopicId>,
     /// Which of them its next message has.
     turn: usize,
@@ -106,16 +110,24 @@ impl Sender {
     }
 }
 
-/// Connects publishers `0..count`, each with so many topics, at least 1.
+/// Messages `0..total` by the stream they belong to, where so many take turns.
+pub(super) fn shares(total: u64, streams: usize) -> Vec<u64> {
+    let streams = streams as u64;
+    let share = |stream| total / streams + u64::from(stream < total % streams);
+    (0..streams).map(share).collect()
+}
+
+/// Connects `count` publishers of each stream, each with so many topics, at least 1.
 pub(super) fn senders(
     target: &Target,
     count: u64,
     topics: u64,
     window_bytes: Option<usize>,
 ) -> Result<Vec<Sender>, Failure> {
-    let connect = |index| {
+    let connect = |place: usize| {
+        let (index, stream) = ((place / target.streams) as u64, place % target.streams);
         let mut config = target
-            .publisher(index)
+            .at_stream(stream, target.publisher(index))
             .publisher(target.first_publisher + index);
         if let Some(bytes) = window_bytes {
             config.window_bytes = bytes;
@@ -129,15 +141,16 @@ pub(super) fn senders(
         };
         Ok(Sender {
             publisher,
+            stream,
             topics,
             turn: 0,
             next: 0,
         })
     };
-    (0..count).map(connect).collect()
+    (0..count as usize * target.streams).map(connect).collect()
 }
 
-/// Connects `count` subscribers, live. What they are to measure is told later, by [`Receipts::measure`]; with `logged`
+/// Connects `count` subscribers of each stream, live. What they are to measure is told later, by [`Receipts::measure`]; with `logged`
 /// seconds it is also kept second by second.
 pub(super) fn receivers(
     target: &Target,
@@ -145,22 +158,22 @@ pub(super) fn receivers(
     senders: &[Sender],
     logged: Option<f64>,
 ) -> Result<Vec<Receiver>, Failure> {
-    let incarnations: Vec<_> = senders
-        .iter()
-        .map(|s| s.publisher.incarnation().get())
-        .collect();
     let is_one_topic = senders.iter().all(|sender| sender.topics.len() == 1);
     let pattern = if is_one_topic { TOPIC } else { TOPICS };
-    let connect = |_| {
+    let connect = |place: usize| {
+        let stream = place % target.streams;
         let config = target
-            .subscriber()
+            .at_stream(stream, target.subscriber())
             .subscriber(vec![pattern.into()], Start::Live);
+        let own = senders.iter().filter(|sender| sender.stream == stream);
+        let incarnations: Vec<_> = own.map(|s| s.publisher.incarnation().get()).collect();
         Ok(Receiver {
             subscriber: Subscriber::connect(config)?,
+            stream,
             receipts: Receipts {
                 first_publisher: target.first_publisher,
-                incarnations: incarnations.clone(),
                 tallies: incarnations.iter().map(|_| Tally::default()).collect(),
+                incarnations,
                 measured: Measured {
                     from_ns: u64::MAX,
                     to_ns: u64::MAX,
@@ -174,7 +187,7 @@ pub(super) fn receivers(
             },
         })
     };
-    (0..count).map(connect).collect()
+    (0..count as usize * target.streams).map(connect).collect()
 }
 
 /// The measured time of a run, on its clock.
@@ -187,6 +200,7 @@ pub(super) struct Measured {
 /// A subscriber and what it received.
 pub(super) struct Receiver {
     pub(super) subscriber: Subscriber,
+    pub(super) stream: usize,
     pub(super) receipts: Receipts,
 }
 
@@ -197,7 +211,7 @@ pub(super) struct Receipts {
     tallies: Vec<Tally>,
     measured: Measured,
     /// Latency by when it was due.
-    pub(super) over_time: OverTime,
+    over_time: OverTime,
     /// Messages whose intended time is a measured one.
     pub(super) received: u64,
     /// Messages that arrived within the measured time.
@@ -207,7 +221,7 @@ pub(super) struct Receipts {
     /// Intended send to receipt of `received`.
     pub(super) latency: Histogram<u64>,
     /// The same by the second in which it was due, where that is wanted.
-    pub(super) intervals: Option<Intervals>,
+    intervals: Option<Intervals>,
 }
 
 impl Receipts {
@@ -247,6 +261,12 @@ impl Receipts {
         }
     }
 
+    /// Measured messages a second, from the first one due to the last one that came.
+    pub(super) fn achieved(&self) -> f64 {
+        let span_ns = self.last_receipt_ns.saturating_sub(self.measured.from_ns);
+        self.received as f64 / (span_ns.max(1) as f64 / 1e9)
+    }
+
     /// Messages of this run that arrived, each once.
     pub(super) fn distinct(&self) -> u64 {
         self.tallies.iter().map(|tally| tally.distinct).sum()
@@ -277,34 +297,17 @@ impl Receiver {
         }
         Ok(most)
     }
-
-    /// Sleeps until a message comes, at most for `timeout`, and takes it.
-    fn park(&mut self, clock: Clock, timeout: Duration) -> Result<(), Failure> {
-        if let Some(delivery) = self.subscriber.next_within(timeout)? {
-            self.receipts.note(&delivery, clock.now_ns());
-        }
-        Ok(())
-    }
 }
 
-/// Writes the files that were asked for.
-pub(super) fn write_logs(
-    load: &Load,
-    clock: Clock,
-    latency: &Histogram<u64>,
-    receivers: &[Receiver],
-) -> Result<(), Failure> {
-    if let Some(path) = &load.hgrm {
-        write_hgrm(path, latency)?;
-    }
-    if let Some(path) = &load.hlog {
-        let from_ns = receivers.first().map_or(0, |r| r.receipts.measured.from_ns);
-        let intervals = receivers
-            .iter()
-            .filter_map(|r| r.receipts.intervals.as_ref());
-        interval_log::write(path, intervals, clock.wall(from_ns))?;
-    }
-    Ok(())
+/// Latency over the run's time at all of them.
+pub(super) fn over_time(receivers: &[Receiver]) -> Vec<Row> {
+    OverTime::rows(receivers.iter().map(|it| &it.receipts.over_time))
+}
+
+/// Latency second by second, where that was wanted.
+pub(super) fn intervals(receivers: &[Receiver]) -> impl Iterator<Item = &Intervals> {
+    let each = receivers.iter();
+    each.filter_map(|receiver| receiver.receipts.intervals.as_ref())
 }
 
 /// Why connections were lost during the run, oldest first.
@@ -327,27 +330,51 @@ pub(super) fn losses(senders: &mut [Sender], receivers: &mut [Receiver]) -> Vec<
     losses
 }
 
-/// Waits as the strategy says, at most until `due_ns`.
+/// Waits as the strategy says, at most until `due_ns`; to be called when no receiver has anything in memory.
 pub(super) fn idle(
     strategy: Idle,
     clock: Clock,
     due_ns: u64,
-    receivers: &mut [Receiver],
+    receivers: &[Receiver],
 ) -> Result<(), Failure> {
     match strategy {
         Idle::Spin => std::hint::spin_loop(),
         Idle::Yield => std::thread::yield_now(),
         Idle::Park => {
             let left = Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()));
-            receivers[0].park(clock, left.min(PARK_MAX))?;
+            park(receivers, left.min(PARK_MAX))?;
         }
     }
     Ok(())
 }
 
+/// Sleeps until a message comes to one of them, at most for `most`.
+fn park(receivers: &[Receiver], most: Duration) -> Result<(), Failure> {
+    let sockets = receivers.iter().filter_map(|it| it.subscriber.socket());
+    let mut polled: Vec<_> = sockets
+        .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN))
+        .collect();
+    let timeout = Timespec::try_from(most).expect("it is short");
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(Failure::Failed(format!("waiting for sockets: {error}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_share_all_messages() {
+        for total in [0, 1, 7, 600] {
+            let found = shares(total, 4);
+            for (stream, share) in (0..).zip(&found) {
+                let meant = (0..total).filter(|index| index % 4 == stream).count();
+                assert_eq!(*share, meant as u64, "{total} at stream {stream}");
+            }
+        }
+    }
 
     #[test]
     fn a_head_is_read_as_it_was_written() {

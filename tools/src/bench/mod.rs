@@ -1,10 +1,11 @@
 //! `relay bench`: what a message costs, beside what the same hops cost with nothing decided on the way.
 //!
 //! ```text
-//! latency.rs     open loop at a rate        \   load.rs: clients on one pinned thread; pacing.rs: when what is due
-//! throughput.rs  as much as credit allows    >  placement.rs: who runs on which CPU; series.rs: lists, repeats, sweeps
+//! latency.rs     open loop at a rate        \   load.rs: the clients; outcome.rs: what came, stream by stream
+//! throughput.rs  as much as credit allows    \  client_thread.rs: the thread they share; placement.rs: on which CPU
+//! fan_out.rs     many clients                /  series.rs: lists, repeats, sweeps; pacing.rs: when what is due
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
-//! fan_out.rs     many clients of a stream or several (crowd.rs: all on one thread; process.rs: what relayd takes)
+//!                (fan_out.rs: crowd.rs: its clients; process.rs: what relayd takes)
 //! catch_up.rs    a subscriber, or a node, that comes back from far behind
 //! restart.rs     a restart on a long journal
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
@@ -14,6 +15,7 @@
 //!
 //! Latency counts from the time a message was *meant* to be sent. Every report names the machine and the settings.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -32,6 +34,7 @@ use crate::servers::{
 use crate::verify::Judgement;
 
 mod catch_up;
+mod client_thread;
 mod crowd;
 mod failover;
 mod fan_out;
@@ -41,6 +44,7 @@ mod interval_log;
 mod latency;
 mod load;
 mod machine;
+mod outcome;
 mod over_time;
 mod pacing;
 mod placement;
@@ -52,21 +56,29 @@ mod series;
 mod tally;
 mod throughput;
 
-use load::Receiver;
 use machine::MachineReport;
-use over_time::OverTime;
+use over_time::Row;
 use placement::{Placement, PlacementOptions};
 use report::Shown;
+use series::Load;
 
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
+/// Most streams of one relayd.
+const STREAMS_MAX: u64 = 16;
+/// Most topics of a stream.
+const TOPICS_MAX: u64 = 100_000;
+/// Most topics that all publishers together ask for.
+const REQUESTS_MAX: u64 = 1_000_000;
+/// Bytes that a message may have.
+const SIZES: RangeInclusive<usize> = load::HEAD_LENGTH..=1 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
   relay bench floor --rate 2000 --seconds 10
   relay bench latency --rate 2000 --seconds 10 --json
   relay bench latency --nodes 2 --policy mirrored --rate 10000
-  relay bench throughput --seconds 60 --verify
+  relay bench throughput --seconds 60 --streams 2 --verify
   relay bench fan-out --subscribers 100 --topics 1000 --patterns 10 --idle park
   relay bench catch-up --node --behind 1GiB
   relay bench restart --length 10GiB
@@ -128,6 +140,14 @@ struct TargetOptions {
     /// Nodes that hold each message
     #[arg(long, value_name = "1|2|3", default_value_t = 1)]
     nodes: u64,
+    /// Streams of the one relayd, which share the rate; publishers, subscribers and topics are those of each
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        conflicts_with = "connect"
+    )]
+    streams: u64,
     /// What a message waits for [default: local, or durable for several nodes]
     #[arg(long, value_enum)]
     policy: Option<Policy>,
@@ -174,22 +194,42 @@ struct Target {
     stream_directory: Option<PathBuf>,
     /// The epoch at the start, in a group.
     epoch: u64,
+    streams: usize,
     first_publisher: u64,
     policy: Policy,
     placement: Placement,
 }
 
 impl TargetOptions {
-    /// Makes or finds what is to be measured: `streams` of so many publishers and so much space each.
+    /// Refuses what can't be started, or has too many topics for so many publishers of each stream.
+    fn check(&self, publishers: u64, topics: u64) -> Result<(), Failure> {
+        check_policy(self.nodes, NODES_MAX, self.policy)?;
+        check_count("--streams", self.streams, 1, STREAMS_MAX)?;
+        if self.streams > 1 && self.nodes > 1 {
+            return Err(Failure::Usage(
+                "several streams are those of one node; give --streams or --nodes, not both".into(),
+            ));
+        }
+        check_count("--topics", topics, 1, TOPICS_MAX)?;
+        if self.streams * publishers * topics > REQUESTS_MAX {
+            return Err(Failure::Usage(format!(
+                "--streams times --publishers times --topics is {} at most: each publisher asks for each topic",
+                thousands(REQUESTS_MAX)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes or finds what is to be measured: so many publishers in each stream, so much space in all journals of a node
+    /// together.
     fn open(
         &self,
-        streams: usize,
         publishers: u64,
         prepared: Size,
         interrupt: &Interrupt,
     ) -> Result<Target, Failure> {
         let policy = check_policy(self.nodes, NODES_MAX, self.policy)?;
-        let nodes = self.nodes as usize;
+        let (nodes, streams) = (self.nodes as usize, self.streams as usize);
         let (what, places) = match streams {
             1 => ("node", nodes),
             _ => ("stream", streams),
@@ -202,6 +242,7 @@ impl TargetOptions {
                 running: Some(self.connection.resolve()?),
                 stream_directory: self.stream_dir.clone(),
                 epoch: 0,
+                streams,
                 first_publisher: self.first_publisher,
                 policy,
                 placement,
@@ -209,7 +250,7 @@ impl TargetOptions {
         }
         let relayd = find_relayd(self.relayd.as_deref())?;
         let directory = scratch(self.dir.as_deref())?;
-        let prepared = self.prepared.unwrap_or(prepared);
+        let prepared = self.prepared.unwrap_or(Size(prepared.0 / self.streams));
         check_room(directory.path(), places as u64, prepared)?;
         let settings = ClusterSettings {
             nodes,
@@ -237,6 +278,7 @@ impl TargetOptions {
             cluster: Some(cluster),
             _directory: Some(directory),
             running: None,
+            streams,
             first_publisher: 1,
             policy,
             placement,
@@ -259,26 +301,35 @@ impl TargetOptions {
         MachineReport::with_disk(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
     }
 
-    /// What the page says of a run against this.
+    /// What the page says of a run against this. The name tells it from runs that are no repeats of it: by the load, the
+    /// streams, and `more`.
     fn shown(
         &self,
         what: &'static str,
-        rate: Option<f64>,
+        load: &Load,
+        more: &str,
         latency: &Histogram<u64>,
-        receivers: &[Receiver],
+        over_time: Vec<Row>,
     ) -> Shown {
-        let rows = OverTime::rows(receivers.iter().map(|it| &it.receipts.over_time));
+        let streams = match self.streams {
+            1 => String::new(),
+            several => format!(", {several} streams"),
+        };
         let policy = self.policy.unwrap_or(match self.nodes {
             1 => Policy::Local,
             _ => Policy::Durable,
         });
+        let whose = if self.connect {
+            "relay, running".into()
+        } else {
+            format!("relay {}", word(&policy))
+        };
+        let name = format!("{whose}{streams}{more}{}", load.label);
+        let shown = Shown::of(what, name, load.rate, latency).over_time(over_time);
         if self.connect {
-            return Shown::of(what, "relay, running".into(), rate, latency).over_time(rows);
+            return shown;
         }
-        let name = format!("relay {}", word(&policy));
-        Shown::of(what, name, rate, latency)
-            .holding(policy, self.nodes)
-            .over_time(rows)
+        shown.holding(policy, self.nodes)
     }
 
     fn settings(&self, target: &Target) -> SettingsReport {
@@ -306,17 +357,22 @@ impl Target {
         leader.map_or(0, |(_, epoch)| epoch.saturating_sub(self.epoch))
     }
 
-    /// Stops what was started here; with `is_judged`, what its journals are then.
-    fn stop(
-        &mut self,
-        is_judged: bool,
-        interrupt: &Interrupt,
-    ) -> Result<Option<Judgement>, Failure> {
+    /// Stops what was started here; with `is_judged`, what the journals of each stream are then.
+    fn stop(&mut self, is_judged: bool, interrupt: &Interrupt) -> Result<Option<Judged>, Failure> {
         match &mut self.cluster {
-            Some(cluster) if is_judged => cluster.stop_and_judge(interrupt).map(Some),
+            Some(cluster) if is_judged => {
+                let judged = cluster.stop_and_judge_streams(self.streams, interrupt)?;
+                Ok(Some(Judged(judged)))
+            }
             Some(cluster) => cluster.stop(interrupt).map(|_| None),
             None => Ok(None),
         }
+    }
+
+    /// Directories of a stream that was started here, node by node.
+    fn directories_of_stream(&self, place: usize) -> Vec<PathBuf> {
+        let directories = |cluster: &Cluster| cluster.directories_of_stream(place);
+        self.cluster.as_ref().map(directories).unwrap_or_default()
     }
 
     fn publisher(&self, index: u64) -> Connection {
@@ -341,6 +397,30 @@ impl Target {
             (None, Some(connection)) => connection.clone(),
             (None, None) => unreachable!("a target is one of the two"),
         }
+    }
+}
+
+/// The journals of each stream.
+struct Judged(Vec<Judgement>);
+
+impl Judged {
+    /// Whether all are as they must be.
+    fn is_right(&self) -> bool {
+        self.0.iter().all(Judgement::is_right)
+    }
+
+    /// Bytes of log that the nodes of a group hold alike.
+    fn identical_bytes(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|of_stream| of_stream.identical_bytes)
+            .sum()
+    }
+
+    /// The failure that journals are which are not right.
+    fn check(&self) -> Result<(), Failure> {
+        let each = self.0.iter();
+        each.map(Some).try_for_each(check_journals)
     }
 }
 
@@ -423,22 +503,38 @@ fn check_seconds(option: &str, seconds: f64, least: f64) -> Result<(), Failure> 
     )))
 }
 
+/// Refuses a number that is not within its bounds.
+fn check_count(option: &str, count: u64, least: u64, most: u64) -> Result<(), Failure> {
+    if (least..=most).contains(&count) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{option} takes {least} to {}, not {count}",
+        thousands(most)
+    )))
+}
+
+/// Refuses a size that can't be.
+fn check_size(size: usize, possible: &RangeInclusive<usize>) -> Result<(), Failure> {
+    if possible.contains(&size) {
+        return Ok(());
+    }
+    let (least, most) = (possible.start(), possible.end());
+    Err(Failure::Usage(format!(
+        "--size takes {least} to {most} bytes, not {size}"
+    )))
+}
+
 /// Refuses a size or number of clients that can't be.
 fn check_load(size: usize, publishers: u64, subscribers: u64) -> Result<(), Failure> {
-    let (least, most) = (load::HEAD_LENGTH, 1 << 20);
-    if !(least..=most).contains(&size) {
-        return Err(Failure::Usage(format!(
-            "--size takes {least} to {most} bytes, not {size}"
-        )));
-    }
-    for (option, count) in [("--publishers", publishers), ("--subscribers", subscribers)] {
-        if !(1..=64).contains(&count) {
-            return Err(Failure::Usage(format!(
-                "{option} takes 1 to 64, not {count}"
-            )));
-        }
-    }
-    Ok(())
+    check_size(size, &SIZES)?;
+    check_clients(publishers, subscribers)
+}
+
+/// Refuses a number of clients that can't be, where each is looked at in every turn.
+fn check_clients(publishers: u64, subscribers: u64) -> Result<(), Failure> {
+    check_count("--publishers", publishers, 1, 64)?;
+    check_count("--subscribers", subscribers, 1, 64)
 }
 
 /// What is said of the journals at the end of a line.

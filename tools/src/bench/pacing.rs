@@ -5,6 +5,7 @@
 //! and acknowledgements find what they belong to. Random and recorded gaps are a table made before the run, which begins
 //! again when it is used up: memory is bounded, and over a whole table the rate is exactly the one asked for.
 
+use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,17 @@ impl FromStr for Pacing {
             _ => Err(format!(
                 "`{text}` is none of: steady, poisson, bursts:N, recorded:FILE.pcap"
             )),
+        }
+    }
+}
+
+impl fmt::Display for Pacing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steady => f.write_str("steady"),
+            Self::Poisson => f.write_str("poisson"),
+            Self::Bursts(count) => write!(f, "bursts:{count}"),
+            Self::Recorded(path) => write!(f, "recorded:{}", path.display()),
         }
     }
 }
@@ -269,6 +281,10 @@ mod tests {
         assert_eq!("bursts:32".parse(), Ok(Pacing::Bursts(32)));
         let recorded = Ok(Pacing::Recorded("a:b.pcap".into()));
         assert_eq!("recorded:a:b.pcap".parse(), recorded);
+        for good in ["steady", "poisson", "bursts:32", "recorded:a:b.pcap"] {
+            let pacing: Pacing = good.parse().expect(good);
+            assert_eq!(pacing.to_string(), good);
+        }
         for bad in ["", "bursts", "bursts:0", "bursts:-1", "recorded:", "even"] {
             assert!(bad.parse::<Pacing>().is_err(), "{bad}");
         }

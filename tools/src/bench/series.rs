@@ -10,17 +10,20 @@
 //! or journal. A single measurement prints its result and nothing else; what is said of several stands in the last
 //! object.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::check_load;
-use super::interval_log::check_log;
+use super::interval_log::{self, Intervals, check_log};
 use super::pacing::{Pacing, Shape};
+use super::{check_seconds, check_size, report};
 use crate::exit::Failure;
 use crate::output::{json_line, line};
-use crate::percentiles::Percentiles;
+use crate::percentiles::{Percentiles, write_hgrm};
 
 /// A rate holds when so much of it arrives.
 const HELD_SHARE: f64 = 0.99;
@@ -30,18 +33,18 @@ const PRECISION: f64 = 1.05;
 const HALVINGS_MAX: u32 = 10;
 /// Messages a second that a sweep goes to.
 const SWEEP_RATE_MAX: f64 = 1e7;
-/// Most topics.
-const TOPICS_MAX: u64 = 100_000;
+/// Bytes of a message unless said otherwise; runs of another size are named after it.
+const SIZE_USUAL: usize = 256;
 
-/// Options that latency and throughput share.
-#[derive(Debug, Args)]
+/// Options of everything that sends at a rate.
+#[derive(Debug, Clone, Args)]
 pub(super) struct SeriesOptions {
     /// Bytes of a message; several, as in 64,256,1024, are measured in turn
     #[arg(
         long,
         value_name = "BYTES,...",
         value_delimiter = ',',
-        default_value = "256"
+        default_values_t = [SIZE_USUAL]
     )]
     size: Vec<usize>,
     /// Measure each so many times; the last object has medians with the least and the most
@@ -58,9 +61,6 @@ pub(super) struct SeriesOptions {
     /// recorded:FILE.pcap (the gaps of a capture)
     #[arg(long, value_name = "PACING", default_value = "steady")]
     pub(super) pacing: Pacing,
-    /// Topics, which messages go round
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(super) topics: u64,
     /// Seed of what is random: payloads, and the gaps of poisson
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(super) seed: u64,
@@ -70,6 +70,24 @@ pub(super) struct SeriesOptions {
     /// Write an HdrHistogram interval log, an interval a second, numbered likewise
     #[arg(long, value_name = "FILE")]
     hlog: Option<PathBuf>,
+    /// Write all results as one page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What a series is held against before it begins.
+pub(super) struct Limits<'a> {
+    /// Messages a second; none for as many as go through.
+    pub(super) rates: &'a [f64],
+    pub(super) seconds: f64,
+    pub(super) warmup: f64,
+    /// Bytes that a message may have.
+    pub(super) sizes: RangeInclusive<usize>,
+    /// How many keep a histogram for each second with `--hlog`.
+    pub(super) logs: u64,
 }
 
 /// One measurement to be made.
@@ -81,9 +99,34 @@ pub(super) struct Load {
     pub(super) size: usize,
     /// When what is due.
     pub(super) shape: Shape,
+    /// What tells it from usual ones beside its rate, with a comma before each: the end of a run's name.
+    pub(super) label: String,
     /// Where the percentile text and the interval log go.
-    pub(super) hgrm: Option<PathBuf>,
-    pub(super) hlog: Option<PathBuf>,
+    hgrm: Option<PathBuf>,
+    hlog: Option<PathBuf>,
+}
+
+impl Load {
+    /// Whether latency is to be kept second by second.
+    pub(super) fn is_logged(&self) -> bool {
+        self.hlog.is_some()
+    }
+
+    /// Writes the files that were asked for. `from` is when the measured time began.
+    pub(super) fn write_logs<'a>(
+        &self,
+        latency: &Histogram<u64>,
+        intervals: impl IntoIterator<Item = &'a Intervals>,
+        from: SystemTime,
+    ) -> Result<(), Failure> {
+        if let Some(path) = &self.hgrm {
+            write_hgrm(path, latency)?;
+        }
+        match &self.hlog {
+            Some(path) => interval_log::write(path, intervals, from),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What one measurement found.
@@ -106,6 +149,14 @@ pub(super) struct Order {
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) disordered: u64,
+}
+
+impl Order {
+    pub(super) fn add(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.disordered += other.disordered;
+    }
 }
 
 impl Run {
@@ -302,30 +353,21 @@ impl Bracket {
 
 impl SeriesOptions {
     /// Refuses what can't be measured.
-    pub(super) fn check(
-        &self,
-        rates: &[f64],
-        seconds: f64,
-        publishers: u64,
-        subscribers: u64,
-    ) -> Result<(), Failure> {
+    pub(super) fn check(&self, limits: &Limits<'_>) -> Result<(), Failure> {
+        let Limits { rates, seconds, .. } = *limits;
         let usage = |text: String| Err(Failure::Usage(text));
+        check_seconds("--seconds", seconds, 0.01)?;
+        check_seconds("--warmup", limits.warmup, 0.0)?;
         for rate in rates {
             if !(rate.is_finite() && (0.1..=1e8).contains(rate)) {
                 return usage(format!("--rate takes 0.1 to 1e8, not {rate}"));
             }
         }
         for &size in &self.size {
-            check_load(size, publishers, subscribers)?;
+            check_size(size, &limits.sizes)?;
         }
         if !(1..=1_000).contains(&self.repeat) {
             return usage(format!("--repeat takes 1 to 1,000, not {}", self.repeat));
-        }
-        if !(1..=TOPICS_MAX).contains(&self.topics) {
-            return usage(format!(
-                "--topics takes 1 to {TOPICS_MAX}, not {}",
-                self.topics
-            ));
         }
         if rates.is_empty() && self.pacing != Pacing::Steady {
             return usage("--pacing spreads a rate; give --rate".into());
@@ -333,30 +375,38 @@ impl SeriesOptions {
         if self.sweep && rates.len() != 1 {
             return usage("--sweep begins at a rate; give one with --rate".into());
         }
-        if let Some(us) = self.p99_under
-            && !(us.is_finite() && us > 0.0)
-        {
-            return usage(format!("--p99-under takes microseconds above 0, not {us}"));
-        }
-        if let Some(us) = self.p99_under
-            && us > seconds * 1e6 * (1.0 - HELD_SHARE)
-        {
-            return usage(format!(
-                "the last messages' latency counts in what arrives a second; with --p99-under {us} give --seconds {} or more",
-                (us / 1e6 / (1.0 - HELD_SHARE)).ceil()
-            ));
+        if let Some(us) = self.p99_under {
+            check_bound(us, seconds)?;
         }
         match self.hlog {
-            Some(_) => check_log(seconds, subscribers),
+            Some(_) => check_log(seconds, limits.logs),
             None => Ok(()),
         }
     }
 
-    /// Measures all that is asked for, what was checked.
-    pub(super) fn run(
+    /// Measures all that is asked for, what was checked, and makes the page of it, also of what came before a failure.
+    pub(super) fn run<R: Serialize>(
         &self,
         rates: &[f64],
-        is_json: bool,
+        mut measure: impl FnMut(&Load) -> Result<(Run, R), Failure>,
+    ) -> Result<(), Failure> {
+        let mut results = Vec::new();
+        let outcome = self.measure(rates, |load| {
+            let (run, result) = measure(load)?;
+            results.push(result);
+            Ok(run)
+        });
+        if let Some(path) = &self.report
+            && !results.is_empty()
+        {
+            report::write(path, &results)?;
+        }
+        outcome
+    }
+
+    fn measure(
+        &self,
+        rates: &[f64],
         mut measure: impl FnMut(&Load) -> Result<Run, Failure>,
     ) -> Result<(), Failure> {
         let shape = Shape::of(&self.pacing, self.seed)?;
@@ -372,6 +422,7 @@ impl SeriesOptions {
                 rate,
                 size,
                 shape: shape.clone(),
+                label: self.label(size),
                 hgrm: None,
                 hlog: None,
             };
@@ -395,18 +446,45 @@ impl SeriesOptions {
         };
         for &size in &self.size {
             if let (Some(p99_under_us), Some(start)) = (self.p99_under, rates[0]) {
-                sweep(start, size, p99_under_us, is_json, &mut repeat)?;
+                sweep(start, size, p99_under_us, self.json, &mut repeat)?;
                 continue;
             }
             for &rate in &rates {
                 let (summary, _) = repeat(rate, size)?;
                 if self.repeat > 1 {
-                    summary.print(is_json)?;
+                    summary.print(self.json)?;
                 }
             }
         }
         Ok(())
     }
+
+    fn label(&self, size: usize) -> String {
+        let mut label = String::new();
+        if size != SIZE_USUAL {
+            label += &format!(", {size} bytes");
+        }
+        if self.pacing != Pacing::Steady {
+            label += &format!(", {}", self.pacing);
+        }
+        label
+    }
+}
+
+/// Refuses a bound on p99 that is none, or that the last messages' latency alone could break.
+fn check_bound(us: f64, seconds: f64) -> Result<(), Failure> {
+    if !(us.is_finite() && us > 0.0) {
+        return Err(Failure::Usage(format!(
+            "--p99-under takes microseconds above 0, not {us}"
+        )));
+    }
+    if us > seconds * 1e6 * (1.0 - HELD_SHARE) {
+        return Err(Failure::Usage(format!(
+            "the last messages' latency counts in what arrives a second; with --p99-under {us} give --seconds {} or more",
+            (us / 1e6 / (1.0 - HELD_SHARE)).ceil()
+        )));
+    }
+    Ok(())
 }
 
 /// Finds the knee of one size.

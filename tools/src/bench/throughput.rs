@@ -2,12 +2,12 @@
 //!
 //! Publishers send distinct payloads as fast as the relay's credit lets them, or at `--rate`; one thread drives all of
 //! them and the subscribers, so that the figure is what two cores do with everything on them. `--verify` compares
-//! checksums of all payloads sent with those in the journal, publisher by publisher, and reads the whole journal back.
+//! checksums of all payloads sent with those in the journal, publisher by publisher, and reads the whole journal back;
+//! of several streams each one's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,17 +16,19 @@ use relay_client::{OutMessage, TrySendError};
 use relay_journal::reader::{JournalDir, ReadFrom};
 use serde::Serialize;
 
+use super::client_thread::{ClientThread, Progress};
 use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
+use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
-use super::series::{Load, Order, Run, SeriesOptions};
+use super::series::{Limits, Load, Run, SeriesOptions};
 use super::{
-    MachineReport, SettingsReport, Shown, TargetOptions, check_journals, check_seconds,
-    journal_bytes, journals_text, report,
+    Judged, MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_clients,
+    journal_bytes, journals_text,
 };
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
 use crate::output::{json_line, line, progress, thousands};
-use crate::percentiles::{Percentiles, new_histogram};
+use crate::percentiles::Percentiles;
 use crate::servers::{Idle, Size};
 
 /// Most messages of one publisher in a turn: what one write to the socket takes well.
@@ -35,6 +37,8 @@ const SEND_MAX: u32 = 256;
 const TAKE_MAX: u32 = 4096;
 /// Between the clients being ready and the first message.
 const LEAD_NS: u64 = 20_000_000;
+/// How often the thread that watches looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Messages per second that the journal is prepared for when no rate is given.
@@ -48,6 +52,7 @@ Examples:
   relay bench throughput --seconds 60 --publishers 4 --rate 1000000 --verify --json
   relay bench throughput --nodes 2 --policy durable --verify
   relay bench throughput --size 64,256,1024 --repeat 5
+  relay bench throughput --streams 2 --publishers 2 --verify
   relay bench throughput --sweep --p99-under 5000 --rate 50000 --seconds 5";
 
 /// Options of `relay bench throughput`.
@@ -60,31 +65,28 @@ pub(super) struct ThroughputOptions {
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup: f64,
-    /// Publishers
+    /// Publishers of each stream
     #[arg(long, value_name = "N", default_value_t = 4)]
     publishers: u64,
-    /// Subscribers, each of which gets every message
+    /// Subscribers of each stream, each of which gets every message of it
     #[arg(long, value_name = "N", default_value_t = 1)]
     subscribers: u64,
-    /// Messages per second of all publishers together, several in turn; without it, as many as go through
+    /// Topics, which messages go round
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    topics: u64,
+    /// Messages per second of all publishers and streams together, several in turn; without it, as many as go through
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     rate: Vec<f64>,
     /// Bytes each publisher keeps unreleased at most: more of them, more latency
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     window: Size,
-    /// Messages sent ahead of the slowest subscriber at most; 0 for no limit. Without one a subscriber that is slower
+    /// Messages sent ahead of the slowest subscriber (of each stream, together) at most; 0 for no limit. Without one a subscriber that is slower
     /// than the publishers is soon read from disk, and the figure is the disk's
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     ahead: u64,
     /// Afterwards stop the relay, verify its journals, and compare them with each other and with what was sent
     #[arg(long, conflicts_with = "connect")]
     verify: bool,
-    /// Write the results as one page for a browser
-    #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     series: SeriesOptions,
     #[command(flatten)]
@@ -111,6 +113,9 @@ struct Report {
     size: usize,
     publishers: u64,
     subscribers: u64,
+    topics: u64,
+    streams: u64,
+    by_stream: Vec<StreamOutcome>,
     rate: Option<f64>,
     window: u64,
     ahead: u64,
@@ -124,28 +129,20 @@ struct Report {
 
 /// Runs the command.
 pub(super) fn run(options: &ThroughputOptions) -> Result<(), Failure> {
-    check_seconds("--seconds", options.seconds, 0.01)?;
-    check_seconds("--warmup", options.warmup, 0.0)?;
-    let series = &options.series;
-    series.check(
-        &options.rate,
-        options.seconds,
-        options.publishers,
-        options.subscribers,
-    )?;
+    let streams = options.target.streams;
+    options.series.check(&Limits {
+        rates: &options.rate,
+        seconds: options.seconds,
+        warmup: options.warmup,
+        sizes: SIZES,
+        logs: options.subscribers * streams,
+    })?;
+    check_clients(options.publishers, options.subscribers)?;
+    options.target.check(options.publishers, options.topics)?;
     let interrupt = Interrupt::install()?;
-    let mut results = Vec::new();
-    let outcome = series.run(&options.rate, options.json, |load| {
-        let (run, result) = measure(options, load, &interrupt)?;
-        results.push(result);
-        Ok(run)
-    });
-    if let Some(path) = &options.report
-        && !results.is_empty()
-    {
-        report::write(path, &results)?;
-    }
-    outcome
+    options
+        .series
+        .run(&options.rate, |load| measure(options, load, &interrupt))
 }
 
 /// Measures one rate and size.
@@ -157,69 +154,49 @@ fn measure(
     let prepared = options.prepared(load);
     let mut target = options
         .target
-        .open(1, options.publishers, prepared, interrupt)?;
-    let shared = Arc::new(Shared::default());
+        .open(options.publishers, prepared, interrupt)?;
+    let progress = Arc::new(Progress::default());
     let window = Some(options.window.0 as usize);
-    let topics = options.series.topics;
-    let senders = load::senders(&target, options.publishers, topics, window)?;
-    let logged = load.hlog.as_ref().map(|_| options.seconds);
+    let senders = load::senders(&target, options.publishers, options.topics, window)?;
+    let logged = load.is_logged().then_some(options.seconds);
     let receivers = load::receivers(&target, options.subscribers, &senders, logged)?;
-    let mut client = Client::new(options, load, senders, receivers, shared.clone());
-    let cpu = target.placement.client_cpu;
-    let worker = thread::Builder::new().name("bench-client".into());
-    let worker = worker
-        .spawn(move || {
-            let result = load::pin(cpu).and_then(|()| client.run());
-            result.map(|()| client)
-        })
-        .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
-    let bar = progress(
-        ((options.warmup + options.seconds) * 10.0) as u64,
-        "measuring",
-    );
-    while !worker.is_finished() {
-        thread::sleep(Duration::from_millis(100));
-        bar.set_position(shared.elapsed_ns.load(Ordering::Relaxed) / 100_000_000);
-        if interrupt.is_set() {
-            shared.stop.store(true, Ordering::Relaxed);
-        }
-    }
-    bar.finish_and_clear();
-    let client = worker
-        .join()
-        .map_err(|_| Failure::Failed("the client panicked".into()))??;
-    interrupt.check()?;
+    let client = Client::new(options, load, senders, receivers, progress.clone());
+    let thread = ClientThread {
+        cpu: target.placement.client_cpu,
+        progress,
+        total: client.end_ns - client.start_ns,
+        look_every: LOOK_EVERY,
+        interrupt,
+    };
+    let client = thread.run(client, Client::run, |_| {})?;
     let settings = options.target.settings(&target);
-    let sums = client.sums.clone();
-    let mut found = result(options, load, client, settings)?;
+    let sums = client.sums();
+    let (mut found, run) = result(options, load, client, settings)?;
     found.epoch_changes = target.epoch_changes();
     let journals = target.stop(options.verify, interrupt)?;
-    if let (Some(journals), Some(cluster)) = (&journals, &target.cluster) {
-        let mut is_right = journals.is_right();
-        for directory in cluster.stream_directories() {
-            is_right &= holds(&directory, &sums, interrupt)?;
-        }
+    if let Some(journals) = &journals {
+        let is_right = journals.is_right() && are_whole(&target, &sums, interrupt)?;
         found.verified = Some(is_right);
-        found.identical_bytes = Some(journals.identical_bytes);
+        found.identical_bytes = Some(journals.identical_bytes());
     }
-    found.print(options.json)?;
-    check_journals(journals.as_ref())?;
+    found.print(options.series.json)?;
+    journals.as_ref().map_or(Ok(()), Judged::check)?;
     if found.verified == Some(false) {
         let text = "a journal does not hold what was sent; keep it and report this";
         return Err(Failure::Damaged(text.into()));
     }
-    let run = Run {
-        latency: found.latency,
-        achieved: found.msgs_per_s,
-        share: load.rate.map_or(1.0, |rate| found.msgs_per_s / rate),
-        order: Order {
-            lost: found.lost,
-            duplicated: found.duplicated,
-            disordered: found.disordered,
-        },
-        connections_lost: found.connections_lost.clone(),
-    };
     Ok((run, found))
+}
+
+/// Whether every journal of each stream holds what its publishers sent.
+fn are_whole(target: &Target, sums: &[Vec<Sum>], interrupt: &Interrupt) -> Result<bool, Failure> {
+    let mut is_whole = true;
+    for (stream, sums) in sums.iter().enumerate() {
+        for directory in target.directories_of_stream(stream) {
+            is_whole &= holds(&directory, sums, interrupt)?;
+        }
+    }
+    Ok(is_whole)
 }
 
 impl ThroughputOptions {
@@ -236,41 +213,33 @@ fn result(
     load: &Load,
     mut client: Client,
     settings: SettingsReport,
-) -> Result<Report, Failure> {
-    let sent: u64 = client.senders.iter().map(|sender| sender.next).sum();
-    let mut latency = new_histogram();
-    let (mut received, mut in_time) = (u64::MAX, u64::MAX);
-    let (mut lost, mut duplicated, mut disordered) = (0, 0, 0);
-    for Receiver { receipts, .. } in &client.receivers {
-        latency
-            .add(&receipts.latency)
-            .expect("histograms of one shape");
-        received = received.min(receipts.distinct());
-        in_time = in_time.min(receipts.in_time);
-        lost += sent - receipts.distinct();
-        duplicated += receipts.duplicated();
-        disordered += receipts.disordered();
-    }
-    load::write_logs(load, client.clock, &latency, &client.receivers)?;
-    let msgs_per_s = in_time as f64 / options.seconds;
+) -> Result<(Report, Run), Failure> {
+    let outcome = Outcome::of(&client.receivers, &client.sent_by_stream);
+    let from = client.clock.wall(client.from_ns);
+    load.write_logs(&outcome.latency, load::intervals(&client.receivers), from)?;
+    let msgs_per_s = outcome.in_time as f64 / options.seconds;
+    let over_time = load::over_time(&client.receivers);
     let shown = options
         .target
-        .shown("throughput", load.rate, &latency, &client.receivers);
-    Ok(Report {
+        .shown("throughput", load, "", &outcome.latency, over_time);
+    let report = Report {
         msgs_per_s,
         mb_per_s: msgs_per_s * load.size as f64 / 1e6,
-        sent,
-        received,
-        lost,
-        duplicated,
-        disordered,
+        sent: client.sent,
+        received: outcome.distinct,
+        lost: outcome.order.lost,
+        duplicated: outcome.order.duplicated,
+        disordered: outcome.order.disordered,
         connections_lost: load::losses(&mut client.senders, &mut client.receivers),
         epoch_changes: 0,
-        latency: Percentiles::of(&latency),
+        latency: Percentiles::of(&outcome.latency),
         seconds: options.seconds,
         size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,
+        topics: options.topics,
+        streams: options.target.streams,
+        by_stream: outcome.streams,
         rate: load.rate,
         window: options.window.0,
         ahead: options.ahead,
@@ -279,7 +248,15 @@ fn result(
         settings,
         machine: options.target.machine(),
         shown,
-    })
+    };
+    let run = Run {
+        latency: report.latency,
+        achieved: msgs_per_s,
+        share: load.rate.map_or(1.0, |rate| msgs_per_s / rate),
+        order: outcome.order,
+        connections_lost: report.connections_lost.clone(),
+    };
+    Ok((report, run))
 }
 
 impl Report {
@@ -290,16 +267,18 @@ impl Report {
         line(&self.machine.text())?;
         line(&self.settings.placement.text())?;
         line(&format!(
-            "{} msg/s, {:.1} MB/s of payload: {} bytes, {} publishers, {} subscribers, {} s",
+            "{} msg/s, {:.1} MB/s of payload: {} bytes, {} streams, each {} publishers, {} subscribers, {} s",
             thousands(self.msgs_per_s as u64),
             self.mb_per_s,
             self.size,
+            self.streams,
             self.publishers,
             self.subscribers,
             self.seconds
         ))?;
         line(Percentiles::HEAD)?;
         line(&self.latency.row("send to subscriber us"))?;
+        print_streams(&self.by_stream)?;
         line(&format!(
             "sent {}, received {}, lost {}, duplicated {}, out of order {}{}",
             thousands(self.sent),
@@ -310,13 +289,6 @@ impl Report {
             journals_text(self.verified, self.identical_bytes)
         ))
     }
-}
-
-/// What the two threads share.
-#[derive(Debug, Default)]
-struct Shared {
-    elapsed_ns: AtomicU64,
-    stop: AtomicBool,
 }
 
 /// Count and running checksum of one publisher's payloads, in order.
@@ -337,6 +309,8 @@ impl Sum {
 struct Client {
     clock: Clock,
     start_ns: u64,
+    /// The measured time.
+    from_ns: u64,
     end_ns: u64,
     /// When what is due, at a rate.
     schedule: Option<Schedule>,
@@ -346,10 +320,11 @@ struct Client {
     senders: Vec<Sender>,
     sums: Vec<Sum>,
     receivers: Vec<Receiver>,
-    shared: Arc<Shared>,
+    progress: Arc<Progress>,
     payload: Vec<u8>,
     random: Random,
     sent: u64,
+    sent_by_stream: Vec<u64>,
     /// The publisher this turn begins with.
     first: usize,
 }
@@ -360,7 +335,7 @@ impl Client {
         load: &Load,
         senders: Vec<Sender>,
         mut receivers: Vec<Receiver>,
-        shared: Arc<Shared>,
+        progress: Arc<Progress>,
     ) -> Self {
         let clock = Clock::new();
         let start_ns = clock.now_ns() + LEAD_NS;
@@ -375,6 +350,7 @@ impl Client {
         Self {
             clock,
             start_ns,
+            from_ns,
             end_ns,
             schedule: load
                 .rate
@@ -389,10 +365,11 @@ impl Client {
             sums: vec![Sum::default(); senders.len()],
             senders,
             receivers,
-            shared,
+            progress,
             payload: vec![0; load.size],
             random: Random::new(options.series.seed),
             sent: 0,
+            sent_by_stream: vec![0; options.target.streams as usize],
             first: 0,
         }
     }
@@ -412,16 +389,15 @@ impl Client {
             for sender in &mut self.senders {
                 is_busy |= sender.publisher.poll()? > 0;
             }
-            self.shared
-                .elapsed_ns
-                .store(now_ns.saturating_sub(self.start_ns), Ordering::Relaxed);
-            if self.shared.stop.load(Ordering::Relaxed) {
+            let elapsed_ns = now_ns.saturating_sub(self.start_ns);
+            self.progress.done.store(elapsed_ns, Ordering::Relaxed);
+            if self.progress.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             if !is_busy {
                 let schedule = self.schedule.as_ref();
                 let due_ns = schedule.map_or(u64::MAX, |schedule| schedule.due_ns(self.sent));
-                load::idle(self.idle, self.clock, due_ns, &mut self.receivers)?;
+                load::idle(self.idle, self.clock, due_ns, &self.receivers)?;
             }
         }
     }
@@ -429,11 +405,29 @@ impl Client {
     fn is_finished(&self) -> bool {
         self.receivers
             .iter()
-            .all(|receiver| receiver.receipts.distinct() >= self.sent)
+            .all(|it| it.receipts.distinct() >= self.sent_by_stream[it.stream])
             && self
                 .senders
                 .iter()
                 .all(|sender| sender.publisher.unacknowledged() == 0)
+    }
+
+    /// What the publishers of each stream sent, by their ids.
+    fn sums(&self) -> Vec<Vec<Sum>> {
+        let mut sums = vec![Vec::new(); self.sent_by_stream.len()];
+        for (sender, sum) in self.senders.iter().zip(&self.sums) {
+            sums[sender.stream].push(*sum);
+        }
+        sums
+    }
+
+    /// Messages at the slowest subscriber of each stream.
+    fn received(&self) -> u64 {
+        let of_stream = |stream| {
+            let own = self.receivers.iter().filter(|it| it.stream == stream);
+            own.map(|it| it.receipts.distinct()).min().unwrap_or(0)
+        };
+        (0..self.sent_by_stream.len()).map(of_stream).sum()
     }
 
     /// Sends what may go now; whether that was anything.
@@ -442,12 +436,7 @@ impl Client {
         if now_ns < self.start_ns {
             return Ok(false);
         }
-        let received = self
-            .receivers
-            .iter()
-            .map(|receiver| receiver.receipts.distinct())
-            .min();
-        let allowed = received.unwrap_or(0).saturating_add(self.ahead);
+        let allowed = self.received().saturating_add(self.ahead);
         // Each turn begins with another publisher, so that a limit does not leave the last ones out.
         self.first = (self.first + 1) % self.senders.len();
         for offset in 0..self.senders.len() {
@@ -480,6 +469,7 @@ impl Client {
                 }
                 sender.advance();
                 self.sent += 1;
+                self.sent_by_stream[sender.stream] += 1;
             }
             if sender.next > first {
                 sender.publisher.flush()?;

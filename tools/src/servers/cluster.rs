@@ -238,7 +238,13 @@ impl Cluster {
 
     /// The first stream's directories, by place.
     pub(crate) fn stream_directories(&self) -> Vec<PathBuf> {
-        self.nodes.iter().map(Node::stream_directory).collect()
+        self.directories_of_stream(0)
+    }
+
+    /// Directories of the stream at `place`, node by node.
+    pub(crate) fn directories_of_stream(&self, place: usize) -> Vec<PathBuf> {
+        let of_node = |node: &Node| node.stream_directory(place);
+        self.nodes.iter().map(of_node).collect()
     }
 
     /// Where clients reach the nodes.
@@ -381,7 +387,7 @@ impl Cluster {
             return None;
         }
         // Not there yet while it starts.
-        Counters::read(&node.stream_directory()).ok()
+        Counters::read(&node.stream_directory(0)).ok()
     }
 
     fn eventually(
@@ -442,8 +448,22 @@ impl Cluster {
 
     /// Stops everything, verifies every journal, and compares them over what was released.
     pub(crate) fn stop_and_judge(&mut self, interrupt: &Interrupt) -> Result<Judgement, Failure> {
+        let mut judged = self.stop_and_judge_streams(1, interrupt)?;
+        Ok(judged.remove(0))
+    }
+
+    /// The same of the first so many streams, each by itself: journals of different streams have nothing in common.
+    pub(crate) fn stop_and_judge_streams(
+        &mut self,
+        streams: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Judgement>, Failure> {
         let released = self.stop(interrupt)?;
         let rules = Rules::default();
-        judge(&self.stream_directories(), released, &rules, interrupt)
+        let judged = |place| {
+            let directories = self.directories_of_stream(place);
+            judge(&directories, released, &rules, interrupt)
+        };
+        (0..streams).map(judged).collect()
     }
 }

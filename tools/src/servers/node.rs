@@ -119,9 +119,9 @@ impl Node {
         self.part.streams[place].port.address()
     }
 
-    /// The first stream's directory: journal and counters.
-    pub(super) fn stream_directory(&self) -> PathBuf {
-        self.directory_of(STREAM)
+    /// Directory of the stream at `place`: journal and counters.
+    pub(super) fn stream_directory(&self, place: usize) -> PathBuf {
+        self.directory_of(STREAM + place as u32)
     }
 
     fn directory_of(&self, id: u32) -> PathBuf {
