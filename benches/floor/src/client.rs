@@ -1,7 +1,7 @@
 //! The load: one publisher and one subscriber on one thread, open loop.
 //!
-//! Message `i` is due at `start + i / rate` and its latency counts from then, whenever it was
-//! really sent. The thread sends what is due, reads what came, and never waits in either, so a
+//! Message `i` is due at a time fixed before the run, `start + i / rate` unless the options say
+//! otherwise, and its latency counts from then, whenever it was really sent. The thread sends what is due, reads what came, and never waits in either, so a
 //! slow server neither slows the load nor hides from it.
 //!
 //! It deliberately uses plain non-blocking sockets, as a trading application would, and no ring.
@@ -9,6 +9,7 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
@@ -28,6 +29,7 @@ const RECEIVE_BYTES: usize = 256 * 1024;
 const ACK_TURNS: u64 = 8;
 /// Between the threads being ready and the first message, in nanoseconds.
 const LEAD_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 /// Longest sleep of a parked client, in nanoseconds: it looks at the stop flag that often.
 const PARK_NS: u64 = 1_000_000;
 
@@ -41,6 +43,9 @@ pub(crate) struct ClientReport {
     pub(crate) latency: Histogram<u64>,
     pub(crate) ack_latency: Histogram<u64>,
     pub(crate) send_lateness: Histogram<u64>,
+    pub(crate) late_ns: u64,
+    pub(crate) measured_at: SystemTime,
+    pub(crate) by_second: Vec<Histogram<u64>>,
 }
 
 /// Runs the load on the calling thread. `sent` shows how many messages have been sent.
@@ -68,16 +73,16 @@ pub(crate) fn run_client(
     }
 }
 
-struct Client {
+struct Client<'a> {
+    options: &'a Options,
     clock: Clock,
     publisher: TcpStream,
     subscriber: TcpStream,
-    size: usize,
     start_ns: u64,
-    interval_ns: f64,
     /// Messages of the run, warm-up included.
     total: u64,
     measured_from: u64,
+    measured_from_ns: u64,
     /// The next message to fall due.
     next: u64,
     turns: u64,
@@ -92,21 +97,33 @@ struct Client {
     latency: Histogram<u64>,
     ack_latency: Histogram<u64>,
     send_lateness: Histogram<u64>,
+    by_second: Vec<Histogram<u64>>,
 }
 
-impl Client {
-    fn new(options: &Options, clock: Clock, publisher: TcpStream, subscriber: TcpStream) -> Self {
+impl<'a> Client<'a> {
+    fn new(
+        options: &'a Options,
+        clock: Clock,
+        publisher: TcpStream,
+        subscriber: TcpStream,
+    ) -> Self {
         let measured_from = options.warmup_messages();
         let total = measured_from + options.measured_messages();
+        let seconds = match options.by_second {
+            true => options.seconds.ceil() as usize,
+            false => 0,
+        };
+        let by_second = vec![new_histogram(); seconds];
+        let start_ns = clock.now() + LEAD_NS;
         Client {
+            options,
             clock,
             publisher,
             subscriber,
-            size: options.size,
-            start_ns: clock.now() + LEAD_NS,
-            interval_ns: 1e9 / options.rate,
+            start_ns,
             total,
             measured_from,
+            measured_from_ns: start_ns + options.due_ns(measured_from),
             next: 0,
             turns: 0,
             unsent: Vec::with_capacity(SEND_BYTES + options.size),
@@ -120,13 +137,14 @@ impl Client {
             latency: new_histogram(),
             ack_latency: new_histogram(),
             send_lateness: new_histogram(),
+            by_second,
         }
     }
 
     /// When message `index` is due.
     #[inline]
     fn due(&self, index: u64) -> u64 {
-        self.start_ns + (index as f64 * self.interval_ns) as u64
+        self.start_ns + self.options.due_ns(index)
     }
 
     /// Sends and receives what can be; false if nothing moved.
@@ -156,7 +174,7 @@ impl Client {
                 }
                 let begin = self.unsent.len();
                 self.unsent.extend_from_slice(&self.next.to_le_bytes());
-                self.unsent.resize(begin + self.size, 0);
+                self.unsent.resize(begin + self.options.size, 0);
                 self.next += 1;
             }
             if self.unsent.is_empty() {
@@ -174,12 +192,19 @@ impl Client {
             return Ok(false);
         };
         let now_ns = self.clock.now();
-        for frame in frames.chunks_exact(self.size) {
+        for frame in frames.chunks_exact(self.options.size) {
             let index = read_index(frame);
             let first = self.tally.note(index);
             if first && index >= self.measured_from {
-                let due_ns = self.start_ns + (index as f64 * self.interval_ns) as u64;
-                record(&mut self.latency, now_ns.saturating_sub(due_ns));
+                let due_ns = self.start_ns + self.options.due_ns(index);
+                let latency_ns = now_ns.saturating_sub(due_ns);
+                record(&mut self.latency, latency_ns);
+                // What is due behind the last second belongs to it; there are none unless wanted.
+                let second = due_ns.saturating_sub(self.measured_from_ns) / SECOND_NS;
+                let last = self.by_second.len().saturating_sub(1);
+                if let Some(of_second) = self.by_second.get_mut(last.min(second as usize)) {
+                    record(of_second, latency_ns);
+                }
                 self.received += 1;
                 self.last_receipt_ns = now_ns;
             }
@@ -197,7 +222,7 @@ impl Client {
             let index = read_index(frame);
             self.acked_to = index + 1;
             if index >= self.measured_from {
-                let due_ns = self.start_ns + (index as f64 * self.interval_ns) as u64;
+                let due_ns = self.start_ns + self.options.due_ns(index);
                 record(&mut self.ack_latency, now_ns.saturating_sub(due_ns));
             }
         }
@@ -227,17 +252,21 @@ impl Client {
     }
 
     fn report(self) -> ClientReport {
-        let first_due_ns = self.due(self.measured_from);
-        let span_ns = self.last_receipt_ns.saturating_sub(first_due_ns).max(1);
+        let span_ns = self.last_receipt_ns.saturating_sub(self.measured_from_ns);
+        let last_due_ns = self.due(self.total - 1);
+        let since = self.clock.now().saturating_sub(self.measured_from_ns);
         ClientReport {
             received: self.received,
             offered: self.total - self.measured_from,
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
-            achieved_rate: self.received as f64 / (span_ns as f64 / 1e9),
+            achieved_rate: self.received as f64 / (span_ns.max(1) as f64 / 1e9),
             latency: self.latency,
             ack_latency: self.ack_latency,
             send_lateness: self.send_lateness,
+            late_ns: self.last_receipt_ns.saturating_sub(last_due_ns),
+            measured_at: SystemTime::now() - Duration::from_nanos(since),
+            by_second: self.by_second,
         }
     }
 }

@@ -126,9 +126,8 @@ fn run_once(
         })?
     };
     let total = (options.warmup_messages() + options.measured_messages()) as f64;
-    let bound = options.warmup + options.seconds + options.drain;
     let client = client.wait_with(
-        Duration::from_secs_f64(bound) + END_WAIT,
+        Duration::from_secs_f64(options.bound()) + END_WAIT,
         PROGRESS,
         &mut || progress(sent.load(Ordering::Relaxed) as f64 / total),
     );
@@ -255,6 +254,9 @@ fn report(options: &Options, mode: WriteMode, client: ClientReport, server: Node
         latency: client.latency,
         ack_latency: client.ack_latency,
         send_lateness: client.send_lateness,
+        late_ns: client.late_ns,
+        measured_at: client.measured_at,
+        by_second: client.by_second,
         received_to_written: server.received_to_written,
         received_to_held: server.received_to_held,
         written_to_sent: server.written_to_sent,

@@ -49,7 +49,7 @@ mod write_only;
 pub use error::FloorError;
 pub use floor::run;
 pub use hop::{hop_only, plain_ping_pong};
-pub use options::{HopOptions, Idle, Options, Policy, WriteMode, WriteOptions};
+pub use options::{Due, HopOptions, Idle, Options, Policy, SIZES, WriteMode, WriteOptions};
 pub use report::{Report, WriteReport, new_histogram};
 pub use write_only::write_only;
 

@@ -1,6 +1,9 @@
 //! What to measure, with defaults that suit a two-processor machine, and the checks on it.
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::FloorError;
 
@@ -10,6 +13,10 @@ pub(crate) const BLOCK_BYTES: usize = 4096;
 pub(crate) const BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Most messages one run may offer: the tally keeps one bit of memory for each.
 const MESSAGES_MAX: f64 = 4e9;
+/// Most seconds of which latency is kept one by one.
+const BY_SECOND_MAX: f64 = 4_096.0;
+/// Bytes that a message may have.
+pub const SIZES: RangeInclusive<usize> = 8..=32 * 1024;
 
 /// How a write is made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +61,27 @@ pub enum Idle {
     Park,
 }
 
+/// When each message is due, where that is not evenly.
+///
+/// Given a message's index it says how many nanoseconds after the first one's due time it is due.
+/// It must never fall, and the mean rate must be that of the options: it is asked of every message
+/// when it is sent, received and acknowledged, so it must also be quick.
+#[derive(Clone)]
+pub struct Due(Arc<dyn Fn(u64) -> u64 + Send + Sync>);
+
+impl Due {
+    /// Due times as a function of the index.
+    pub fn new(due_ns: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Due {
+        Due(Arc::new(due_ns))
+    }
+}
+
+impl fmt::Debug for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Due")
+    }
+}
+
 /// A full floor: publisher to subscriber through one or two nodes.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -61,12 +89,17 @@ pub struct Options {
     pub dir: PathBuf,
     /// Messages per second offered, open loop.
     pub rate: f64,
+    /// When each message is due; `None` for evenly.
+    pub due: Option<Due>,
     /// Seconds measured.
     pub seconds: f64,
     /// Seconds of the same load before them, left out of the histograms.
     pub warmup: f64,
-    /// Bytes of a message, 8 to 32,768.
+    /// Bytes of a message, one of [`SIZES`].
     pub size: usize,
+    /// Whether latency is also kept by the second in which a message was due, of 4,096 seconds
+    /// at most: each has a histogram of about 200 KB.
+    pub by_second: bool,
     /// Nodes that hold each message: 1, or 2 for a primary and a standby.
     pub nodes: usize,
     /// What a message waits for.
@@ -96,9 +129,11 @@ impl Default for Options {
         Options {
             dir: std::env::temp_dir(),
             rate: 2_000.0,
+            due: None,
             seconds: 5.0,
             warmup: 1.0,
             size: 256,
+            by_second: false,
             nodes: 1,
             policy: Policy::Durable,
             write_mode: WriteMode::Auto,
@@ -134,6 +169,12 @@ impl Options {
                 format!("{messages:.0} messages in one run are too many"),
             );
         }
+        if self.by_second && self.seconds > BY_SECOND_MAX {
+            return invalid(
+                "by_second",
+                format!("of {BY_SECOND_MAX} seconds at most, not {}", self.seconds),
+            );
+        }
         if !(1..=2).contains(&self.nodes) {
             return invalid("nodes", format!("{} is neither 1 nor 2", self.nodes));
         }
@@ -142,6 +183,21 @@ impl Options {
         }
         check_depth(self.depth)?;
         check_file(self.file_mib, self.depth)
+    }
+
+    /// When message `index` is due, in nanoseconds after the first one is.
+    #[inline]
+    pub(crate) fn due_ns(&self, index: u64) -> u64 {
+        match &self.due {
+            None => (index as f64 * (1e9 / self.rate)) as u64,
+            Some(Due(due_ns)) => due_ns(index),
+        }
+    }
+
+    /// Seconds from the first message's due time until the run is given up.
+    pub(crate) fn bound(&self) -> f64 {
+        let total = self.warmup_messages() + self.measured_messages();
+        self.due_ns(total) as f64 / 1e9 + self.drain
     }
 
     /// Messages before the measured ones.
@@ -199,7 +255,7 @@ impl WriteOptions {
 /// One message there and back over loopback TCP, with no disk.
 #[derive(Debug, Clone)]
 pub struct HopOptions {
-    /// Bytes of the message, 8 to 32,768.
+    /// Bytes of the message, one of [`SIZES`].
     pub size: usize,
     /// Seconds measured.
     pub seconds: f64,
@@ -235,10 +291,14 @@ impl HopOptions {
 }
 
 fn check_size(size: usize) -> Result<(), FloorError> {
-    if (8..=32 * 1024).contains(&size) {
+    if SIZES.contains(&size) {
         return Ok(());
     }
-    invalid("size", format!("{size} is not between 8 and 32,768 bytes"))
+    let (least, most) = (SIZES.start(), SIZES.end());
+    invalid(
+        "size",
+        format!("{size} is not between {least} and {most} bytes"),
+    )
 }
 
 fn check_span(option: &'static str, seconds: f64, least: f64) -> Result<(), FloorError> {
@@ -337,6 +397,14 @@ mod tests {
                 "warmup",
                 Options {
                     warmup: f64::INFINITY,
+                    ..good.clone()
+                },
+            ),
+            (
+                "by_second",
+                Options {
+                    by_second: true,
+                    seconds: 5_000.0,
                     ..good.clone()
                 },
             ),

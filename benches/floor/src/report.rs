@@ -1,5 +1,7 @@
 //! What a measurement found. All histograms are in nanoseconds, 1 ns to 60 s, three digits.
 
+use std::time::SystemTime;
+
 use hdrhistogram::Histogram;
 
 use crate::options::{Options, WriteMode};
@@ -52,6 +54,13 @@ pub struct Report {
     pub ack_latency: Histogram<u64>,
     /// Intended send to the client's own send call: what of `latency` is the load generator's.
     pub send_lateness: Histogram<u64>,
+    /// From the last message's due time to the last receipt.
+    pub late_ns: u64,
+    /// When the first measured message was due.
+    pub measured_at: SystemTime,
+    /// `latency` by the second, after `measured_at`, in which a message was due; empty unless
+    /// asked for.
+    pub by_second: Vec<Histogram<u64>>,
     /// At the server, per block: first message received to durable locally.
     pub received_to_written: Histogram<u64>,
     /// At the server of two nodes, per block: first message received to the standby's

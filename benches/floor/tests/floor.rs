@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use relay_floor::{
-    FloorError, HopOptions, Idle, Options, Policy, Report, WriteMode, WriteOptions, hop_only,
+    Due, FloorError, HopOptions, Idle, Options, Policy, Report, WriteMode, WriteOptions, hop_only,
     plain_ping_pong, run, write_only,
 };
 use tempfile::TempDir;
@@ -110,6 +110,32 @@ fn a_depth_of_one_packs_what_waits() {
         ..small(dir.path())
     };
     run_whole(&options);
+}
+
+/// Bursts of 40 every 20 ms are the same rate; what is due together waits for what was due with it.
+#[test]
+fn messages_are_due_when_they_are_told_to_be() {
+    let dir = disk_dir();
+    let options = Options {
+        due: Some(Due::new(|index| index / 40 * 20_000_000)),
+        by_second: true,
+        seconds: 1.1,
+        warmup: 0.1,
+        rate: 2_000.0,
+        ..small(dir.path())
+    };
+    let report = run(&options, &mut |_| {}).expect("a floor");
+    assert_eq!((report.received, report.lost), (2_200, 0));
+    let counts: Vec<_> = report.by_second.iter().map(|it| it.len()).collect();
+    assert_eq!(counts, [2_000, 200]);
+    // 55 bursts: the last one begins 20 ms before the end, and the run ends with it.
+    let least = 2_200.0 / (54.0 * 0.02 + report.late_ns as f64 / 1e9);
+    assert!(
+        (report.achieved_rate / least - 1.0).abs() < 0.001,
+        "{report:?}"
+    );
+    let even = run_whole(&small(dir.path()));
+    assert!(even.by_second.is_empty());
 }
 
 #[test]

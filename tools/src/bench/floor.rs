@@ -1,28 +1,37 @@
 //! `relay bench floor`: the same hops, sockets and durable writes with nothing decided on the way.
 //!
 //! The measuring itself is `relay-floor`, which shares no code with the product; this only gives it the options of
-//! `relay bench latency` and prints its result under the same keys, so that the two can be divided. What is placed on which
-//! CPU is the same for both, as `placement.rs` decides.
+//! `relay bench latency`, the times at which messages are due among them, and prints its result under the same keys, so that
+//! the two can be divided. What is placed on which CPU is the same for both, as `placement.rs` decides.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use relay_floor::{FloorError, HopOptions, Options, WriteMode, WriteOptions};
+use relay_floor::{Due, FloorError, HopOptions, Options, WriteMode, WriteOptions};
 use serde::Serialize;
 
+use super::interval_log::Intervals;
+use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
-use super::{MachineReport, Shown, check_policy, check_seconds, report};
+use super::series::{Limits, Load, Order, Run, SeriesOptions};
+use super::{MachineReport, Shown, check_policy};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
-use crate::percentiles::{AckPercentiles, Percentiles, write_hgrm};
+use crate::percentiles::{AckPercentiles, Percentiles};
 use crate::servers::{Idle, Policy, WriteMethod, word};
+
+/// Bytes of a lone write.
+const WRITE_SIZE: usize = 4096;
 
 const EXAMPLES: &str = "\
 Examples:
   relay bench floor --rate 2000 --seconds 10
   relay bench floor --nodes 2 --rate 10000 --json
   relay bench floor --nodes 2 --policy mirrored
+  relay bench floor --rate 500,2000,10000 --repeat 5 --seconds 4 --report page.html
+  relay bench floor --pacing bursts:32 --rate 10000 --hlog floor.hlog
   relay bench floor --write-only --dir /mnt/journal
   relay bench floor --hop-only";
 
@@ -30,18 +39,20 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct FloorOptions {
-    /// Messages per second
-    #[arg(long, value_name = "N", default_value_t = 2000.0)]
-    rate: f64,
+    /// Messages per second; several, as in 500,2000, are measured in turn
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "2000"
+    )]
+    rate: Vec<f64>,
     /// Seconds measured
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     seconds: f64,
     /// Seconds of the same load before them, left out
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     warmup: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
     /// Nodes that hold each message
     #[arg(long, value_name = "1|2", default_value_t = 1)]
     nodes: usize,
@@ -61,20 +72,13 @@ pub(super) struct FloorOptions {
     #[command(flatten)]
     placement: PlacementOptions,
     /// Only durable writes of 4 KiB, one at a time
-    #[arg(long, conflicts_with = "hop_only")]
+    #[arg(long, conflicts_with_all = ["hop_only", "size", "rate", "pacing", "sweep", "hlog"])]
     write_only: bool,
     /// Only a message there and back over loopback TCP
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["rate", "pacing", "sweep", "hlog"])]
     hop_only: bool,
-    /// Write the whole distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE")]
-    hgrm: Option<PathBuf>,
-    /// Write the result as one page for a browser
-    #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    series: SeriesOptions,
 }
 
 /// The last line of `--json`.
@@ -118,41 +122,85 @@ struct Report {
 
 /// Runs the command.
 pub(super) fn run(options: &FloorOptions) -> Result<(), Failure> {
-    check_seconds("--seconds", options.seconds, 0.01)?;
-    check_seconds("--warmup", options.warmup, 0.0)?;
-    let (report, latency, acks) = if options.write_only {
-        options.writes()?
-    } else if options.hop_only {
-        options.hops()?
-    } else {
-        options.whole()?
+    let is_part = options.write_only || options.hop_only;
+    options.series.check(&Limits {
+        rates: &options.rate,
+        seconds: options.seconds,
+        warmup: options.warmup,
+        sizes: relay_floor::SIZES,
+        logs: 1,
+    })?;
+    let series = match options.write_only {
+        true => &options.series.with_size(WRITE_SIZE),
+        false => &options.series,
     };
-    if let Some(path) = &options.hgrm {
-        write_hgrm(path, &latency)?;
-    }
-    if let Some(path) = &options.report {
-        report::write(path, &[&report])?;
-    }
-    if options.json {
-        return json_line(&report);
-    }
-    report.print(acks.as_ref())
+    let rates = if is_part { &[][..] } else { &options.rate };
+    series.run(rates, |load| options.measure(load))
 }
 
-/// Report, the histogram of it, and the acknowledgements' percentiles where there are some.
-type Found = (Report, Histogram<u64>, Option<Percentiles>);
+/// What one measurement found.
+struct Found {
+    report: Report,
+    /// Where there are some.
+    acks: Option<Percentiles>,
+    /// How much of what was due came in time: 1 is all of it.
+    share: f64,
+}
+
+impl Found {
+    /// Of operations done one after the other, which nothing can be late for.
+    fn of_part(load: &Load, report: Report, latency: &Histogram<u64>) -> Result<Self, Failure> {
+        load.write_logs(latency, [], SystemTime::now())?;
+        Ok(Self {
+            report,
+            acks: None,
+            share: 1.0,
+        })
+    }
+}
 
 impl FloorOptions {
-    fn whole(&self) -> Result<Found, Failure> {
+    fn measure(&self, load: &Load) -> Result<(Run, Report), Failure> {
+        let found = if self.write_only {
+            self.writes(load)?
+        } else if self.hop_only {
+            self.hops(load)?
+        } else {
+            self.whole(load)?
+        };
+        let report = found.report;
+        if self.series.json {
+            json_line(&report)?;
+        } else {
+            report.print(found.acks.as_ref())?;
+        }
+        let run = Run {
+            latency: report.latency,
+            achieved: report.achieved,
+            share: found.share,
+            order: Order {
+                lost: report.lost,
+                duplicated: report.duplicated,
+                disordered: report.disordered,
+            },
+            connections_lost: Vec::new(),
+        };
+        Ok((run, report))
+    }
+
+    fn whole(&self, load: &Load) -> Result<Found, Failure> {
+        let rate = load.rate.expect("there is a default");
         let policy = check_policy(self.nodes as u64, 2, self.policy)?;
         let placement = self.placement.of("node", self.nodes, 1)?;
         let cpu = |node: usize| placement.server_cpus.get(node).copied();
         let options = Options {
             dir: self.dir(),
-            rate: self.rate,
+            rate,
+            due: due(load, rate),
             seconds: self.seconds,
             warmup: self.warmup,
-            size: self.size,
+            size: load.size,
+            by_second: load.is_logged(),
             nodes: self.nodes,
             policy: match policy {
                 Policy::Durable | Policy::Local => relay_floor::Policy::Durable,
@@ -172,8 +220,10 @@ impl FloorOptions {
         });
         bar.finish_and_clear();
         let found = found.map_err(failed)?;
+        let intervals = Intervals::of(found.by_second);
+        load.write_logs(&found.latency, [&intervals], found.measured_at)?;
         let acks = Percentiles::of(&found.ack_latency);
-        let name = format!("floor {}", word(&policy));
+        let name = format!("floor {}{}", word(&policy), load.label);
         let hop = |found: &Histogram<u64>| (!found.is_empty()).then(|| Percentiles::of(found));
         let report = Report {
             offered: found.offered,
@@ -188,16 +238,22 @@ impl FloorOptions {
             written_to_sent: hop(&found.written_to_sent),
             lateness_p99_us: Some(Percentiles::of(&found.send_lateness).p99_us),
             write_method: Some(found.write_mode.name()),
-            rate: Some(self.rate),
+            rate: Some(rate),
             policy: Some(word(&policy)),
-            shown: Shown::of("floor", name, Some(self.rate), &found.latency)
+            shown: Shown::of("floor", name, Some(rate), &found.latency)
                 .holding(policy, self.nodes as u64),
-            ..self.report("floor", &found.latency, placement)
+            ..self.report("floor", load, &found.latency, placement)
         };
-        Ok((report, found.latency, Some(acks)))
+        let measured_ns = self.seconds * 1e9;
+        let in_time = measured_ns / (measured_ns + found.late_ns as f64);
+        Ok(Found {
+            share: found.received as f64 / found.offered as f64 * in_time,
+            report,
+            acks: Some(acks),
+        })
     }
 
-    fn writes(&self) -> Result<Found, Failure> {
+    fn writes(&self, load: &Load) -> Result<Found, Failure> {
         let placement = self.placement.of("node", 1, 1)?;
         let options = WriteOptions {
             dir: self.dir(),
@@ -214,16 +270,15 @@ impl FloorOptions {
         let found = found.map_err(failed)?;
         let report = Report {
             write_method: Some(found.write_mode.name()),
-            size: 4096,
-            ..self.report("write", &found.latency, placement)
+            ..self.report("write", load, &found.latency, placement)
         };
-        Ok((report, found.latency, None))
+        Found::of_part(load, report, &found.latency)
     }
 
-    fn hops(&self) -> Result<Found, Failure> {
+    fn hops(&self, load: &Load) -> Result<Found, Failure> {
         let placement = self.placement.of("node", 1, 1)?;
         let options = HopOptions {
-            size: self.size,
+            size: load.size,
             seconds: self.seconds,
             warmup: self.warmup,
             server_cpu: placement.node(0).first().copied(),
@@ -239,15 +294,24 @@ impl FloorOptions {
         let report = Report {
             plain_p50_us: Some(plain.p50_us),
             plain_p99_us: Some(plain.p99_us),
-            ..self.report("hop", &latency, placement)
+            ..self.report("hop", load, &latency, placement)
         };
-        Ok((report, latency, None))
+        Found::of_part(load, report, &latency)
     }
 
     /// A report of operations done one after the other: each offered when the one before was done.
-    fn report(&self, what: &'static str, latency: &Histogram<u64>, placement: Placement) -> Report {
+    fn report(
+        &self,
+        what: &'static str,
+        load: &Load,
+        latency: &Histogram<u64>,
+        placement: Placement,
+    ) -> Report {
+        // A lone write has one size only.
+        let label = if self.hop_only { &load.label } else { "" };
+        let name = format!("floor: {what}{label}");
         Report {
-            shown: Shown::of(what, format!("floor: {what}"), None, latency),
+            shown: Shown::of(what, name, None, latency),
             latency: Percentiles::of(latency),
             offered: latency.len(),
             achieved: latency.len() as f64 / self.seconds,
@@ -265,7 +329,7 @@ impl FloorOptions {
             write_method: None,
             rate: None,
             seconds: self.seconds,
-            size: self.size,
+            size: load.size,
             nodes: self.nodes,
             policy: None,
             placement,
@@ -292,6 +356,15 @@ impl FloorOptions {
             Idle::Park => relay_floor::Idle::Park,
         }
     }
+}
+
+/// When what is due, where that is not evenly: nanoseconds after the first message.
+fn due(load: &Load, rate: f64) -> Option<Due> {
+    if matches!(load.shape, Shape::Even) {
+        return None;
+    }
+    let schedule = Schedule::new(0, rate, load.shape.clone());
+    Some(Due::new(move |index| schedule.due_ns(index)))
 }
 
 fn failed(error: FloorError) -> Failure {

@@ -39,6 +39,11 @@ impl Intervals {
         Self(vec![new_histogram(); seconds.ceil() as usize])
     }
 
+    /// Histograms that were filled elsewhere, second by second.
+    pub(super) fn of(seconds: Vec<Histogram<u64>>) -> Self {
+        Self(seconds)
+    }
+
     /// Counts a message due `at_ns` after the measured time began; what is due behind the last second belongs to it.
     #[inline]
     pub(super) fn note(&mut self, at_ns: u64, latency_ns: u64) {

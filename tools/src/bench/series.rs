@@ -384,6 +384,14 @@ impl SeriesOptions {
         }
     }
 
+    /// The same for messages of one size only.
+    pub(super) fn with_size(&self, size: usize) -> Self {
+        Self {
+            size: vec![size],
+            ..self.clone()
+        }
+    }
+
     /// Measures all that is asked for, what was checked, and makes the page of it, also of what came before a failure.
     pub(super) fn run<R: Serialize>(
         &self,

@@ -437,10 +437,9 @@ impl Client {
             return Ok(false);
         }
         let allowed = self.received().saturating_add(self.ahead);
-        // Each turn begins with another publisher, so that a limit does not leave the last ones out.
-        self.first = (self.first + 1) % self.senders.len();
-        for offset in 0..self.senders.len() {
-            let place = (self.first + offset) % self.senders.len();
+        let (count, begin) = (self.senders.len(), self.first);
+        for offset in 0..count {
+            let place = (begin + offset) % count;
             let sender = &mut self.senders[place];
             let first = sender.next;
             for _ in 0..SEND_MAX {
@@ -473,6 +472,8 @@ impl Client {
             }
             if sender.next > first {
                 sender.publisher.flush()?;
+                // The next turn begins behind who sent last: neither a limit nor a low rate leaves anybody out.
+                self.first = (place + 1) % count;
             }
         }
         Ok(self.sent > before)
