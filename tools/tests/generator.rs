@@ -16,23 +16,18 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 use support::{Relayd, refusal, relay, relayd, text_of};
 
-/// Options of a short run with a relay of its own.
-const SHORT: [&str; 8] = [
-    "--warmup",
-    "0.1",
-    "--idle",
-    "park",
-    "--unpinned",
-    "--prepared",
-    "64MiB",
-    "--json",
-];
+/// Options of a short run.
+const SHORT: [&str; 6] = ["--warmup", "0.1", "--idle", "park", "--unpinned", "--json"];
 
 /// Every object that a run prints.
 fn bench(arguments: &[&str]) -> Vec<Value> {
     relayd();
     let mut command = Command::new(relay());
-    let output = command.arg("bench").args(arguments).args(SHORT).output();
+    command.arg("bench").args(arguments).args(SHORT);
+    if arguments[0] != "floor" {
+        command.args(["--prepared", "64MiB"]);
+    }
+    let output = command.output();
     text_of(output.expect("relay runs"))
         .lines()
         .map(|line| serde_json::from_str(line).expect("an object a line"))
@@ -150,6 +145,100 @@ fn a_stall_shows_in_every_message_that_was_due_during_it() {
     assert!(p99_us >= 50_000.0, "{report}");
 }
 
+/// Asserts that the summary is that of these two runs.
+fn assert_spread(summary: &Value, runs: &[Value]) {
+    assert_eq!((runs.len(), &summary["runs"]), (2, &2.into()), "{summary}");
+    for key in ["p50_us", "p99_us", "p999_us"] {
+        let of = |run: usize| runs[run][key].as_f64().expect("a number");
+        let value = |name: &str| summary[key][name].as_f64().expect("a number");
+        let is_between = value("least") <= value("median") && value("median") <= value("most");
+        assert!(is_between && value("least") > 0.0, "{key} in {summary}");
+        assert_eq!(value("least"), of(0).min(of(1)));
+        assert_eq!(value("most"), of(0).max(of(1)));
+    }
+}
+
+/// Two rates, twice each, in bursts, with every file that can be written: what fan-out and the floor share with latency.
+#[test]
+fn many_clients_and_the_floor_take_lists_repeats_pacings_and_logs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    for (what, clients) in [("fan-out", &["--subscribers", "3"][..]), ("floor", &[])] {
+        let paths = ["hlog", "hgrm", "html"].map(|end| at(&format!("{what}.{end}")));
+        let [hlog, hgrm, page] = paths.each_ref().map(|path| path.to_str().expect("text"));
+        let series = [
+            "--rate",
+            "300,600",
+            "--size",
+            "64",
+            "--seconds",
+            "1",
+            "--repeat",
+            "2",
+            "--pacing",
+            "bursts:20",
+        ];
+        let files = ["--hlog", hlog, "--hgrm", hgrm, "--report", page];
+        let objects = bench(&[&[what], clients, &series, &files].concat());
+        let [first, second, slow, third, fourth, fast] = objects.as_slice() else {
+            panic!("two runs and what they have in common, twice: {objects:?}")
+        };
+        assert_spread(slow, &[first.clone(), second.clone()]);
+        assert_spread(fast, &[third.clone(), fourth.clone()]);
+        assert_eq!(
+            (&slow["rate"], &fast["rate"]),
+            (&300.0.into(), &600.0.into())
+        );
+        for (number, run) in (1..).zip([first, second, third, fourth]) {
+            let name = run["name"].as_str().expect("text");
+            assert!(name.ends_with("64 bytes, bursts:20"), "{name}");
+            assert_eq!((&run["what"], &run["lost"]), (&what.into(), &0.into()));
+            let offered = run["offered"].as_u64().expect("a count");
+            assert_eq!(Some(offered as f64), run["rate"].as_f64());
+            let each = if what == "floor" { 1 } else { 3 };
+            let text = fs::read(at(&format!("{what}.hlog.{number}"))).expect("a log");
+            let (whole, intervals) = merged(&text);
+            assert_eq!((whole.len(), intervals), (each * offered, 1), "{run}");
+            let text = fs::read_to_string(at(&format!("{what}.hgrm.{number}")));
+            assert!(text.expect("written").contains("Percentile"));
+        }
+        let text = fs::read_to_string(page).expect("a page");
+        assert_eq!(text.matches(&format!("\"what\":\"{what}\"")).count(), 4);
+    }
+}
+
+#[test]
+fn parts_of_the_floor_are_repeated() {
+    for (part, size) in [("--hop-only", 256), ("--write-only", 4096)] {
+        let objects = bench(&["floor", part, "--repeat", "2", "--seconds", "0.2"]);
+        let [runs @ .., summary] = objects.as_slice() else {
+            panic!("nothing was printed")
+        };
+        assert_spread(summary, runs);
+        assert_eq!(summary["size"], size);
+    }
+}
+
+/// What the page takes one by one, it takes of fan-out too.
+#[test]
+fn results_of_many_clients_have_a_place_on_the_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let load = ["fan-out", "--subscribers", "2", "--seconds", "0.5"];
+    let [run] = &bench(&load)[..] else {
+        panic!("one run prints one object")
+    };
+    let achieved = run["achieved"].as_f64().expect("a number");
+    assert!((50.0..650.0).contains(&achieved), "{run}");
+    assert!(run["over_time"].as_array().is_some_and(|it| it.len() > 3));
+    let results = directory.path().join("runs.jsonl");
+    fs::write(&results, format!("{run}\n")).expect("written");
+    let mut report = Command::new(relay());
+    report.args(["bench", "report", "--output"]);
+    report.arg(directory.path().join("page.html")).arg(&results);
+    let said = text_of(report.output().expect("relay runs"));
+    assert!(said.contains("1 results"), "{said}");
+}
+
 #[test]
 fn every_rate_and_pacing_sends_what_was_asked_for() {
     let objects = bench(&[
@@ -174,17 +263,12 @@ fn every_rate_and_pacing_sends_what_was_asked_for() {
             "--repeat",
             "2",
         ];
-        let mut objects = bench(&[&["latency", "--pacing", pacing][..], &more].concat());
-        let summary = objects.pop().expect("an object");
-        assert_eq!((objects.len(), &summary["runs"]), (2, &2.into()));
-        for key in ["p50_us", "p99_us", "p999_us"] {
-            let of = |run: usize| objects[run][key].as_f64().expect("a number");
-            let value = |name: &str| summary[key][name].as_f64().expect("a number");
-            let is_between = value("least") <= value("median") && value("median") <= value("most");
-            assert!(is_between && value("least") > 0.0, "{key} in {summary}");
-            assert_eq!(value("least"), of(0).min(of(1)));
-        }
-        all.append(&mut objects);
+        let objects = bench(&[&["latency", "--pacing", pacing][..], &more].concat());
+        let [runs @ .., summary] = objects.as_slice() else {
+            panic!("nothing was printed")
+        };
+        assert_spread(summary, runs);
+        all.extend_from_slice(runs);
     }
     for report in all {
         assert_eq!(
@@ -244,6 +328,15 @@ fn loads_that_make_no_sense_are_refused() {
             &["latency", "--hlog", "f", "--seconds", "5000"],
             "--hlog keeps",
         ),
+        (&["floor", "--size", "7"], "8 to"),
+        (&["floor", "--write-only", "--size", "64"], "--write-only"),
+        (
+            &["floor", "--hop-only", "--pacing", "poisson"],
+            "--hop-only",
+        ),
+        (&["fan-out", "--rate", "500,0"], "0.1 to 1e8"),
+        (&["fan-out", "--topics", "0"], "--topics takes"),
+        (&["fan-out", "--pacing", "often"], "none of"),
         (&["throughput", "--pacing", "poisson"], "give --rate"),
         (&["throughput", "--sweep", "--p99-under", "5"], "--rate"),
         (

@@ -189,6 +189,55 @@ fn streams_share_the_rate_and_each_serves_its_own_clients() {
     assert!(p99("stream_p99_us_max") >= p99("p99_us"), "{report}");
 }
 
+/// The rate is shared, so each stream has half of the messages, and its own subscribers have all of them once.
+#[test]
+fn streams_are_counted_and_judged_each_by_itself() {
+    let common = [
+        "--streams",
+        "2",
+        "--publishers",
+        "2",
+        "--subscribers",
+        "2",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0.2",
+        "--idle",
+        "park",
+        "--unpinned",
+        "--prepared",
+        "32MiB",
+        "--verify",
+    ];
+    let latency = bench(&[&["latency", "--rate", "400"], &common[..]].concat());
+    let most = bench(&[&["throughput", "--rate", "4000"], &common[..]].concat());
+    for report in [&latency, &most] {
+        assert_eq!(report["verified"], true, "{report}");
+        let streams = report["by_stream"].as_array().expect("a list");
+        assert_eq!((streams.len(), &report["streams"]), (2, &2.into()));
+        for stream in streams {
+            for key in ["lost", "duplicated", "disordered"] {
+                assert_eq!(stream[key], 0, "{key} in {report}");
+            }
+            assert_keys(stream, &["p50_us", "p99_us"]);
+        }
+    }
+    let received = |report: &Value, stream: usize| {
+        let found = report["by_stream"][stream]["received"].as_u64();
+        found.expect("a count")
+    };
+    assert_eq!((received(&latency, 0), received(&latency, 1)), (200, 200));
+    assert_eq!(latency["received"], 400);
+    assert!(!latency["hops"].as_object().expect("an object").is_empty());
+    assert_eq!(most["sent"], most["received"]);
+    let (one, other) = (received(&most, 0), received(&most, 1));
+    assert!(
+        3 * one.min(other) > one.max(other),
+        "both take turns: {most}"
+    );
+}
+
 #[test]
 fn who_catches_up_is_measured_and_the_flow_beside_it() {
     for (who, options) in [("subscriber", &[][..]), ("node", &["--node"][..])] {
@@ -343,7 +392,21 @@ fn combinations_that_make_no_sense_are_refused() {
         ),
         (&["latency", "--server-cpus", "0,1"], "take 1 CPUs"),
         (&["fan-out", "--nodes", "2", "--streams", "2"], "not both"),
+        (&["latency", "--nodes", "2", "--streams", "2"], "not both"),
         (&["fan-out", "--streams", "17"], "1 to 16"),
+        (&["throughput", "--streams", "0"], "1 to 16"),
+        (
+            &[
+                "latency",
+                "--streams",
+                "16",
+                "--publishers",
+                "64",
+                "--topics",
+                "1000",
+            ],
+            "1,000,000 at most",
+        ),
         (&["failover", "--nodes", "1"], "nobody to take over"),
         (&["failover", "--rate", "1"], "10 to 100,000"),
     ] {
