@@ -17,7 +17,7 @@ use super::load::Clock;
 use super::over_time::OverTime;
 use super::pacing::Schedule;
 use super::process::ProcessUse;
-use super::series::{Limits, Load, Order, Run, SeriesOptions};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
 use super::{MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_count};
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
@@ -210,7 +210,7 @@ impl FanOutOptions {
         let mut report = self.report(load, &plan, &mut crowd, &watch, settings)?;
         report.epoch_changes = target.epoch_changes();
         let last_due_ns = crowd.last_due_ns();
-        let late_ns = crowd.seen.last_ns.saturating_sub(last_due_ns) as f64;
+        let late_ns = crowd.seen.last_ns.saturating_sub(last_due_ns);
         drop(crowd);
         target.stop(false, interrupt)?;
         report.print(self.series.json)?;
@@ -220,11 +220,10 @@ impl FanOutOptions {
                 report.repeated, report.lost, report.connections_lost
             )));
         }
-        let measured_ns = self.seconds * 1e9;
         let run = Run {
             latency: report.latency,
             achieved: report.achieved,
-            share: report.delivered_share() * measured_ns / (measured_ns + late_ns),
+            share: share_in_time(report.delivered_share(), self.seconds, late_ns),
             order: Order {
                 lost: report.lost,
                 ..Order::default()

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::interval_log::Intervals;
 use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
-use super::series::{Limits, Load, Order, Run, SeriesOptions};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
 use super::{MachineReport, Shown, check_policy};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
@@ -244,10 +244,9 @@ impl FloorOptions {
                 .holding(policy, self.nodes as u64),
             ..self.report("floor", load, &found.latency, placement)
         };
-        let measured_ns = self.seconds * 1e9;
-        let in_time = measured_ns / (measured_ns + found.late_ns as f64);
+        let received = found.received as f64 / found.offered as f64;
         Ok(Found {
-            share: found.received as f64 / found.offered as f64 * in_time,
+            share: share_in_time(received, self.seconds, found.late_ns),
             report,
             acks: Some(acks),
         })

@@ -19,7 +19,7 @@ use super::client_thread::{ClientThread, Progress};
 use super::load::{self, Clock, Measured, Receiver, Sender};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
-use super::series::{Limits, Load, Run, SeriesOptions};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
 use super::{
     Judged, MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_clients,
     journal_bytes, journals_text,
@@ -209,9 +209,8 @@ fn conclude(
     before: Option<&Counters>,
     interrupt: &Interrupt,
 ) -> Result<(Run, Report), Failure> {
-    let hops = counters(&target)
-        .map(|after| after.hops(before))
-        .unwrap_or_default();
+    let after = counters(&target);
+    let hops = after.map(|after| after.hops(before)).unwrap_or_default();
     let settings = options.target.settings(&target);
     let epoch_changes = target.epoch_changes();
     let Client {
@@ -231,6 +230,7 @@ fn conclude(
     let from = plan.clock.wall(plan.measured().from_ns);
     load.write_logs(&result.latency, load::intervals(&receivers), from)?;
     drop((senders, receivers));
+    let acks = Percentiles::of(&ack_latency);
     let journals = target.stop(options.verify, interrupt)?;
     let report = Report {
         latency: Percentiles::of(&result.latency),
@@ -242,7 +242,7 @@ fn conclude(
         disordered: result.order.disordered,
         connections_lost,
         epoch_changes,
-        acks: Percentiles::of(&ack_latency).of_acks(),
+        acks: acks.of_acks(),
         lateness_p99_us: Percentiles::of(&lateness).p99_us,
         rate: plan.rate,
         seconds: options.seconds,
@@ -259,23 +259,27 @@ fn conclude(
         machine: options.target.machine(),
         shown,
     };
-    report.print(options.series.json, &Percentiles::of(&ack_latency))?;
+    report.print(options.series.json, &acks)?;
     journals.as_ref().map_or(Ok(()), Judged::check)?;
-    let measured_ns = options.seconds * 1e9;
-    let last_due_ns = plan.due_ns(plan.total - 1);
-    let late_ns = result.last_receipt_ns.saturating_sub(last_due_ns) as f64;
-    let received_share = report.received as f64 / report.offered as f64;
-    let run = Run {
-        latency: report.latency,
-        achieved: report.achieved,
-        share: received_share * measured_ns / (measured_ns + late_ns),
-        order: result.order,
-        connections_lost: report.connections_lost.clone(),
-    };
-    Ok((run, report))
+    let late_ns = result
+        .last_receipt_ns
+        .saturating_sub(plan.due_ns(plan.total - 1));
+    Ok((report.as_run(result.order, late_ns), report))
 }
 
 impl Report {
+    /// For the series; the last message came `late_ns` after it was due.
+    fn as_run(&self, order: Order, late_ns: u64) -> Run {
+        let received = self.received as f64 / self.offered as f64;
+        Run {
+            latency: self.latency,
+            achieved: self.achieved,
+            share: share_in_time(received, self.seconds, late_ns),
+            order,
+            connections_lost: self.connections_lost.clone(),
+        }
+    }
+
     fn print(&self, is_json: bool, acks: &Percentiles) -> Result<(), Failure> {
         if is_json {
             return json_line(self);

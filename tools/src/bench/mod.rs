@@ -5,7 +5,7 @@
 //! throughput.rs  as much as credit allows    \  client_thread.rs: the thread they share; placement.rs: on which CPU
 //! fan_out.rs     many clients                /  series.rs: lists, repeats, sweeps; pacing.rs: when what is due
 //! floor.rs       the bare hops (relay-floor) /   servers.rs: relays of one's own
-//!                (fan_out.rs: crowd.rs: its clients; process.rs: what relayd takes)
+//! crowd.rs       the clients of fan_out.rs, all on one thread (process.rs: what relayd takes of the machine)
 //! catch_up.rs    a subscriber, or a node, that comes back from far behind
 //! restart.rs     a restart on a long journal
 //! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)

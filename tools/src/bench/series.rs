@@ -151,6 +151,11 @@ pub(super) struct Order {
     pub(super) disordered: u64,
 }
 
+/// How much of what was due came in time: what part of it came at all, less for what the last of it was late.
+pub(super) fn share_in_time(received: f64, seconds: f64, late_ns: u64) -> f64 {
+    received * seconds / (seconds + late_ns as f64 / 1e9)
+}
+
 impl Order {
     pub(super) fn add(&mut self, other: Self) {
         self.lost += other.lost;

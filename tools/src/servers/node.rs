@@ -286,6 +286,10 @@ mod tests {
             assert_ne!(first[key], second[key]);
         }
         assert_eq!(first["credential"], second["credential"]);
+        for (place, stream) in streams.iter().enumerate() {
+            let directory = node(2, None).stream_directory(place);
+            assert_eq!(stream["directory"].as_str(), directory.to_str());
+        }
     }
 
     #[test]
