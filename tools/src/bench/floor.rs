@@ -220,7 +220,7 @@ impl FloorOptions {
         });
         bar.finish_and_clear();
         let found = found.map_err(failed)?;
-        let intervals = Intervals::of(found.by_second);
+        let intervals = Intervals::from(found.by_second);
         load.write_logs(&found.latency, [&intervals], found.measured_at)?;
         let acks = Percentiles::of(&found.ack_latency);
         let name = format!("floor {}{}", word(&policy), load.label);

@@ -39,17 +39,19 @@ impl Intervals {
         Self(vec![new_histogram(); seconds.ceil() as usize])
     }
 
-    /// Histograms that were filled elsewhere, second by second.
-    pub(super) fn of(seconds: Vec<Histogram<u64>>) -> Self {
-        Self(seconds)
-    }
-
     /// Counts a message due `at_ns` after the measured time began; what is due behind the last second belongs to it.
     #[inline]
     pub(super) fn note(&mut self, at_ns: u64, latency_ns: u64) {
         let last = self.0.len() - 1;
         let second = ((at_ns / SECOND_NS) as usize).min(last);
         record(&mut self.0[second], latency_ns);
+    }
+}
+
+impl From<Vec<Histogram<u64>>> for Intervals {
+    /// Histograms that were filled elsewhere, second by second.
+    fn from(seconds: Vec<Histogram<u64>>) -> Self {
+        Self(seconds)
     }
 }
 
