@@ -13,7 +13,16 @@ use tempfile::TempDir;
 
 /// As a driver of another system prints it: without a curve, without a course of time.
 const FOREIGN: &str = r#"{"variant":"a-broker","holds":"page cache </script>","copies":"2 of 3","run":1,"what":"latency","rate":400,"held":true,"p50_us":194.0,"p90_us":1274.9,"p99_us":5873.7,"p999_us":13221.9,"max_us":15147.0,"offered":1000,"achieved":400.0,"sent":1500,"received":1500,"lost":0,"duplicated":0,"ack_p50_us":null}
-{"variant":"a-broker","what":"failover","how":"kill","rate":1000,"recovered":true,"outage_ms":10554.6,"sent":19044,"received":19044,"lost":0}
+{"variant":"a-broker","holds":"page cache </script>","copies":"2 of 3","run":2,"what":"latency","rate":400,"held":true,"p50_us":230.0,"p90_us":1300.2,"p99_us":6100.5,"p999_us":13300.0,"max_us":16020.0,"offered":1000,"achieved":400.0,"sent":1500,"received":1500,"lost":0,"duplicated":0,"ack_p50_us":null,"server_settings":"sync=always\nreplicas=3"}
+{"variant":"a-broker","run":1,"what":"failover","how":"kill","rate":1000,"recovered":true,"outage_ms":10554.6,"sent":19044,"received":19044,"lost":0}
+{"variant":"a-broker","run":2,"what":"failover","how":"kill","rate":1000,"recovered":true,"outage_ms":9480.1,"sent":19044,"received":19044,"lost":0}
+"#;
+
+/// Points of a scale curve, one of them measured twice: p50 grows with the square root, CPU in proportion.
+const SCALED: &str = r#"{"name":"relay local","what":"fan-out","curve":"subscribers","x":1,"p50_us":100,"p99_us":400,"max_us":900,"cpu_us_per_message":8}
+{"name":"relay local","what":"fan-out","curve":"subscribers","x":100,"p50_us":1000,"p99_us":2000,"max_us":9000,"cpu_us_per_message":800}
+{"name":"relay local","what":"fan-out","curve":"subscribers","x":100,"p50_us":980,"p99_us":2300,"max_us":9100,"cpu_us_per_message":800}
+{"name":"relay local","what":"fan-out","curve":"subscribers","x":100,"p50_us":1020,"p99_us":1900,"max_us":8000,"cpu_us_per_message":800}
 "#;
 
 /// The browser; where there is none the reason is printed, and where one is required it is a failure.
@@ -134,7 +143,11 @@ fn a_page_of_real_results_draws_every_plot() {
     assert!(found["machine"]["filesystem"].is_string(), "{found}");
 
     let results = at("runs.jsonl");
-    fs::write(&results, [&slow, &fast, &floor, &most, FOREIGN].concat()).expect("written");
+    fs::write(
+        &results,
+        [&slow, &fast, &floor, &most, FOREIGN, SCALED].concat(),
+    )
+    .expect("written");
     let several = at("several.html");
     let made = Command::new(relay())
         .args(["bench", "report", "--title", "Some <runs>"])
@@ -142,7 +155,7 @@ fn a_page_of_real_results_draws_every_plot() {
         .arg("--output")
         .arg(&several)
         .output();
-    assert!(text_of(made.expect("relay runs")).contains("6 results"));
+    assert!(text_of(made.expect("relay runs")).contains("12 results"));
     assert!(fs::metadata(&several).expect("written").len() < 1 << 20);
 
     let Some(browser) = browser() else { return };
@@ -153,11 +166,39 @@ fn a_page_of_real_results_draws_every_plot() {
         &tables,
     );
     let document = opened(browser, &several);
-    assert_drawn(&document, &["percentiles", "over-time", "rates"], &tables);
-    assert!(!is_hidden(section(&document, "outages")));
-    assert!(section(&document, "outages").contains("a-broker"));
+    let plots = ["percentiles", "over-time", "rates", "scale"];
+    assert_drawn(&document, &plots, &[&tables[..], &["repeats"]].concat());
+    assert_spread(&document);
+    assert_scaled(section(&document, "scale"));
     assert!(document.contains("Some &lt;runs&gt;</h1>"));
     assert!(section(&document, "runs").contains("page cache &lt;/script&gt;"));
+}
+
+/// Repeats show as a median with the least and the most, wherever there is one figure of them.
+fn assert_spread(document: &str) {
+    for id in ["headline", "repeats"] {
+        let section = section(document, id);
+        assert!(section.contains("194..230 µs"), "{id}: {section}");
+        assert!(section.contains("5.87..6.10 ms"), "{id}: {section}");
+    }
+    let outages = section(document, "outages");
+    assert!(!is_hidden(outages) && outages.contains("a-broker"));
+    assert!(outages.contains("9.48..10.6 s of 2"), "{outages}");
+    let settings = section(document, "settings");
+    assert!(settings.contains("sync=always\nreplicas=3"), "{settings}");
+}
+
+/// One curve, with its table, its spread and its growth, and without a place among what was measured at a rate.
+fn assert_scaled(section: &str) {
+    assert!(section.contains("data-curve=\"subscribers\""), "{section}");
+    for found in [
+        "980 µs..1.02 ms",
+        "p50 (growth 0.50)",
+        "CPU per message (growth 1.00)",
+        "<td>0.50</td>",
+    ] {
+        assert!(section.contains(found), "{found}: {section}");
+    }
 }
 
 /// The canary: a page that cannot be drawn must say so, or the test above would see nothing.

@@ -3,7 +3,7 @@
 //! ```text
 //! shown.rs   what a bench adds to its result for the page's sake
 //! run.rs     a result as the page takes it, of our own benches or of other systems' drivers
-//! page.html, page.css, format.js, page.js (curves), tables.js (the rest)    the page
+//! page.html, page.css, format.js, page.js (curves), scale.js (curves against a number), tables.js (the rest)    the page
 //! uPlot.*    draws the curves; uPlot.md says which version it is
 //! ```
 //!
@@ -12,7 +12,8 @@
 //! | key | what |
 //! | --- | --- |
 //! | `name`, or `variant` | what was measured; lines of one name are one curve, and repeats where their rates are equal too |
-//! | `what` | `latency`, `throughput`, `floor`, `write`, `hop`, `failover` |
+//! | `what` | `latency`, `throughput`, `floor`, `write`, `hop`, `fan-out`, `catch-up`, `failover`, `restart` |
+//! | `curve`, `x` | the scale curve that the result is a point of, such as `subscribers`, and the number there; both or neither |
 //! | `holds`, `copies`, `run` | what is held when it acknowledges, and where; of how many copies; which repeat |
 //! | `rate` or `offered_rate` | messages per second offered; null or `max` for as many as go through |
 //! | `achieved` or `msgs_per_s` | messages per second received |
@@ -23,9 +24,11 @@
 //! | `over_time` | `[second, p50_us, p99_us, max_us]` each |
 //! | `hops`, or the floor's `received_to_written` and so on | by name: `p50_us`, `p99_us`, `max_us` |
 //! | `settings`, `machine`, and any other text, number or truth | shown as they are |
-//! | `outages_ms`, `outage_ms`, or `outage_ms_p50` with `outage_ms_max` | a failover's, in place of the latencies |
+//! | `outages_ms`, `outage_ms`, or `outage_ms_p50` with `outage_ms_max` | a failover's or a restart's, in place of the latencies |
+//! | `cpu_us_per_message`, `cpu_share`, `resident_peak`, `deliveries_per_s`; `seek_ms`, `append` | of a point of a scale curve, beside the latencies |
 //!
-//! Null counts as absent.
+//! Null counts as absent. Of repeats the page shows the median with the least and the most. Points of scale curves stand on
+//! their curves alone.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -54,7 +57,7 @@ const PAGE: &str = include_str!("report/page.html");
 /// Where the results go.
 const DATA: &str = "/*DATA*/";
 /// What stands in the page for each part, in the order of the page.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 9] = [
     ("/*PLOT_CSS*/", include_str!("report/uPlot.min.css")),
     ("/*PAGE_CSS*/", include_str!("report/page.css")),
     ("<!--LICENCE-->", include_str!("report/uPlot.LICENSE")),
@@ -62,6 +65,7 @@ const PARTS: [(&str, &str); 8] = [
     ("/*PLOT_JS*/", include_str!("report/uPlot.iife.min.js")),
     ("/*FORMAT_JS*/", include_str!("report/format.js")),
     ("/*PAGE_JS*/", include_str!("report/page.js")),
+    ("/*SCALE_JS*/", include_str!("report/scale.js")),
     ("/*TABLES_JS*/", include_str!("report/tables.js")),
 ];
 

@@ -22,6 +22,15 @@ const count = (number) => isNumber(number) ? digits(number, 0) : missing;
 const rate = (perSecond) => isNumber(perSecond) ? `${count(perSecond)} msg/s` : missing;
 const rateName = (perSecond) => perSecond === null ? "as much as goes through" : `${perSecond.toLocaleString("en-US")} msg/s`;
 
+// "180..210 \u00b5s": least and most of repeats; null where they can't be told apart.
+function range(values, text) {
+  const found = values.filter(isNumber);
+  const [least, most] = [Math.min(...found), Math.max(...found)].map(text);
+  if (found.length < 2 || least === most) return null;
+  const unit = most.slice(most.lastIndexOf(" "));
+  return `${unit !== most && least.endsWith(unit) ? least.slice(0, -unit.length) : least}..${most}`;
+}
+
 // On an axis: no more digits than the value has.
 function timeOnAxis(us) {
   if (us === null || us === undefined) return "";
@@ -60,6 +69,11 @@ const figure = (value, units) => {
   const [number, unit] = inUnits(value, units);
   return element("span", {class: "figure"}, number, element("span", {class: "unit"}, unit));
 };
+// The median, below it the least and the most.
+function spread(values, text) {
+  const between = range(values, text);
+  return element("span", {class: "spread"}, text(median(values)), between === null ? null : element("small", {}, between));
+}
 const title = (key) => {
   const text = key.replaceAll("_", " ");
   return text.charAt(0).toUpperCase() + text.slice(1);

@@ -11,8 +11,9 @@ function failed(text) {
 window.onerror = (message, source, line) => failed(`${message} (line ${line})`);
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const steady = data.runs.filter((run) => run.outages_ms.length === 0);
-const failovers = data.runs.filter((run) => run.outages_ms.length > 0);
+const scaled = data.runs.filter((run) => run.curve !== null);
+const steady = data.runs.filter((run) => run.curve === null && run.outages_ms.length === 0);
+const failovers = data.runs.filter((run) => run.curve === null && run.outages_ms.length > 0);
 const rank = (name) => name.startsWith("relay") ? 0 : name.startsWith("floor") ? 1 : 2;
 const names = [...new Set(data.runs.map((run) => run.name))].sort((a, b) => rank(a) - rank(b));
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -101,8 +102,7 @@ function nearest(u, series, index) {
   return index;
 }
 
-function plot(id, options, columns) {
-  const place = part(id, ".plot");
+function plot(place, options, columns) {
   const size = () => ({width: place.clientWidth, height: Math.max(260, Math.min(400, place.clientWidth * 0.36))});
   const made = new uPlot({
     ...size(), cursor: {y: false, dataIdx: nearest, points: {size: 7}, focus: {prox: 24}}, focus: {alpha: columns.length > 3 ? 0.25 : 1}, padding: [12, 34, 0, 0], ...options,
@@ -147,7 +147,7 @@ function drawPercentiles(groups) {
   if (few.length > 0) notes.push(`Steps of the few percentiles there are: ${few.join(", ")}.`);
   part("percentiles", ".note").textContent = notes.join(" ");
   const marks = [0, nines(50), ...Array.from({length: end}, (_, index) => index + 1)];
-  plot("percentiles", {
+  plot(part("percentiles", ".plot"), {
     scales: {x: {time: false, range: [0, end]}, y: logScale()},
     axes: [
       axis({label: "percentile of messages", size: 34, splits: () => marks, filter: (u, splits) => splits, values: (u, splits) => splits.map(percentileName)}),
@@ -188,7 +188,7 @@ function drawOverTime(groups, untimed) {
     }));
     series = groups.map((group) => line(`${group.name} ${choice.measure}`, group.name, {width: 1.6}));
   }
-  plot("over-time", {
+  plot(part("over-time", ".plot"), {
     scales: {x: {time: false}, y: logScale()},
     axes: [axis({label: "seconds since the measured time began", size: 34}), latencyAxis()],
     series: [{label: "second", value: (u, at) => at === null ? missing : `${at} s`}, ...series],
@@ -216,7 +216,7 @@ function drawRates() {
   const dash = (measure) => few ? {dash: measure === "p99" ? [6, 4] : []} : {};
   const series = curves.flatMap((curve) => measures.map((measure) =>
     line(`${curve.name} ${measure}`, curve.name, {points: {show: true, size: 6}, ...dash(measure)})));
-  plot("rates", {
+  plot(part("rates", ".plot"), {
     scales: {x: logScale({time: false}), y: logScale()},
     axes: [
       axis({label: "messages per second received, log scale", size: 34, splits: (u, i, min, max) => logSplits(min, max),

@@ -10,8 +10,13 @@ use serde_json::{Map, Value};
 
 /// Most points of a curve.
 const POINTS_MAX: usize = 100_000;
-/// Hops of the floor, which stand beside its other keys.
-const FLOOR_HOPS: [&str; 3] = ["received_to_written", "received_to_held", "written_to_sent"];
+/// Hops of the floor, and the lone messages after a restart, which stand beside the other keys.
+const MORE_HOPS: [&str; 4] = [
+    "received_to_written",
+    "received_to_held",
+    "written_to_sent",
+    "append",
+];
 
 /// See the keys in the module above. Latencies in microseconds, outages in milliseconds.
 #[derive(Debug, Serialize)]
@@ -30,6 +35,9 @@ pub(super) struct Run {
     over_time: Vec<Vec<f64>>,
     hops: BTreeMap<String, Hop>,
     outages_ms: Vec<f64>,
+    /// The scale curve that this is a point of, and where on it.
+    curve: Option<String>,
+    x: Option<f64>,
     /// What else was said, by name.
     settings: BTreeMap<String, Value>,
     machine: BTreeMap<String, Value>,
@@ -56,6 +64,10 @@ impl Run {
             let what = if is_failover { "failover" } else { "latency" };
             what.into()
         });
+        let (curve, x) = (keys.text("curve")?, keys.number("x")?);
+        if curve.is_some() != x.is_some() {
+            return Err("`curve` and `x` belong together, the name and the number".into());
+        }
         let rate = keys.rate()?;
         let achieved = keys.either("achieved", "msgs_per_s")?;
         let held = match keys.0.remove("held") {
@@ -84,6 +96,8 @@ impl Run {
             held,
             numbers,
             outages_ms,
+            curve,
+            x,
         })
     }
 }
@@ -189,7 +203,7 @@ impl Keys {
             Some(Value::Object(hops)) => hops,
             Some(_) => return Err("`hops` is no object".into()),
         };
-        for name in FLOOR_HOPS {
+        for name in MORE_HOPS {
             if let Some(hop @ Value::Object(_)) = self.0.remove(name) {
                 found.insert(name.into(), hop);
             }
@@ -318,6 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn a_point_of_a_scale_curve_keeps_its_place() {
+        let found = shown(
+            &json!({"name": "a", "p50_us": 1, "p99_us": 2, "max_us": 3, "curve": "topics", "x": 100_000, "cpu_us_per_message": 8.5}),
+        );
+        assert_eq!(
+            (&found["curve"], &found["x"]),
+            (&"topics".into(), &100_000.0.into())
+        );
+        assert_eq!(found["settings"]["cpu_us_per_message"], 8.5);
+    }
+
+    #[test]
     fn the_floors_hops_are_hops() {
         let hop = json!({"p50_us": 1, "p99_us": 2, "max_us": 3});
         let found = shown(
@@ -338,6 +364,8 @@ mod tests {
             ("rate", json!("fast")),
             ("lost", json!("none")),
             ("holds", json!({})),
+            ("curve", json!("subscribers")),
+            ("x", json!(10)),
         ] {
             let mut result = json!({"name": "a", "p50_us": 1, "p99_us": 2, "max_us": 3});
             result[key] = value.clone();

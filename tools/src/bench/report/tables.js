@@ -23,7 +23,9 @@ function drawComparison(groups) {
     const faults = Object.entries(sums).filter(([, sum]) => sum > 0).map(([key, sum]) => `${key} ${count(sum)}`);
     if (!runs.every((run) => run.held)) faults.push(`not held: ${rate(medianOf(runs, "achieved"))}`);
     const words = element("span", {}, element("b", {}, name), element("small", {}, runs[0].holds ?? ""));
+    const between = ["p50", "p99"].map((key) => [key, range(runs.map((run) => run[`${key}_us`]), time)]).filter(([, text]) => text !== null);
     const made = bar(scale, words, false, [p50, p99, null], [element("b", {}, time(p50)), " \u00b7 p99 ", element("b", {}, time(p99)),
+      between.length > 0 ? element("small", {}, between.map((each) => each.join(" ")).join(" \u00b7 ")) : null,
       faults.length > 0 ? element("small", {class: "bad"}, faults.join(", ")) : null].filter((child) => child !== null));
     made.style.setProperty("--colour", look(name).colour);
     return made;
@@ -32,7 +34,7 @@ function drawComparison(groups) {
   section("headline").className = "compared";
   section("headline").replaceChildren(element("h2", {}, `Publish to subscriber at ${rateName(choice.rate)}`),
     element("p", {class: "note"}, `Under each name: where a message is when it is acknowledged. Dark up to p50, light up to p99; log scale` +
-      `${repeats > 1 ? `; medians of ${repeats} runs` : ""}.`),
+      `${repeats > 1 ? `; medians of ${repeats} runs, below them least..most` : ""}.`),
     element("div", {class: "bars"}, ...rows, scaleLine(scale, timeOnAxis)));
 }
 
@@ -48,7 +50,9 @@ function drawHeadline(groups) {
       const sum = sumOf(runs, key);
       return element("dd", {class: sum > 0 ? "bad" : null}, count(sum));
     };
-    const big = (key, label) => element("div", {}, figure(medianOf(runs, key), timeUnits), element("span", {class: "label"}, label));
+    const between = (key, text) => range(runs.map((run) => run[key]), text);
+    const big = (key, label) => element("div", {}, figure(medianOf(runs, key), timeUnits), element("span", {class: "label"}, label),
+      runs.length > 1 ? element("span", {class: "label spread"}, between(key, time) ?? "") : null);
     const achieved = medianOf(runs, "achieved");
     const held = runs.every((run) => run.held);
     const pair = (label, value) => element("div", {}, element("dt", {}, label), value.nodeType ? value : element("dd", {}, value));
@@ -60,12 +64,13 @@ function drawHeadline(groups) {
       element("div", {class: "main"}, big("p50_us", "p50"), ...more.slice(0, 1).map((key) => big(key, labels[key])), big("p99_us", "p99"),
         ...more.slice(1).map((key) => big(key, labels[key]))),
       element("dl", {},
-        ...(single ? [] : [pair("p99.9", time(medianOf(runs, "p999_us"))), pair("slowest", time(medianOf(runs, "max_us")))]),
-        pair("received", element("dd", {class: held ? null : "bad"}, rate(achieved) + (held ? "" : ", rate not held"))),
+        ...(single ? [] : ["p999_us", "max_us"].map((key) => pair(labels[key], element("dd", {}, spread(runs.map((run) => run[key]), time))))),
+        pair("received", element("dd", {class: held ? null : "bad"}, rate(achieved) + (held ? "" : ", rate not held"),
+          between("achieved", rate) === null || choice.rate !== null ? null : element("small", {}, between("achieved", rate)))),
         ...(single ? [pair("messages", count(sumOf(runs, "received"))), pair("acknowledged, p50", time(medianOf(runs, "ack_p50_us"))),
           pair("acknowledged, p99", time(medianOf(runs, "ack_p99_us")))] : []),
         pair("lost", bad("lost")), pair("duplicated", bad("duplicated")),
-        runs.length > 1 ? pair("median of", `${runs.length} runs`) : null));
+        runs.length > 1 ? pair("median, least..most of", `${runs.length} runs`) : null));
   }));
 }
 
@@ -120,25 +125,39 @@ function drawHops(groups) {
   scaleLine(scale, timeOnAxis));
 }
 
+const outageNames = {failover: "Without delivery at a subscriber when the leader is lost", restart: "From the start of a killed node until a client is served"};
+
 function drawOutages() {
   section("outages").hidden = failovers.length === 0;
   if (failovers.length === 0) return;
-  part("outages", ".note").textContent = "Longest time without delivery at a subscriber. Dark up to the median of all losses, the mark at the longest; log scale.";
+  part("outages", ".note").textContent = "Dark up to the median, light up to the longest, the mark at the shortest; log scale.";
   const scale = scaleOf(failovers.flatMap((run) => run.outages_ms));
-  const rows = names.map((name) => ({name, runs: failovers.filter((run) => run.name === name)})).filter(({runs}) => runs.length > 0);
-  part("outages", ".bars").replaceChildren(...rows.map(({name, runs}) => {
+  const kinds = [...new Set(failovers.map((run) => run.what))];
+  part("outages", ".bars").replaceChildren(...kinds.flatMap((what) => {
+    const of = failovers.filter((run) => run.what === what);
+    return [element("div", {class: "group"}, outageNames[what] ?? title(what)), ...names.flatMap((name) => outagesOf(scale, name, of.filter((run) => run.name === name)))];
+  }), scaleLine(scale, (ms) => timeOnAxis(ms * 1e3)));
+}
+
+// A bar for each way in which it was lost.
+function outagesOf(scale, name, failed) {
+  const ways = [...new Set(failed.map((run) => run.settings.how))];
+  return ways.map((how) => {
+    const runs = failed.filter((run) => run.settings.how === how);
     const all = runs.flatMap((run) => run.outages_ms);
     const stuck = runs.filter((run) => run.settings.recovered === false).length;
     const kept = sumOf(runs, "acknowledged_lost") ?? sumOf(runs, "lost");
     const faults = stuck > 0 ? [`did not recover in ${stuck} of ${runs.length} runs`] : [];
     if (kept > 0) faults.push(`acknowledged and lost: ${count(kept)}`);
     const isBack = stuck < runs.length;
-    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), ` \u00b7 longest ${time(Math.max(...all) * 1e3)} of ${all.length}`] : [];
+    const between = range(all, (ms) => time(ms * 1e3));
+    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), between === null ? "" : ` \u00b7 ${between} of ${all.length}`] : [];
     if (faults.length > 0) words.push(element("small", {class: "bad"}, faults.join(", ")));
-    const made = bar(scale, name, false, isBack ? [median(all), null, Math.max(...all)] : [scale.high, null, null], words);
+    const label = element("span", {}, ways.length > 1 ? `${name}, ${how}` : name, runs[0].holds === null ? null : element("small", {}, runs[0].holds));
+    const made = bar(scale, label, false, isBack ? [median(all), Math.max(...all), all.length > 1 ? Math.min(...all) : null] : [scale.high, null, null], words);
     made.style.setProperty("--colour", isBack ? look(name).colour : "var(--bad)");
     return made;
-  }), scaleLine(scale, (ms) => timeOnAxis(ms * 1e3)));
+  });
 }
 
 // --- Tables.
@@ -167,10 +186,37 @@ function drawRuns() {
     (steady.some((run) => !run.held && run.lost > 0) ? " Where it was not held, lost is what had not come when the run was given up." : "");
 }
 
+// One line for each name and rate that was measured more than once.
+function drawRepeats() {
+  const keys = [...new Set(steady.map((run) => JSON.stringify([run.name, run.rate])))];
+  const groups = keys.map((key) => steady.filter((run) => key === JSON.stringify([run.name, run.rate]))).filter((runs) => runs.length > 1);
+  groups.sort(([a], [b]) => names.indexOf(a.name) - names.indexOf(b.name) || (a.rate ?? Infinity) - (b.rate ?? Infinity) || 0);
+  section("repeats").hidden = groups.length === 0;
+  const values = (key, text) => (runs) => runs.some((run) => isNumber(run[key])) ? spread(runs.map((run) => run[key]), text) : missing;
+  const fault = (key) => (runs) => element("span", {class: sumOf(runs, key) > 0 ? "bad" : null}, count(sumOf(runs, key)));
+  const columns = [
+    ["measured", ([run]) => element("span", {}, element("span", {class: "swatch", colour: look(run.name).colour}), ` ${run.name}`), "name"],
+    ["acknowledged when in", ([run]) => run.holds ?? missing, "text"],
+    ["copies", ([run]) => run.copies ?? missing],
+    ["offered, msg/s", ([run]) => run.rate === null ? "max" : count(run.rate)],
+    ["runs", (runs) => count(runs.length)],
+    ["held in", (runs) => element("span", {class: runs.every((run) => run.held) ? null : "bad"}, count(runs.filter((run) => run.held).length))],
+    ["received, msg/s", values("achieved", count)],
+    ["p50", values("p50_us", time)], ["p90", values("p90_us", time)], ["p99", values("p99_us", time)], ["p99.9", values("p999_us", time)],
+    ["p99.99", values("p9999_us", time)], ["slowest", values("max_us", time)], ["lost", fault("lost")], ["duplicated", fault("duplicated")],
+  ].filter(([, of]) => groups.some((runs) => of(runs) !== missing));
+  const head = element("tr", {}, ...columns.map(([name, , kind]) => element("th", {class: kind, scope: "col"}, name)));
+  const rows = groups.map((runs) => element("tr", {class: runs[0].rate === choice.rate && rates().length > 1 ? "chosen" : null},
+    ...columns.map(([, of, kind]) => element("td", {class: kind}, of(runs)))));
+  part("repeats", ".wide").replaceChildren(element("table", {class: "results"}, element("thead", {}, head), element("tbody", {}, ...rows)));
+  part("repeats", ".note").textContent = "Of the repeats of one name and rate: the median, below it the least and the most. What was lost and duplicated is that of all.";
+}
+
 const factNames = {cpu: "CPU", cpus: "CPUs", client_cpu: "Client's CPU", server_cpus: "Servers' CPUs", io_scheduler: "I/O scheduler",
   write_cache: "Device's write cache", isolation: "CPU isolation", size: "Message size, bytes", lateness_p99_us: "Generator late, p99"};
 const facts = (entries) => element("dl", {}, ...entries.map(([key, value]) =>
-  element("div", {}, element("dt", {}, factNames[key] ?? title(key)), element("dd", {}, typeof value === "number" ? value.toLocaleString("en-US") : String(value)))));
+  element("div", {class: String(value).includes("\n") ? "long" : null}, element("dt", {}, factNames[key] ?? title(key)),
+    element("dd", {}, typeof value === "number" ? value.toLocaleString("en-US") : String(value)))));
 
 // The entries that all objects have alike.
 function shared(objects) {
@@ -196,19 +242,29 @@ function drawMachine() {
   ]).filter((child) => child !== null));
 }
 
+// What all results have alike, then what all of a name have, then each one's own.
 function drawSettings() {
   const alike = data.runs.length > 1 ? shared(data.runs.map((run) => run.settings)) : [];
   const keys = new Set(alike.map(([key]) => key));
-  const details = data.runs.map((run) => {
-    const rest = Object.entries(run.settings).filter(([key]) => !keys.has(key));
-    const about = ofRun.slice(1).filter((key) => key in run.machine).map((key) => [key, run.machine[key]]);
-    const late = isNumber(run.lateness_p99_us) ? [["lateness_p99_us", time(run.lateness_p99_us)]] : [];
-    const offered = run.outages_ms.length > 0 ? run.what : rateName(run.rate);
-    return element("details", {open: data.runs.length === 1 ? "" : null},
-      element("summary", {}, `${run.name}, ${offered}${run.run === null ? "" : `, run ${run.run}`}`),
-      run.machine.command ? element("code", {}, `relay ${run.machine.command}`) : null, facts([...rest, ...late, ...about]));
+  const groups = names.map((name) => {
+    const runs = data.runs.filter((run) => run.name === name);
+    const own = runs.length > 1 ? shared(runs.map((run) => run.settings)).filter(([key]) => !keys.has(key)) : [];
+    const known = new Set([...keys, ...own.map(([key]) => key), "command"]);
+    const each = runs.map((run) => settingsOf(run, known, data.runs.length === 1));
+    return runs.length === 1 ? each[0] : element("details", {}, element("summary", {}, `${name}: ${runs.length} results`), facts(own), ...each);
   });
-  part("settings", ".facts").replaceChildren(facts(alike), ...details);
+  part("settings", ".facts").replaceChildren(facts(alike), ...groups);
+}
+
+function settingsOf(run, known, isOpen) {
+  const rest = Object.entries(run.settings).filter(([key]) => !known.has(key));
+  const about = ofRun.slice(1).filter((key) => key in run.machine).map((key) => [key, run.machine[key]]);
+  const late = isNumber(run.lateness_p99_us) ? [["lateness_p99_us", time(run.lateness_p99_us)]] : [];
+  const offered = run.curve !== null ? `${run.curve} ${run.x.toLocaleString("en-US")}` : run.outages_ms.length > 0 ? run.what : rateName(run.rate);
+  const command = run.machine.command ? `relay ${run.machine.command}` : run.settings.command;
+  return element("details", {open: isOpen ? "" : null},
+    element("summary", {}, `${run.name}, ${offered}${run.run === null ? "" : `, run ${run.run}`}`),
+    command ? element("code", {}, command) : null, facts([...rest, ...late, ...about]));
 }
 
 // --- All of it.
@@ -228,7 +284,9 @@ function draw() {
   if (timed.length > 0) drawOverTime(timed, groups.filter((group) => !timed.includes(group)));
   drawHops(groups);
   drawRates();
+  drawScale();
   drawOutages();
+  drawRepeats();
   drawRuns();
   drawMachine();
   drawSettings();
