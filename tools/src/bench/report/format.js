@@ -27,8 +27,8 @@ function range(values, text) {
   const found = values.filter(isNumber);
   const [least, most] = [Math.min(...found), Math.max(...found)].map(text);
   if (found.length < 2 || least === most) return null;
-  const unit = most.slice(most.lastIndexOf(" "));
-  return `${unit !== most && least.endsWith(unit) ? least.slice(0, -unit.length) : least}..${most}`;
+  const unit = / \S+$/.exec(most)?.[0];
+  return `${unit && least.endsWith(unit) ? least.slice(0, -unit.length) : least}..${most}`;
 }
 
 // On an axis: no more digits than the value has.
