@@ -27,6 +27,7 @@ CONFIG
         java -Xmx256m -cp "$(jars kafka)" kafka.tools.StorageTool format --config "$conf" \
             --cluster-id relay-peers-kafka-0000 >"$home/format-$node.log" 2>&1 &
     done
+    fact server_settings <"$home/kafka-1.properties"
     wait
     for node in 1 2 3; do
         server "$node" java -server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 \

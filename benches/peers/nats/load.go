@@ -66,6 +66,10 @@ type Driver interface {
 	send(message *Message) error
 	// leader is the node that leads, by the name of its pid file.
 	leader() (string, error)
+	// versions are those of server and client.
+	versions() string
+	// settings are those of the client, and of the stream, that decide what is measured.
+	settings() string
 	// aheadMax is how many messages may be on their way when as many as possible are sent.
 	aheadMax() int64
 }
@@ -312,7 +316,8 @@ func (load *Load) complete(result fields, cell *Cell, sent int64) {
 	maps.Copy(result, cell.counts(sent))
 	maps.Copy(result, fields{
 		"seconds": load.seconds, "size": len(load.filling), "publishers": 1, "subscribers": 1,
-		"idle": load.idle,
+		"idle": load.idle, "versions": load.driver.versions(),
+		"client_settings": load.driver.settings(), "runtime": runtime.Version(),
 	})
 }
 

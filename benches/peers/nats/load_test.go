@@ -26,6 +26,14 @@ func (driver scripted) leader() (string, error) {
 	return "", errors.New("nobody leads")
 }
 
+func (driver scripted) versions() string {
+	return "none"
+}
+
+func (driver scripted) settings() string {
+	return "none"
+}
+
 func (driver scripted) aheadMax() int64 {
 	return 1
 }

@@ -32,6 +32,7 @@ const (
 type driver struct {
 	publisher jetstream.JetStream
 	stream    jetstream.Stream
+	server    string
 	answers   chan answer
 	// repeats says that messages carry ids and are sent again, which costs a little for each.
 	repeats bool
@@ -88,7 +89,7 @@ func open(servers, topic string, load *Load) (*driver, error) {
 		return nil, err
 	}
 	driver := &driver{
-		publisher: publisher, stream: stream, answers: make(chan answer, 1<<20),
+		publisher: publisher, stream: stream, server: publisher.Conn().ConnectedServerVersion(), answers: make(chan answer, 1<<20),
 		repeats: load.failover,
 	}
 	go driver.settle()
@@ -173,6 +174,17 @@ func (driver *driver) sendAgain(message *Message) {
 		case <-future.Err():
 		}
 	}
+}
+
+func (driver *driver) versions() string {
+	return fmt.Sprintf("nats-server %s, nats.go %s", driver.server, nats.Version)
+}
+
+func (driver *driver) settings() string {
+	return fmt.Sprintf(
+		"stream: files, 3 replicas; publisher: asynchronous, message ids %t; consumer: ordered, asks for %d messages at a time",
+		driver.repeats, pullMax,
+	)
 }
 
 func (driver *driver) aheadMax() int64 {

@@ -25,11 +25,12 @@ cluster {
 CONFIG
         server "$node" "$built/nats/nats-server" -c "$home/nats-$node.conf"
     done
+    fact server_settings <"$home/nats-1.conf"
     for node in 1 2 3; do
         wait_for_port "$node" "1422$node"
     done
 }
 
 drive_nats() {
-    timeout "$client_limit" "$built/nats/driver" --servers nats://127.0.0.1:14221,nats://127.0.0.1:14222,nats://127.0.0.1:14223 "${@:2}"
+    client "$built/nats/driver" --servers nats://127.0.0.1:14221,nats://127.0.0.1:14222,nats://127.0.0.1:14223 "${@:2}"
 }

@@ -33,6 +33,7 @@ tcp_listen_options.nodelay = true
 disk_free_limit.absolute = 1GB
 log.file.level = warning
 CONFIG
+    fact server_settings <"$home/rabbitmq.conf"
     # Started by the first node otherwise, and left behind by the last.
     server epmd rabbitmq_as 1 epmd -port 14369 -address 127.0.0.1
     # One after the other: nodes that start at once found clusters of their own.

@@ -81,6 +81,7 @@ sendThreadPoolQueueCapacity=200000
 useReentrantLockWhenPutMessage=true
 CONFIG
     printf '%s\n' "${@:3}" >>"$home/broker-$1.conf"
+    fact server_settings < <(echo "# broker $1"; cat "$home/broker-$1.conf"; echo)
     server "$1" java "${rocketmq_flags[@]}" -Xms1g -Xmx1g -XX:MaxDirectMemorySize=2g -Duser.home="$home/broker-$1" \
         -cp "$(jars rocketmq)" org.apache.rocketmq.broker.BrokerStartup -c "$home/broker-$1.conf"
 }

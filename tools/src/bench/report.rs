@@ -23,11 +23,11 @@
 //! | `percentiles` | `[percentile, us]` each, ascending to `[100, max]` |
 //! | `over_time` | `[second, p50_us, p99_us, max_us]` each |
 //! | `hops`, or the floor's `received_to_written` and so on | by name: `p50_us`, `p99_us`, `max_us` |
-//! | `settings`, `machine`, and any other text, number or truth | shown as they are |
+//! | `settings`, `machine`, and any other text, number or truth | shown as they are; `command` and `machine.command` as what was run |
 //! | `outages_ms`, `outage_ms`, or `outage_ms_p50` with `outage_ms_max` | a failover's or a restart's, in place of the latencies |
 //! | `cpu_us_per_message`, `cpu_share`, `resident_peak`, `deliveries_per_s`; `seek_ms`, `append` | of a point of a scale curve, beside the latencies |
 //!
-//! Null counts as absent. Of repeats the page shows the median with the least and the most. Points of scale curves stand on
+//! Null counts as absent, and so do latencies whose `max_us` is 0. Of repeats the page shows the median with the least and the most. Points of scale curves stand on
 //! their curves alone.
 
 use std::fs::File;

@@ -131,7 +131,10 @@ function curve(run) {
   return points;
 }
 
-function drawPercentiles(groups) {
+function drawPercentiles(all) {
+  const groups = all.filter((group) => isNumber(group.shown.max_us));
+  section("percentiles").hidden = groups.length === 0;
+  if (groups.length === 0) return;
   const curves = groups.map((group) => curve(group.shown));
   const end = Math.max(5, Math.min(7, Math.ceil(Math.max(...curves.map((points) => points.at(-1)[0])))));
   const grid = Array.from({length: end * 80 + 1}, (_, index) => index / 80);

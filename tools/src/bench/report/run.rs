@@ -173,6 +173,11 @@ impl Keys {
         ] {
             numbers.insert(key, self.number(key)?);
         }
+        // No latency is 0: a driver that gave a rate up before the measured time has measured none.
+        if numbers["max_us"] == Some(0.0) {
+            let latencies = numbers.iter_mut().filter(|(key, _)| key.ends_with("_us"));
+            latencies.for_each(|(_, found)| *found = None);
+        }
         numbers.insert("sent", self.either("sent", "offered")?);
         Ok(numbers)
     }
@@ -315,6 +320,21 @@ mod tests {
         assert_eq!(
             (&run(940)["held"], &run(960)["held"]),
             (&false.into(), &true.into())
+        );
+    }
+
+    #[test]
+    fn a_rate_that_was_given_up_before_it_was_measured_has_no_latencies() {
+        let found = shown(
+            &json!({"name": "a", "rate": 50_000, "held": false, "achieved": 900, "p50_us": 0.0, "p99_us": 0.0, "max_us": 0.0, "received": 10}),
+        );
+        assert_eq!(
+            (&found["p50_us"], &found["p99_us"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(
+            (&found["achieved"], &found["received"]),
+            (&900.0.into(), &10.0.into())
         );
     }
 

@@ -276,11 +276,10 @@ function draw() {
   const groups = chosen();
   const timed = groups.filter((group) => group.shown.over_time.length > 1);
   section("headline").hidden = groups.length === 0;
-  section("percentiles").hidden = groups.length === 0;
   section("over-time").hidden = timed.length === 0;
   drawPicker();
   drawHeadline(groups);
-  if (groups.length > 0) drawPercentiles(groups);
+  drawPercentiles(groups);
   if (timed.length > 0) drawOverTime(timed, groups.filter((group) => !timed.includes(group)));
   drawHops(groups);
   drawRates();

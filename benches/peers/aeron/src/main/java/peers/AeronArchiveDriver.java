@@ -36,6 +36,7 @@ public final class AeronArchiveDriver implements Driver {
 
     private final UnsafeBuffer buffer = new UnsafeBuffer();
     private ExclusivePublication publication;
+    private String settings;
 
     public static void main(String[] args) {
         Load.run(args, new AeronArchiveDriver());
@@ -44,6 +45,10 @@ public final class AeronArchiveDriver implements Driver {
     @Override
     public void open(Options options, Inbox inbox) throws Exception {
         String directory = options.text("aeron-dir") + "/archive";
+        settings =
+                String.format(
+                        "%s; file sync level %s of archive and catalog; media driver SHARED, archive DEDICATED; %s",
+                        CHANNEL, options.text("sync-level"), AeronIdle.text(options));
         launch(options, directory);
         AeronArchive archive =
                 AeronArchive.connect(
@@ -106,6 +111,16 @@ public final class AeronArchiveDriver implements Driver {
             long limit = counters.getCounterValue(recorded);
             idle.idle(image.boundedPoll(handler, limit, FRAGMENTS));
         }
+    }
+
+    @Override
+    public String versions() {
+        return AeronIdle.VERSIONS;
+    }
+
+    @Override
+    public String settings() {
+        return settings;
     }
 
     @Override

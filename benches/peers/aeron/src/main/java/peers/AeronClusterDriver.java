@@ -32,6 +32,7 @@ public final class AeronClusterDriver implements Driver, EgressListener {
     private final UnsafeBuffer buffer = new UnsafeBuffer();
     private final Map<Long, Message> unanswered = new ConcurrentHashMap<>();
     private AeronCluster cluster;
+    private String settings;
     private Inbox inbox;
     private Path leaderFile;
     private long keptAliveNs;
@@ -43,6 +44,11 @@ public final class AeronClusterDriver implements Driver, EgressListener {
     @Override
     public void open(Options options, Inbox into) throws Exception {
         inbox = into;
+        settings =
+                String.format(
+                        "file sync level %s of archives, catalogs and consensus modules; media drivers and archives "
+                                + "SHARED; %s; at most %d messages on their way for max",
+                        options.text("sync-level"), AeronIdle.text(options), AHEAD_MAX);
         leaderFile = Path.of(options.text("leader-file"));
         String directory = options.text("aeron-dir") + "/client";
         MediaDriver.launch(
@@ -89,6 +95,16 @@ public final class AeronClusterDriver implements Driver, EgressListener {
     @Override
     public int aheadMax() {
         return AHEAD_MAX;
+    }
+
+    @Override
+    public String versions() {
+        return AeronIdle.VERSIONS;
+    }
+
+    @Override
+    public String settings() {
+        return settings;
     }
 
     @Override

@@ -85,6 +85,16 @@ public final class AeronUdpDriver implements Driver {
     }
 
     @Override
+    public String versions() {
+        return AeronIdle.VERSIONS;
+    }
+
+    @Override
+    public String settings() {
+        return CHANNEL + ", two media drivers, each invoked by the thread that uses it";
+    }
+
+    @Override
     public void send(Message message) {
         buffer.wrap(message.body);
         long position;

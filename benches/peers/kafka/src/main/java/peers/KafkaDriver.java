@@ -4,6 +4,7 @@ import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -15,6 +16,7 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.AppInfoParser;
 
 /**
  * Apache Kafka: one partition on three brokers, {@code acks=all}, two of them at least.
@@ -28,6 +30,11 @@ public final class KafkaDriver implements Driver {
     private static final int TRIES = 60;
     private static final int NODES = 3;
 
+    private static final Map<String, Object> CONSUMER =
+            Map.of("enable.auto.commit", "false", "max.poll.records", "5000");
+
+    private final Map<String, Object> producerSettings = new TreeMap<>();
+    private Map<String, String> topicSettings;
     private String servers;
     private String topic;
     private Admin admin;
@@ -48,11 +55,11 @@ public final class KafkaDriver implements Driver {
     }
 
     private void createTopic(boolean flush) throws Exception {
-        Map<String, String> settings =
-                flush
-                        ? Map.of("min.insync.replicas", "2", "flush.messages", "1")
-                        : Map.of("min.insync.replicas", "2");
-        NewTopic wanted = new NewTopic(topic, Map.of(0, List.of(1, 2, 3))).configs(settings);
+        topicSettings = new TreeMap<>(Map.of("min.insync.replicas", "2"));
+        if (flush) {
+            topicSettings.put("flush.messages", "1");
+        }
+        NewTopic wanted = new NewTopic(topic, Map.of(0, List.of(1, 2, 3))).configs(topicSettings);
         for (int tries = 1; ; tries++) {
             try {
                 admin.createTopics(List.of(wanted)).all().get();
@@ -88,18 +95,16 @@ public final class KafkaDriver implements Driver {
     }
 
     private KafkaProducer<byte[], byte[]> producer(Map<String, String> more) {
-        Map<String, Object> settings = new HashMap<>(more);
+        producerSettings.putAll(more);
+        producerSettings.put("acks", "all");
+        Map<String, Object> settings = new HashMap<>(producerSettings);
         settings.put("bootstrap.servers", servers);
-        settings.put("acks", "all");
         return new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
     private void subscribe(Inbox inbox) {
-        Map<String, Object> settings =
-                Map.of(
-                        "bootstrap.servers", servers,
-                        "enable.auto.commit", "false",
-                        "max.poll.records", "5000");
+        Map<String, Object> settings = new HashMap<>(CONSUMER);
+        settings.put("bootstrap.servers", servers);
         KafkaConsumer<byte[], byte[]> consumer =
                 new KafkaConsumer<>(
                         settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
@@ -137,6 +142,18 @@ public final class KafkaDriver implements Driver {
                         message.refused(error.toString());
                     }
                 });
+    }
+
+    @Override
+    public String versions() {
+        return "Apache Kafka " + AppInfoParser.getVersion() + ", brokers and client";
+    }
+
+    @Override
+    public String settings() {
+        return String.format(
+                "topic: one partition, 3 replicas, %s; producer: %s; consumer: assigned, %s",
+                topicSettings, producerSettings, new TreeMap<>(CONSUMER));
     }
 
     @Override

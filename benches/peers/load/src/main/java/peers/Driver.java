@@ -37,6 +37,12 @@ public interface Driver {
         return 65_536;
     }
 
+    /** Server and client with their versions, as they say themselves where they do. */
+    String versions();
+
+    /** What of the client's settings, and of the topic's, decides what is measured. */
+    String settings();
+
     /** The node that leads, by the name of its pid file. */
     default String leader() throws Exception {
         throw new UnsupportedOperationException("nobody takes over here");

@@ -241,14 +241,14 @@ public final class Load implements Inbox {
                 Locale.ROOT,
                 "{\"what\":\"failover\",\"how\":\"kill\",\"rate\":%.0f,\"struck\":\"%s\","
                         + "\"recovered\":%b,\"outage_ms\":%.1f,\"first_after_ms\":%.1f,%s,"
-                        + "\"size\":%d}%n",
+                        + "%s}%n",
                 FAILOVER_RATE,
                 leader,
                 back,
                 current.silenceMs(),
                 backMs,
                 current.counts(sent),
-                filling.length);
+                about());
     }
 
     private void await(long dueNs) throws Exception {
@@ -292,10 +292,25 @@ public final class Load implements Inbox {
     private String settings(double seconds) {
         return String.format(
                 Locale.ROOT,
-                "\"seconds\":%s,\"size\":%d,\"publishers\":1,\"subscribers\":1,\"idle\":\"%s\"",
+                "\"seconds\":%s,\"publishers\":1,\"subscribers\":1,\"idle\":\"%s\",%s",
                 seconds,
+                idle.name().toLowerCase(Locale.ROOT),
+                about());
+    }
+
+    /** Who was measured, and how it was set. */
+    private String about() {
+        return String.format(
+                Locale.ROOT,
+                "\"size\":%d,\"versions\":%s,\"client_settings\":%s,\"runtime\":%s",
                 filling.length,
-                idle.name().toLowerCase(Locale.ROOT));
+                text(driver.versions()),
+                text(driver.settings()),
+                text(System.getProperty("java.vm.name") + " " + Runtime.version()));
+    }
+
+    private static String text(String plain) {
+        return '"' + plain.replace("\\", "\\\\").replace("\"", "\\\"") + '"';
     }
 
     private void writeHistogram(Cell current, String rate) throws IOException {

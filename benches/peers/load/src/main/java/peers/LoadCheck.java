@@ -76,6 +76,16 @@ final class LoadCheck {
             public void send(Message message) throws Exception {
                 peer.take(message, load[0]);
             }
+
+            @Override
+            public String versions() {
+                return "none";
+            }
+
+            @Override
+            public String settings() {
+                return "none";
+            }
         });
         return load[0].steady(RATE, 0, SECONDS).json;
     }

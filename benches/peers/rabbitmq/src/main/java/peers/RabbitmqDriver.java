@@ -37,6 +37,7 @@ public final class RabbitmqDriver implements Driver {
     private String[] ports;
     private String queue;
     private String leaderCommand;
+    private String versions;
     private Inbox inbox;
     private volatile int ackEvery = 1;
     private Channel publisher;
@@ -58,6 +59,12 @@ public final class RabbitmqDriver implements Driver {
             Map<String, Object> arguments =
                     Map.of("x-queue-type", "quorum", "x-quorum-initial-group-size", ports.length);
             connection.createChannel().queueDeclare(queue, true, false, false, arguments);
+            versions =
+                    String.format(
+                            "RabbitMQ server %s on %s, Java client %s",
+                            connection.getServerProperties().get("version"),
+                            connection.getServerProperties().get("platform"),
+                            connection.getClientProperties().get("version"));
         }
         openPublisher();
         Thread thread = new Thread(this::subscribeForEver, "subscriber");
@@ -165,6 +172,18 @@ public final class RabbitmqDriver implements Driver {
     @Override
     public int aheadMax() {
         return AHEAD_MAX;
+    }
+
+    @Override
+    public String versions() {
+        return versions;
+    }
+
+    @Override
+    public String settings() {
+        return String.format(
+                "quorum queue on %d nodes; persistent messages, publisher confirms; consumer: prefetch %d, acknowledges every %d",
+                ports.length, PREFETCH, ackEvery);
     }
 
     @Override
