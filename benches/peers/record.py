@@ -38,7 +38,7 @@ def main():
         sys.exit(__doc__)
     scratch, run = sys.argv[1:3]
     about = dict(word.split("=", 1) for word in sys.argv[3:])
-    command = about.pop("command")
+    command = about.pop("command").strip()
     for line in sys.stdin:
         if not line.startswith("{"):
             continue

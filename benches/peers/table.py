@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints what scripts/peers measured as tables: the medians of all runs of each cell.
+"""Prints what scripts/peers measured as tables: the median of all runs of each cell, and the least and the most of them.
 
     table.py DIR        DIR holds latency.jsonl, failover.jsonl, or both
 """
@@ -52,6 +52,18 @@ def cell(rows):
     return text if len(held) == len(rows) else f"{text} (held in {len(held)} of {len(rows)} runs)"
 
 
+def between(values, shown):
+    """Least and most of several runs."""
+    values = list(values)
+    return f"{shown(min(values))}..{shown(max(values))}" if values else "-"
+
+
+def spread(rows):
+    """As cell(), of the runs that held the rate."""
+    held = [row for row in rows if is_held(row)]
+    return " / ".join(between((row[key] for row in held), ms) for key in ("p50_us", "p99_us")) if held else "-"
+
+
 def table(head, lines):
     print("| " + " | ".join(head) + " |")
     print("|" + " --- |" * len(head))
@@ -64,7 +76,7 @@ def latency(rows):
     steady = [row for row in rows if "msgs_per_s" not in row]
     most = [row for row in rows if "msgs_per_s" in row]
     rates = sorted({row["rate"] for row in steady})
-    lines = []
+    lines, spreads = [], []
     for variant, mine in grouped(rows).items():
         mine_steady = [row for row in mine if row in steady]
         cells = [cell([row for row in mine_steady if row["rate"] == rate]) for rate in rates]
@@ -77,10 +89,15 @@ def latency(rows):
         counted = [row for row in mine if row in most or is_held(row)]
         cells += [sum(row[key] for row in counted) for key in ("lost", "duplicated")]
         lines.append([variant, mine[0]["holds"], mine[0]["copies"], *cells])
+        of_rates = [spread([row for row in mine_steady if row["rate"] == rate]) for rate in rates]
+        spreads.append([variant, *of_rates, between((row["msgs_per_s"] for row in through), "{:,.0f}".format)])
     runs = len({row["run"] for row in rows})
     print(f"Publish to subscriber, ms: p50 / p99, median of {runs} runs; the most that goes through, msg/s\n")
     head = ["variant", "acknowledged when in", "copies", *(f"{rate:,.0f}/s" for rate in rates)]
     table([*head, "most", "lost", "duplicated"], lines)
+    if runs > 1:
+        print("Least and most of these runs: p50 / p99, ms, where the rate was held; the most that goes through, msg/s\n")
+        table(["variant", *(f"{rate:,.0f}/s" for rate in rates), "most"], spreads)
     comparison(steady, rates)
 
 

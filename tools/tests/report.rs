@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// As a driver of another system prints it: without a curve, without a course of time.
 const FOREIGN: &str = r#"{"variant":"a-broker","holds":"page cache </script>","copies":"2 of 3","run":1,"what":"latency","rate":400,"held":true,"p50_us":194.0,"p90_us":1274.9,"p99_us":5873.7,"p999_us":13221.9,"max_us":15147.0,"offered":1000,"achieved":400.0,"sent":1500,"received":1500,"lost":0,"duplicated":0,"ack_p50_us":null}
-{"variant":"a-broker","holds":"page cache </script>","copies":"2 of 3","run":2,"what":"latency","rate":400,"held":true,"p50_us":230.0,"p90_us":1300.2,"p99_us":6100.5,"p999_us":13300.0,"max_us":16020.0,"offered":1000,"achieved":400.0,"sent":1500,"received":1500,"lost":0,"duplicated":0,"ack_p50_us":null,"server_settings":"sync=always\nreplicas=3"}
+{"variant":"a-broker","holds":"page cache </script>","copies":"2 of 3","run":2,"what":"latency","rate":400,"held":true,"p50_us":230.0,"p90_us":1300.2,"p99_us":6100.5,"p999_us":13300.0,"max_us":16020.0,"offered":1000,"achieved":400.0,"sent":1500,"received":1500,"lost":0,"duplicated":0,"ack_p50_us":null,"versions":"a-broker 1.2, client 3.4","server_settings":"sync=always\nreplicas=3"}
 {"variant":"a-broker","run":1,"what":"failover","how":"kill","rate":1000,"recovered":true,"outage_ms":10554.6,"sent":19044,"received":19044,"lost":0}
 {"variant":"a-broker","run":2,"what":"failover","how":"kill","rate":1000,"recovered":true,"outage_ms":9480.1,"sent":19044,"received":19044,"lost":0}
 "#;
@@ -186,6 +186,7 @@ fn assert_spread(document: &str) {
     assert!(outages.contains("9.48..10.6 s of 2"), "{outages}");
     let settings = section(document, "settings");
     assert!(settings.contains("sync=always\nreplicas=3"), "{settings}");
+    assert!(section(document, "machine").contains("a-broker 1.2, client 3.4"));
 }
 
 /// One curve, with its table, its spread and its growth, and without a place among what was measured at a rate.

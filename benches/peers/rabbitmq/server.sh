@@ -44,7 +44,9 @@ CONFIG
 }
 
 drive_rabbitmq() {
-    java_client rabbitmq RabbitmqDriver --ports 25671,25672,25673 --topic bench \
-        --leader-command "$(declare -f rabbitmq_as); home='$home' data='$data' rabbitmq_as 1 \
-            '$rabbitmq_programs/rabbitmqctl' --quiet list_queues leader | sed -n 's/^r\([0-9]\)@.*/\1/p'" "${@:2}"
+    cat >"$home/leader.sh" <<SCRIPT
+$(declare -f rabbitmq_as)
+home='$home' data='$data' rabbitmq_as 1 '$rabbitmq_programs/rabbitmqctl' --quiet list_queues leader | sed -n 's/^r\([0-9]\)@.*/\1/p'
+SCRIPT
+    java_client rabbitmq RabbitmqDriver --ports 25671,25672,25673 --topic bench --leader-command "bash $home/leader.sh" "${@:2}"
 }

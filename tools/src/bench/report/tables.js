@@ -214,9 +214,10 @@ function drawRepeats() {
 
 const factNames = {cpu: "CPU", cpus: "CPUs", client_cpu: "Client's CPU", server_cpus: "Servers' CPUs", io_scheduler: "I/O scheduler",
   write_cache: "Device's write cache", isolation: "CPU isolation", size: "Message size, bytes", lateness_p99_us: "Generator late, p99"};
-const facts = (entries) => element("dl", {}, ...entries.map(([key, value]) =>
-  element("div", {class: String(value).includes("\n") ? "long" : null}, element("dt", {}, factNames[key] ?? title(key)),
+const list = (entries) => element("dl", {}, ...entries.map(([name, value]) =>
+  element("div", {class: String(value).includes("\n") || String(value).length > 160 ? "long" : null}, element("dt", {}, name),
     element("dd", {}, typeof value === "number" ? value.toLocaleString("en-US") : String(value)))));
+const facts = (entries) => list(entries.map(([key, value]) => [factNames[key] ?? title(key), value]));
 
 // The entries that all objects have alike.
 function shared(objects) {
@@ -236,10 +237,22 @@ function drawMachine() {
     entries.sort((a, b) => place(a[0]) - place(b[0]));
     if (entries.length > 0) machines.set(JSON.stringify(entries), [...(machines.get(JSON.stringify(entries)) || []), run.name]);
   }
-  section("machine").hidden = machines.size === 0;
+  const versions = versionsOf();
+  section("machine").hidden = machines.size === 0 && versions.length === 0;
   part("machine", ".facts").replaceChildren(...[...machines].flatMap(([entries, of]) => [
     machines.size > 1 ? element("h3", {}, [...new Set(of)].join(", ")) : null, facts(JSON.parse(entries)),
-  ]).filter((child) => child !== null));
+  ]).filter((child) => child !== null), ...(versions.length > 0 ? [element("h3", {}, "Versions"), list(versions)] : []));
+}
+
+// What was measured, by the names that have it.
+function versionsOf() {
+  const found = new Map();
+  for (const {name, settings, machine} of data.runs) {
+    const parts = settings.versions ? [settings.versions, settings.runtime && `driver on ${settings.runtime}`] : [machine.version && `relay ${machine.version}`];
+    const text = parts.filter((part) => part).join("; ");
+    if (text !== "") found.set(text, [...(found.get(text) || []), name]);
+  }
+  return [...found].map(([text, of]) => [[...new Set(of)].join(", "), text]);
 }
 
 // What all results have alike, then what all of a name have, then each one's own.

@@ -141,7 +141,9 @@ public final class RocketmqDriver implements Driver {
     @Override
     public String versions() {
         String version = MQVersion.getVersionDesc(MQVersion.CURRENT_VERSION);
-        return "Apache RocketMQ " + version + ", name server, brokers and client";
+        // As in V5_3_3.
+        String dotted = version.substring(1).replace('_', '.');
+        return "Apache RocketMQ " + dotted + ", name server, brokers and client";
     }
 
     @Override
