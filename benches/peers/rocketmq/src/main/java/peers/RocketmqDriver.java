@@ -37,7 +37,7 @@ public final class RocketmqDriver implements Driver {
     private static final int AHEAD_MAX = 4_000;
     /**
      * Messages without an answer, at any rate: with the 100,000 of two seconds at 50,000 a second on
-     * their way the broker answers none for minutes, and the next cell would find it so.
+     * their way the broker answered 190 in 17 seconds, and the next cell found it so.
      */
     private static final int UNANSWERED_MAX = 20_000;
     private static final int PULL_BATCH = 32;
