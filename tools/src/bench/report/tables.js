@@ -151,7 +151,7 @@ function outagesOf(scale, name, failed) {
     if (kept > 0) faults.push(`acknowledged and lost: ${count(kept)}`);
     const isBack = stuck < runs.length;
     const between = range(all, (ms) => time(ms * 1e3));
-    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), between === null ? "" : ` \u00b7 ${between} of ${all.length}`] : [];
+    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), all.length < 2 ? "" : ` \u00b7 ${between ?? "each"} of ${all.length}`] : [];
     if (faults.length > 0) words.push(element("small", {class: "bad"}, faults.join(", ")));
     const label = element("span", {}, ways.length > 1 ? `${name}, ${how}` : name, runs[0].holds === null ? null : element("small", {}, runs[0].holds));
     const made = bar(scale, label, false, isBack ? [median(all), Math.max(...all), all.length > 1 ? Math.min(...all) : null] : [scale.high, null, null], words);
