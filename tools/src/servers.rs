@@ -9,6 +9,7 @@
 //! The program is run as an operator would run it; nothing of it is linked in. Whatever is dropped is killed, so that no
 //! command leaves a process behind.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -110,6 +111,18 @@ impl FromStr for Size {
         bytes
             .map(Self)
             .ok_or_else(|| format!("`{text}` is out of range"))
+    }
+}
+
+impl fmt::Display for Size {
+    /// In the largest unit of which it is a whole number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = units
+            .iter()
+            .find(|(shift, _)| self.0.is_multiple_of(1 << shift));
+        let (shift, unit) = *whole.unwrap_or(&(0, "B"));
+        write!(f, "{} {unit}", self.0 >> shift)
     }
 }
 

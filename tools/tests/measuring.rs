@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -30,6 +31,51 @@ fn bench(arguments: &[&str]) -> Value {
         .arg("--json")
         .output();
     last_object(&text_of(output.expect("relay runs")))
+}
+
+/// The lines of several results, in the order they were printed, and `--hgrm`, `--hlog` and `--report` into a directory.
+fn bench_all(directory: &Path, arguments: &[&str], files: &[&str]) -> Vec<Value> {
+    relayd();
+    let mut command = Command::new(relay());
+    command.arg("bench").args(arguments).arg("--json");
+    for file in files {
+        command.arg(format!("--{file}"));
+        command.arg(directory.join(file));
+    }
+    let printed = text_of(command.output().expect("relay runs"));
+    let object = |line: &str| serde_json::from_str(line).expect("JSON");
+    printed.lines().map(object).collect()
+}
+
+/// Asserts that the page of `--report` shows the results, and that `relay bench report` makes one of their lines too.
+fn assert_page(directory: &Path, results: &[Value]) {
+    let lines: String = results.iter().map(|result| format!("{result}\n")).collect();
+    fs::write(directory.join("runs.jsonl"), lines).expect("written");
+    let mut again = Command::new(relay());
+    again.args(["bench", "report", "--output"]);
+    again.args([directory.join("again.html"), directory.join("runs.jsonl")]);
+    let said = text_of(again.output().expect("relay runs"));
+    assert!(said.starts_with(&format!("{} results", results.len())));
+    for page in ["report", "again.html"] {
+        let page = fs::read_to_string(directory.join(page)).expect("written");
+        for result in results {
+            let name = format!("\"name\":{}", result["name"]);
+            assert!(page.contains(&name), "{name}");
+        }
+    }
+}
+
+/// How many values a distribution in HdrHistogram's percentile format holds.
+fn counted(hgrm: &Path) -> u64 {
+    let text = fs::read_to_string(hgrm).expect("written");
+    let (_, count) = text.split_once("Total count    =").expect("the foot");
+    let count = count.split(']').next().expect("a part").trim();
+    count.parse().expect("a number")
+}
+
+fn number(value: &Value) -> f64 {
+    let number = value.as_f64();
+    number.unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 fn assert_keys(report: &Value, keys: &[&str]) {
@@ -240,34 +286,112 @@ fn streams_are_counted_and_judged_each_by_itself() {
 
 #[test]
 fn who_catches_up_is_measured_and_the_flow_beside_it() {
-    for (who, options) in [("subscriber", &[][..]), ("node", &["--node"][..])] {
-        let common = ["catch-up", "--behind", "8MiB", "--seconds", "0.5"];
-        let report = bench(&[&common[..], options].concat());
-        assert_eq!(report["who"], who);
-        assert_keys(&report, &["seconds", "bytes_per_s", "p99_ratio"]);
-        assert!(report["behind_bytes"].as_u64() >= Some(8 << 20), "{report}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let files = ["hgrm", "hlog", "report"];
+    let at = |name: &str| directory.path().join(name);
+    let common = ["catch-up", "--seconds", "0.5"];
+    let of_subscriber = [
+        &common[..],
+        &["--behind", "16MiB,32MiB", "--repeat", "2"],
+        &["--pacing", "poisson", "--seed", "3"],
+    ];
+    let lines = bench_all(directory.path(), &of_subscriber.concat(), &files);
+    // Twice each, and what both were.
+    assert_eq!(lines.len(), 6);
+    for (three, behind) in lines.chunks(3).zip([16 << 20, 32 << 20]) {
+        let (runs, summary) = (&three[..2], &three[2]);
+        for run in runs {
+            assert_caught_up(run, "subscriber", behind);
+            assert_eq!(run["pacing"], "poisson");
+        }
         assert_eq!(
-            (&report["lost"], &report["duplicated"]),
-            (&0.into(), &0.into())
+            (&summary["runs"], &summary["behind"]),
+            (&2.into(), &behind.into())
         );
-        assert_eq!(report["verified"], true);
+        for key in ["seconds", "bytes_per_s", "p99_ratio"] {
+            let both = [&runs[0], &runs[1]].map(|run| number(&run[key]));
+            let spread = &summary[key];
+            assert_eq!(number(&spread["least"]), both[0].min(both[1]));
+            assert_eq!(number(&spread["most"]), both[0].max(both[1]));
+            let middle = number(&spread["median"]);
+            assert!(both[0].min(both[1]) <= middle && middle <= both[0].max(both[1]));
+        }
     }
+    let results: Vec<_> = [0, 1, 3, 4].map(|at| lines[at].clone()).into();
+    assert_eq!(results[0]["name"], results[1]["name"]);
+    assert_ne!(results[0]["name"], results[2]["name"]);
+    assert_page(directory.path(), &results);
+    for result in 1..=4 {
+        assert!(counted(&at(&format!("hgrm.{result}"))) > 0);
+        let log = fs::read_to_string(at(&format!("hlog.{result}"))).expect("written");
+        // More than a second before, and the time of catching up.
+        assert!(log.lines().filter(|line| line.contains("HISTF")).count() >= 2);
+    }
+    assert!(!at("hgrm.5").exists() && !at("hlog").exists());
+
+    let of_node = [&common[..], &["--node", "--behind", "8MiB"]].concat();
+    let lists = ["--rate", "300,600", "--size", "64"];
+    let lines = bench_all(directory.path(), &[&of_node[..], &lists].concat(), &[]);
+    let rates: Vec<_> = lines.iter().map(|line| number(&line["rate"])).collect();
+    assert_eq!(rates, [300.0, 600.0]);
+    for line in &lines {
+        assert_caught_up(line, "node", 8 << 20);
+        assert_keys(&line["alone"], &["p50_us", "p99_us"]);
+        let name = line["name"].as_str().expect("a name");
+        assert!(name.contains("a node 8 MiB behind, 64 bytes"), "{name}");
+    }
+}
+
+fn assert_caught_up(report: &Value, who: &str, behind: u64) {
+    assert_eq!(
+        (&report["what"], &report["who"]),
+        (&"catch-up".into(), &who.into())
+    );
+    assert_keys(report, &["seconds", "bytes_per_s", "p99_ratio"]);
+    assert!(report["meanwhile_count"].as_u64() > Some(0), "{report}");
+    assert!(report["behind_bytes"].as_u64() >= Some(behind), "{report}");
+    for key in ["p50_us", "p99_us", "max_us"] {
+        assert_eq!(report[key], report["meanwhile"][key], "{report}");
+    }
+    let curve = report["percentiles"].as_array().expect("a curve");
+    assert_eq!(
+        curve.last(),
+        Some(&json!([100.0, report["max_us"]])),
+        "{report}"
+    );
+    for key in ["lost", "duplicated", "disordered"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert_eq!(report["verified"], true);
 }
 
 #[test]
 fn a_restart_is_measured_on_a_journal_that_was_laid_out() {
-    let report = bench(&["restart", "--length", "96MiB", "--runs", "2"]);
-    assert_keys(
-        &report,
-        &[
-            "ready_seconds_median",
-            "ready_seconds_max",
-            "seek_ms",
-            "blocks",
-        ],
-    );
-    assert_keys(&report["append"], &["p50_us", "p99_us"]);
-    assert_eq!(report["topics"], 100_000);
+    let directory = tempfile::tempdir().expect("a directory");
+    let arguments = ["restart", "--length", "96MiB,128MiB", "--runs", "3"];
+    let lines = bench_all(directory.path(), &arguments, &["hgrm", "report"]);
+    assert_eq!(lines.len(), 2);
+    for ((place, line), mib) in (1..).zip(&lines).zip([96, 128]) {
+        assert_eq!(
+            (&line["name"], &line["what"]),
+            (&format!("restart {mib} MiB").into(), &"restart".into())
+        );
+        assert!(line["length_bytes"].as_u64() >= Some(mib << 20), "{line}");
+        assert_keys(line, &["seek_ms", "blocks"]);
+        assert_keys(&line["append"], &["p50_us", "p99_us"]);
+        assert_eq!(line["topics"], 100_000);
+        let outages = line["outages_ms"].as_array().expect("a list");
+        let mut seconds: Vec<_> = outages.iter().map(|ms| number(ms) / 1e3).collect();
+        seconds.sort_by(f64::total_cmp);
+        assert_eq!(seconds.len(), 3);
+        for (second, key) in seconds.iter().zip(["min", "median", "max"]) {
+            let found = number(&line[format!("ready_seconds_{key}")]);
+            assert!((found - second).abs() < 1e-6, "{key} in {line}");
+        }
+        let hgrm = directory.path().join(format!("hgrm.{place}"));
+        assert_eq!(counted(&hgrm), 3);
+    }
+    assert_page(directory.path(), &lines);
 }
 
 /// The short form of what is measured with groups: what starts, finds itself together, and holds the same log afterwards.
@@ -351,6 +475,42 @@ fn lost_primaries_cost_time_and_no_message() {
 }
 
 #[test]
+fn outages_beside_several_rates_are_told_apart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lists = ["failover", "--runs", "2", "--rate", "1000,500"];
+    let pacing = ["--pacing", "bursts:8", "--seed", "2"];
+    let files = ["hgrm", "hlog", "report"];
+    let lines = bench_all(directory.path(), &[&lists[..], &pacing].concat(), &files);
+    let names: Vec<_> = lines.iter().map(|line| &line["name"]).collect();
+    assert_eq!(
+        names,
+        [
+            "relay durable, bursts:8",
+            "relay durable, 500 msg/s, bursts:8"
+        ]
+    );
+    for (place, line) in (1..).zip(&lines) {
+        assert_eq!(
+            (&line["what"], &line["lost"]),
+            (&"failover".into(), &0.into())
+        );
+        let [least, median, most] =
+            ["min", "p50", "max"].map(|key| number(&line[format!("outage_ms_{key}")]));
+        assert!(least <= median && median <= most, "{line}");
+        // No outage is shorter than the pauses between bursts, which were there before it.
+        let pause = number(&line["flow_gap_ms_max"]);
+        assert_eq!(pause, 8e3 / number(&line["rate"]));
+        assert!(least >= 0.9 * pause, "{line}");
+        let hgrm = directory.path().join(format!("hgrm.{place}"));
+        assert_eq!(counted(&hgrm), 2);
+        let hlog = directory.path().join(format!("hlog.{place}"));
+        let log = fs::read_to_string(hlog).expect("written");
+        assert!(log.contains("HISTF"), "{log}");
+    }
+    assert_page(directory.path(), &lines);
+}
+
+#[test]
 fn the_floor_has_the_same_keys() {
     let floor = [
         "floor",
@@ -409,6 +569,8 @@ fn combinations_that_make_no_sense_are_refused() {
         ),
         (&["failover", "--nodes", "1"], "nobody to take over"),
         (&["failover", "--rate", "1"], "10 to 100,000"),
+        (&["failover", "--pacing", "bursts:200"], "200 ms without"),
+        (&["catch-up", "--repeat", "0"], "1 to 1,000"),
     ] {
         let mut command = Command::new(relay());
         let (status, said) = refusal(command.arg("bench").args(arguments));

@@ -5,30 +5,27 @@
 //! --node       flow: before | a follower killed, backlog written | flow: alone | the node started ... in sync
 //! ```
 //!
-//! The flow is open loop and steady all along, and its subscriber live; its p99 while the other catches up stands against that
+//! The flow is open loop all along, and its subscriber live; its p99 while the other catches up stands against that
 //! before. A backlog is written as fast as it goes by a second publisher, outside what is measured.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use relay_client::{OutMessage, Publisher, Start, Subscriber};
 use serde::Serialize;
 
-use super::flow::{Counts, Flow};
-use super::{
-    MachineReport, check_journals, check_load, check_policy, check_seconds, journal_bytes, scratch,
-};
+use super::flow::{Counts, Flow, FlowLoad};
+use super::series::Spread;
+use super::trials::{Conditions, FlowOptions, Outcome, OwnOptions, Wanted};
+use super::{Shown, check_seconds, journal_bytes};
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
-use crate::output::{json_line, line, spinner, thousands};
+use crate::output::{spinner, thousands};
 use crate::percentiles::Percentiles;
-use crate::servers::{
-    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd, word,
-};
+use crate::servers::{Cluster, Policy, Size, WriteMethod, word};
 
 /// Topic of the backlog.
 const TOPIC: &str = "bench.backlog";
@@ -40,15 +37,18 @@ const LIVE_AGE: Duration = Duration::from_millis(50);
 const MESSAGES_PER_CLOCK_READING: u64 = 16;
 /// Bound on a subscriber's catching up, and on the release of the backlog.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Longest time without a message that the flow may have.
+const GAP_S_MAX: f64 = 10.0;
 
 const EXAMPLES: &str = "\
 Examples:
   relay bench catch-up --behind 1GiB
   relay bench catch-up --node --behind 1GiB --rate 2000
   relay bench catch-up --node --nodes 3 --json
+  relay bench catch-up --behind 256MiB,1GiB --rate 500,2000 --repeat 5 --report page.html
 
 Flow, backlog and whoever catches up share the machine: where there are no CPUs to spare for the latter, a part of what the
-flow pays is theirs and not the relay's.";
+flow pays is theirs and not the relay's. The page, --hgrm and the percentiles of the result are of the flow meanwhile.";
 
 /// Options of `relay bench catch-up`.
 #[derive(Debug, Args)]
@@ -57,45 +57,30 @@ pub(super) struct CatchUpOptions {
     /// A node of a group catches up, not a subscriber
     #[arg(long)]
     node: bool,
-    /// Log that it lacks
-    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
-    behind: Size,
-    /// Messages per second of the flow
-    #[arg(long, value_name = "N", default_value_t = 1000.0)]
-    rate: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
+    /// Log that it lacks; several are measured in turn
+    #[arg(
+        long,
+        value_name = "SIZE,...",
+        value_delimiter = ',',
+        default_value = "512MiB"
+    )]
+    behind: Vec<Size>,
     /// Seconds of the flow that are measured before
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     seconds: f64,
+    /// Measure each so many times; the object behind them has medians with the least and the most
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: usize,
     /// Nodes of the group [default: 1, with --node 2]
     #[arg(long, value_name = "1|2|3")]
     nodes: Option<u64>,
-    /// What a message waits for [default: local, or durable for several nodes]
-    #[arg(long, value_enum)]
-    policy: Option<Policy>,
-    /// How relayd spreads its agents over threads
-    #[arg(long, value_enum, default_value_t = Mode::Shared)]
-    mode: Mode,
-    /// What relayd's threads do when idle
-    #[arg(long, value_enum, default_value_t = Idle::Park)]
-    idle: Idle,
-    /// How writes are made durable
-    #[arg(long, value_enum, default_value_t = WriteMethod::Auto)]
-    write_method: WriteMethod,
-    /// Directory in which the journals are made and removed again
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The relayd program [default: the one beside this]
-    #[arg(long, value_name = "FILE")]
-    relayd: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    flow: FlowOptions,
+    #[command(flatten)]
+    own: OwnOptions,
 }
 
-/// The last line of `--json`.
+/// One result.
 #[derive(Debug, Serialize)]
 struct Report {
     who: &'static str,
@@ -110,96 +95,70 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     alone: Option<Percentiles>,
     meanwhile: Percentiles,
+    /// Messages that these are of.
+    meanwhile_count: u64,
     /// Of the p99 meanwhile to that before.
     p99_ratio: f64,
-    sent: u64,
-    received: u64,
-    lost: u64,
-    duplicated: u64,
-    disordered: u64,
-    verified: bool,
+    #[serde(flatten)]
+    conditions: Conditions,
+    /// The flow meanwhile, as a page takes it.
+    #[serde(flatten)]
+    latency: Percentiles,
+    #[serde(flatten)]
+    shown: Shown,
+}
+
+/// What the repeats of one point found.
+#[derive(Debug, Serialize)]
+struct Summary {
+    who: &'static str,
+    /// As asked for, bytes.
+    behind: u64,
     rate: f64,
     size: usize,
-    nodes: u64,
-    policy: String,
-    idle: String,
-    machine: MachineReport,
+    runs: usize,
+    seconds: Spread,
+    bytes_per_s: Spread,
+    p99_ratio: Spread,
 }
 
 /// Runs the command.
 pub(super) fn run(options: &CatchUpOptions) -> Result<(), Failure> {
-    let (nodes, policy) = options.check()?;
-    let relayd = find_relayd(options.relayd.as_deref())?;
-    let directory = scratch(options.dir.as_deref())?;
+    let (nodes, policy, loads) = options.check()?;
     let interrupt = Interrupt::install()?;
-    let settings = ClusterSettings {
-        nodes: nodes as usize,
-        streams: 1,
-        cpus: Vec::new(),
-        node: NodeSettings {
-            mode: options.mode,
-            idle: options.idle,
-            policy,
-            write_method: options.write_method,
-            prepared: Size(options.behind.0 + PREPARED_SPARE),
-            background: Background::Usual,
-            publishers: 2,
-        },
-        is_separable: false,
-    };
-    let mut cluster = Cluster::prepare(&relayd, directory.path(), &settings)?;
-    cluster.start(&interrupt)?;
-    let trial = Trial {
-        options,
-        interrupt: &interrupt,
-    };
-    let (found, counts) = if options.node {
-        trial.of_a_node(&mut cluster)?
-    } else {
-        trial.of_a_subscriber(&cluster)?
-    };
-    let journals = cluster.stop_and_judge(&interrupt)?;
-    let report = Report {
-        who: if options.node { "node" } else { "subscriber" },
-        behind_bytes: found.bytes,
-        seconds: found.took.as_secs_f64(),
-        bytes_per_s: found.bytes as f64 / found.took.as_secs_f64(),
-        msgs_per_s: found
-            .messages
-            .map(|messages| messages as f64 / found.took.as_secs_f64()),
-        p99_ratio: found.meanwhile.p99_us / found.before.p99_us,
-        before: found.before,
-        alone: found.alone,
-        meanwhile: found.meanwhile,
-        sent: counts.sent,
-        received: counts.received,
-        lost: counts.lost,
-        duplicated: counts.duplicated,
-        disordered: counts.disordered,
-        verified: journals.is_right(),
-        rate: options.rate,
-        size: options.size,
-        nodes,
-        policy: word(&policy),
-        idle: word(&options.idle),
-        machine: MachineReport::new(),
-    };
-    report.print(options.json)?;
-    if report.lost + report.duplicated + report.disordered > 0 {
-        return Err(Failure::Damaged(format!(
-            "{} messages lost, {} duplicated, {} out of order",
-            report.lost, report.duplicated, report.disordered
-        )));
-    }
-    check_journals(Some(&journals))
+    let count = options.behind.len() * loads.len() * options.repeat;
+    options.own.collect(count, |results| {
+        for &behind in &options.behind {
+            for load in &loads {
+                let first = results.all.len();
+                for _ in 0..options.repeat {
+                    let point = Point {
+                        options,
+                        nodes,
+                        policy,
+                        behind,
+                        load: options.flow.next(load, results),
+                        interrupt: &interrupt,
+                    };
+                    let (report, meanwhile) = point.measure()?;
+                    results.write_hgrm(&meanwhile)?;
+                    results.note(report)?;
+                }
+                if options.repeat > 1 {
+                    let summary = Summary::of(behind, load, &results.all[first..]);
+                    results.say(&summary, &[summary.text()])?;
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 impl CatchUpOptions {
-    fn check(&self) -> Result<(u64, Policy), Failure> {
-        check_load(self.size, 1, 1)?;
+    fn check(&self) -> Result<(u64, Policy, Vec<FlowLoad>), Failure> {
         check_seconds("--seconds", self.seconds, 0.1)?;
-        if !(self.rate.is_finite() && (10.0..=100_000.0).contains(&self.rate)) {
-            let text = format!("--rate takes 10 to 100,000, not {}", self.rate);
+        if !(1..=1_000).contains(&self.repeat) {
+            let text = format!("--repeat takes 1 to 1,000, not {}", self.repeat);
             return Err(Failure::Usage(text));
         }
         let nodes = self.nodes.unwrap_or(1 + u64::from(self.node));
@@ -207,30 +166,95 @@ impl CatchUpOptions {
             let text = "one node has nobody to catch up with; give --nodes 2 or 3";
             return Err(Failure::Usage(text.into()));
         }
-        let policy = check_policy(nodes, super::NODES_MAX, self.policy)?;
-        Ok((nodes, policy))
+        let (policy, shape) = self.flow.check(nodes, GAP_S_MAX)?;
+        Ok((nodes, policy, self.flow.loads(&shape)))
+    }
+
+    fn who(&self) -> &'static str {
+        if self.node { "node" } else { "subscriber" }
     }
 }
 
-/// What a trial found.
+/// One measurement to be made.
+struct Point<'a> {
+    options: &'a CatchUpOptions,
+    nodes: u64,
+    policy: Policy,
+    behind: Size,
+    load: FlowLoad,
+    interrupt: &'a Interrupt,
+}
+
+/// What was found about it.
 struct Found {
     bytes: u64,
     messages: Option<u64>,
     took: Duration,
     before: Percentiles,
     alone: Option<Percentiles>,
-    meanwhile: Percentiles,
+    meanwhile: Histogram<u64>,
 }
 
-struct Trial<'a> {
-    options: &'a CatchUpOptions,
-    interrupt: &'a Interrupt,
-}
+impl Point<'_> {
+    /// The result, and how long messages took meanwhile.
+    fn measure(&self) -> Result<(Report, Histogram<u64>), Failure> {
+        let options = self.options;
+        let (_directory, mut cluster) = options.own.prepare(&Wanted {
+            nodes: self.nodes,
+            policy: self.policy,
+            write_method: options.own.write_method.unwrap_or(WriteMethod::Auto),
+            prepared: Size(self.behind.0 + PREPARED_SPARE),
+            publishers: 2,
+            is_separable: false,
+        })?;
+        cluster.start(self.interrupt)?;
+        let (found, counts) = if options.node {
+            self.of_a_node(&mut cluster)?
+        } else {
+            self.of_a_subscriber(&cluster)?
+        };
+        let journals = cluster.stop_and_judge(self.interrupt)?;
+        let per_s = |count: u64| count as f64 / found.took.as_secs_f64();
+        let meanwhile = Percentiles::of(&found.meanwhile);
+        let report = Report {
+            who: options.who(),
+            behind_bytes: found.bytes,
+            seconds: found.took.as_secs_f64(),
+            bytes_per_s: per_s(found.bytes),
+            msgs_per_s: found.messages.map(per_s),
+            p99_ratio: meanwhile.p99_us / found.before.p99_us,
+            before: found.before,
+            alone: found.alone,
+            meanwhile,
+            meanwhile_count: found.meanwhile.len(),
+            conditions: Conditions::new(
+                &options.own,
+                &options.flow,
+                &self.load,
+                (self.nodes, self.policy),
+                (counts, journals),
+            ),
+            latency: meanwhile,
+            shown: self.shown(&found.meanwhile),
+        };
+        Ok((report, found.meanwhile))
+    }
 
-impl Trial<'_> {
+    fn shown(&self, meanwhile: &Histogram<u64>) -> Shown {
+        let name = format!(
+            "relay {}, a {} {} behind{}",
+            word(&self.policy),
+            self.options.who(),
+            self.behind,
+            self.options.flow.label(self.load.size)
+        );
+        Shown::of("catch-up", name, Some(self.load.rate), meanwhile)
+            .holding(self.policy, self.nodes)
+    }
+
     fn of_a_subscriber(&self, cluster: &Cluster) -> Result<(Found, Counts), Failure> {
         self.write_backlog(cluster)?;
-        let flow = Flow::start(cluster, self.options.rate, self.options.size)?;
+        let flow = Flow::start(cluster, self.load.clone())?;
         let before = self.steady(&flow)?;
         let config = cluster
             .subscriber()
@@ -241,7 +265,7 @@ impl Trial<'_> {
             .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
         let bar = spinner("a subscriber catches up");
         let read = reader.join();
-        let meanwhile = Percentiles::of(&flow.take_latency());
+        let meanwhile = flow.take_latency();
         bar.finish_and_clear();
         let read = read.map_err(|_| Failure::Failed("the subscriber panicked".into()))??;
         let found = Found {
@@ -256,7 +280,7 @@ impl Trial<'_> {
     }
 
     fn of_a_node(&self, cluster: &mut Cluster) -> Result<(Found, Counts), Failure> {
-        let flow = Flow::start(cluster, self.options.rate, self.options.size)?;
+        let flow = Flow::start(cluster, self.load.clone())?;
         let before = self.steady(&flow)?;
         let (leader, _) = cluster.await_leader(0, self.interrupt)?;
         let victim = (leader + 1) % cluster.size();
@@ -271,7 +295,7 @@ impl Trial<'_> {
         cluster.start_node(victim)?;
         cluster.await_in_sync(self.interrupt)?;
         let took = begun.elapsed();
-        let meanwhile = Percentiles::of(&flow.take_latency());
+        let meanwhile = flow.take_latency();
         bar.finish_and_clear();
         let found = Found {
             bytes: released.saturating_sub(stands),
@@ -286,9 +310,9 @@ impl Trial<'_> {
 
     /// The flow by itself for a while, after a second that is left out.
     fn steady(&self, flow: &Flow) -> Result<Percentiles, Failure> {
-        flow.await_more(self.options.rate as u64 + 1, self.interrupt)?;
+        flow.await_more(self.load.rate as u64 + 1, self.interrupt)?;
         flow.take_latency();
-        let messages = (self.options.rate * self.options.seconds) as u64 + 1;
+        let messages = (self.load.rate * self.options.seconds) as u64 + 1;
         flow.await_more(messages, self.interrupt)?;
         Ok(Percentiles::of(&flow.take_latency()))
     }
@@ -298,13 +322,9 @@ impl Trial<'_> {
         let bar = spinner("writing a backlog");
         let mut publisher = Publisher::connect(cluster.publisher(2).publisher(2))?;
         let topic = publisher.topic(TOPIC)?;
-        let mut payload = vec![0; self.options.size];
+        let mut payload = vec![0; self.load.size];
         let mut random = Random::new(2);
-        let messages = self
-            .options
-            .behind
-            .0
-            .div_ceil(journal_bytes(self.options.size));
+        let messages = self.behind.0.div_ceil(journal_bytes(self.load.size));
         for number in 0..messages {
             if number.is_multiple_of(4096) {
                 self.interrupt.check()?;
@@ -367,49 +387,78 @@ fn read_until_live(mut subscriber: Subscriber) -> Result<Read, Failure> {
     Err(Failure::Failed(text))
 }
 
-impl Report {
-    fn print(&self, is_json: bool) -> Result<(), Failure> {
-        if is_json {
-            return json_line(self);
-        }
-        line(&self.machine.text())?;
-        line(&format!(
-            "a {} that lacks {} bytes, beside {} msg/s of {} bytes: {} nodes, {}, idle {}",
+impl Outcome for Report {
+    fn text(&self) -> Vec<String> {
+        let head = format!(
+            "a {} that lacks {} bytes, beside",
             self.who,
-            thousands(self.behind_bytes),
-            self.rate,
-            self.size,
-            self.nodes,
-            self.policy,
-            self.idle
-        ))?;
+            thousands(self.behind_bytes)
+        );
         let messages = self.msgs_per_s.map_or(String::new(), |rate| {
             format!(", {} msg/s", thousands(rate as u64))
         });
-        line(&format!(
+        let mut lines = Vec::from(self.conditions.head(&head));
+        lines.push(format!(
             "caught up in {:.2} s: {:.1} MB/s{messages}",
             self.seconds,
             self.bytes_per_s / 1e6
-        ))?;
-        line(Percentiles::HEAD)?;
-        line(&self.before.row("flow before us"))?;
+        ));
+        lines.push(Percentiles::HEAD.into());
+        lines.push(self.before.row("flow before us"));
         if let Some(alone) = &self.alone {
-            line(&alone.row("flow without the node us"))?;
+            lines.push(alone.row("flow without the node us"));
         }
-        line(&self.meanwhile.row("flow meanwhile us"))?;
-        line(&format!(
-            "p99 meanwhile is {:.2} of that before; sent {}, received {}, lost {}, duplicated {}, out of order {}, {}",
+        lines.push(self.meanwhile.row("flow meanwhile us"));
+        lines.push(format!(
+            "p99 meanwhile is {:.2} of that before, over {} messages; {}",
             self.p99_ratio,
-            thousands(self.sent),
-            thousands(self.received),
-            self.lost,
-            self.duplicated,
-            self.disordered,
-            if self.verified {
-                "journals verified"
-            } else {
-                "journals NOT RIGHT"
-            }
-        ))
+            thousands(self.meanwhile_count),
+            self.conditions.tail()
+        ));
+        lines
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        self.conditions.check()
+    }
+}
+
+impl Summary {
+    fn of(behind: Size, load: &FlowLoad, runs: &[Report]) -> Self {
+        let spread = |value: fn(&Report) -> f64| Spread::of(runs.iter().map(value));
+        Self {
+            who: runs[0].who,
+            behind: behind.0,
+            rate: load.rate,
+            size: load.size,
+            runs: runs.len(),
+            seconds: spread(|run| run.seconds),
+            bytes_per_s: spread(|run| run.bytes_per_s),
+            p99_ratio: spread(|run| run.p99_ratio),
+        }
+    }
+
+    fn text(&self) -> String {
+        let text = |spread: Spread, unit: f64| {
+            let of = |value: f64| format!("{:.2}", value / unit);
+            format!(
+                "{} ({}..{})",
+                of(spread.median),
+                of(spread.least),
+                of(spread.most)
+            )
+        };
+        format!(
+            "a {} {} bytes behind, beside {} msg/s of {} bytes, median (least..most) of {}: caught up in {} s, {} MB/s, p99 \
+             meanwhile {} of that before",
+            self.who,
+            thousands(self.behind),
+            self.rate,
+            self.size,
+            self.runs,
+            text(self.seconds, 1.0),
+            text(self.bytes_per_s, 1e6),
+            text(self.p99_ratio, 1.0)
+        )
     }
 }

@@ -11,28 +11,28 @@
 //! (`servers/gates.rs`). `freeze` stops the process, while its kernel still answers for it. At the end everything sent is
 //! counted, and the journals are verified and compared.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::flow::{Counts, Flow};
-use super::{MachineReport, check_journals, check_load, check_policy, journals_text, scratch};
+use super::flow::{Counts, Flow, FlowLoad};
+use super::trials::{Conditions, FlowOptions, Outcome, OwnOptions, Wanted};
 use crate::exit::{Failure, Interrupt};
-use crate::output::{json_line, line, progress, thousands};
-use crate::percentiles::{new_histogram, record, write_hgrm};
-use crate::servers::{
-    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd, word,
-};
+use crate::output::progress;
+use crate::percentiles::{new_histogram, record};
+use crate::servers::{Cluster, Policy, Size, WriteMethod, word};
 use crate::verify::Judgement;
 
 /// Messages that have to flow before a node is struck, and after the other leads, a tenth of a second's at least.
 const STEADY_MESSAGES: u64 = 50;
 /// Journal prepared for a run: a lone message takes a block of 4 KiB.
 const PREPARED: Size = Size(256 << 20);
+/// Longest time without a message that the flow may have, where an outage is seen by the messages that miss.
+const GAP_S_MAX: f64 = 0.1;
+/// Messages a second unless said otherwise; outages at another rate are named after it.
+const RATE_USUAL: f64 = 1000.0;
 /// Bounds of the histogram's rows, ms.
 const BOUNDS_MS: [u64; 12] = [10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 500, 1_000];
 /// Widest bar of the histogram.
@@ -42,7 +42,12 @@ const EXAMPLES: &str = "\
 Examples:
   relay bench failover --runs 20
   relay bench failover --runs 50 --how cut --json
-  relay bench failover --runs 10 --how freeze --nodes 3 --policy mirrored";
+  relay bench failover --runs 10 --how freeze --nodes 3 --policy mirrored
+  relay bench failover --runs 20 --rate 500,1000,10000 --report page.html
+  relay bench failover --runs 20 --pacing poisson --hlog flow.hlog
+
+--hgrm is the distribution of the outages. An outage cannot be told from a pause of the flow that is as long: results say how
+long those are (flow_gap_ms_max).";
 
 /// How a primary is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,56 +70,27 @@ pub(super) struct FailoverOptions {
     /// How they are lost
     #[arg(long, value_enum, default_value_t = How::Kill)]
     how: How,
-    /// Messages per second
-    #[arg(long, value_name = "N", default_value_t = 1000.0)]
-    rate: f64,
-    /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    size: usize,
     /// Nodes of the group
     #[arg(long, value_name = "2|3", default_value_t = 2)]
     nodes: u64,
-    /// What a message waits for [default: durable]
-    #[arg(long, value_enum)]
-    policy: Option<Policy>,
-    /// What relayd's threads do when idle
-    #[arg(long, value_enum, default_value_t = Idle::Park)]
-    idle: Idle,
-    /// How relayd spreads its agents over threads
-    #[arg(long, value_enum, default_value_t = Mode::Shared)]
-    mode: Mode,
-    /// How writes are made durable
-    #[arg(long, value_enum, default_value_t = WriteMethod::Auto)]
-    write_method: WriteMethod,
-    /// Directory in which the journals are made and removed again
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The relayd program [default: the one beside this]
-    #[arg(long, value_name = "FILE")]
-    relayd: Option<PathBuf>,
-    /// Write the outages' distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE")]
-    hgrm: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    flow: FlowOptions,
+    #[command(flatten)]
+    own: OwnOptions,
 }
 
-/// The last line of `--json`.
+/// One result.
 #[derive(Debug, Serialize)]
 struct Report {
     /// As the latency of the same nodes is named, so that they stand together on a page.
     name: String,
+    what: &'static str,
     how: String,
     runs: u64,
+    outage_ms_min: f64,
     outage_ms_p50: f64,
     outage_ms_p99: f64,
     outage_ms_max: f64,
-    sent: u64,
-    received: u64,
-    lost: u64,
-    duplicated: u64,
-    disordered: u64,
     /// Each run's.
     outages_ms: Vec<f64>,
     /// Each run's time until another node led, looked at every 2 ms once the strike is done.
@@ -123,83 +99,27 @@ struct Report {
     unasked_takeovers: u64,
     /// Strikes at a primary that had just dropped another node, so that nobody could take over.
     strikes_repeated: u64,
-    verified: bool,
-    identical_bytes: u64,
-    rate: f64,
-    size: usize,
-    nodes: u64,
-    policy: String,
-    mode: String,
-    idle: String,
-    machine: MachineReport,
+    #[serde(flatten)]
+    conditions: Conditions,
 }
 
 /// Runs the command.
 pub(super) fn run(options: &FailoverOptions) -> Result<(), Failure> {
-    let policy = options.check()?;
-    let relayd = find_relayd(options.relayd.as_deref())?;
-    let directory = scratch(options.dir.as_deref())?;
+    let (policy, loads) = options.check()?;
     let interrupt = Interrupt::install()?;
-    let nodes = options.nodes as usize;
-    let settings = ClusterSettings {
-        nodes,
-        streams: 1,
-        cpus: Vec::new(),
-        node: NodeSettings {
-            mode: options.mode,
-            idle: options.idle,
-            policy,
-            write_method: options.write_method,
-            prepared: PREPARED,
-            background: Background::Usual,
-            publishers: 1,
-        },
-        is_separable: options.how == How::Cut,
-    };
-    let mut cluster = Cluster::prepare(&relayd, directory.path(), &settings)?;
-    cluster.start(&interrupt)?;
-    let flow = Flow::start(&cluster, options.rate, options.size)?;
-    let mut trial = Trial {
-        how: options.how,
-        steady: STEADY_MESSAGES.max((options.rate / 10.0) as u64),
-        cluster,
-        flow,
-        interrupt: &interrupt,
-        leader: None,
-        outages: Vec::new(),
-        unasked_takeovers: 0,
-        strikes_repeated: 0,
-    };
-    let bar = progress(options.runs, "losing primaries");
-    for run in 0..options.runs {
-        bar.set_position(run);
-        trial.lose_one()?;
-    }
-    bar.finish_and_clear();
-    let found = trial.finish()?;
-    let report = Report::new(options, policy, &found);
-    if let Some(path) = &options.hgrm {
-        write_hgrm(path, &histogram(&found.outages))?;
-    }
-    report.print(options.json)?;
-    if report.lost + report.duplicated + report.disordered > 0 {
-        return Err(Failure::Damaged(format!(
-            "{} messages lost, {} duplicated, {} out of order",
-            report.lost, report.duplicated, report.disordered
-        )));
-    }
-    check_journals(Some(&found.journals))
+    options.own.collect(loads.len(), |results| {
+        for load in &loads {
+            let load = options.flow.next(load, results);
+            let found = options.measure(policy, &load, &interrupt)?;
+            results.write_hgrm(&histogram(&found.outages))?;
+            results.note(Report::new(options, policy, &load, found))?;
+        }
+        Ok(())
+    })
 }
 
 impl FailoverOptions {
-    fn check(&self) -> Result<Policy, Failure> {
-        check_load(self.size, 1, 1)?;
-        if !(self.rate.is_finite() && (10.0..=100_000.0).contains(&self.rate)) {
-            return Err(Failure::Usage(format!(
-                "--rate takes 10 to 100,000, not {}: an outage is seen by the messages that miss",
-                self.rate
-            )));
-        }
+    fn check(&self) -> Result<(Policy, Vec<FlowLoad>), Failure> {
         if !(1..=100_000).contains(&self.runs) {
             let text = format!("--runs takes 1 to 100,000, not {}", self.runs);
             return Err(Failure::Usage(text));
@@ -208,7 +128,57 @@ impl FailoverOptions {
             let text = "one node has nobody to take over; give --nodes 2 or 3";
             return Err(Failure::Usage(text.into()));
         }
-        check_policy(self.nodes, super::NODES_MAX, self.policy)
+        let (policy, shape) = self.flow.check(self.nodes, GAP_S_MAX)?;
+        Ok((policy, self.flow.loads(&shape)))
+    }
+
+    /// Loses as many primaries as are asked for.
+    fn measure(
+        &self,
+        policy: Policy,
+        load: &FlowLoad,
+        interrupt: &Interrupt,
+    ) -> Result<Found, Failure> {
+        let (_directory, mut cluster) = self.own.prepare(&Wanted {
+            nodes: self.nodes,
+            policy,
+            write_method: self.own.write_method.unwrap_or(WriteMethod::Auto),
+            prepared: PREPARED,
+            publishers: 1,
+            is_separable: self.how == How::Cut,
+        })?;
+        cluster.start(interrupt)?;
+        let flow = Flow::start(&cluster, load.clone())?;
+        let mut trial = Trial {
+            how: self.how,
+            steady: STEADY_MESSAGES.max((load.rate / 10.0) as u64),
+            cluster,
+            flow,
+            interrupt,
+            leader: None,
+            outages: Vec::new(),
+            unasked_takeovers: 0,
+            strikes_repeated: 0,
+        };
+        let bar = progress(self.runs, "losing primaries");
+        for run in 0..self.runs {
+            bar.set_position(run);
+            trial.lose_one()?;
+        }
+        bar.finish_and_clear();
+        trial.finish()
+    }
+
+    /// The name of a result: what is no repeat of a usual one has another.
+    fn name(&self, policy: Policy, load: &FlowLoad) -> String {
+        let mut name = format!("relay {}", word(&policy));
+        if self.how != How::Kill {
+            name += &format!(", {}", word(&self.how));
+        }
+        if load.rate != RATE_USUAL {
+            name += &format!(", {} msg/s", load.rate);
+        }
+        name + &self.flow.label(load.size)
     }
 }
 
@@ -315,74 +285,60 @@ impl Trial<'_> {
 }
 
 impl Report {
-    fn new(options: &FailoverOptions, policy: Policy, found: &Found) -> Self {
+    fn new(options: &FailoverOptions, policy: Policy, load: &FlowLoad, found: Found) -> Self {
         let outages_ms: Vec<_> = found.outages.iter().map(|run| ms(run.silence)).collect();
         let led_after_ms = found.outages.iter().map(|run| ms(run.led_after)).collect();
-        let counts = found.counts;
         Self {
-            name: format!("relay {}", word(&policy)),
+            name: options.name(policy, load),
+            what: "failover",
             how: word(&options.how),
             runs: options.runs,
+            outage_ms_min: quantile(&outages_ms, 0.0),
             outage_ms_p50: quantile(&outages_ms, 0.5),
             outage_ms_p99: quantile(&outages_ms, 0.99),
             outage_ms_max: quantile(&outages_ms, 1.0),
-            sent: counts.sent,
-            received: counts.received,
-            lost: counts.lost,
-            duplicated: counts.duplicated,
-            disordered: counts.disordered,
             outages_ms,
             led_after_ms,
             unasked_takeovers: found.unasked_takeovers,
             strikes_repeated: found.strikes_repeated,
-            verified: found.journals.is_right(),
-            identical_bytes: found.journals.identical_bytes,
-            rate: options.rate,
-            size: options.size,
-            nodes: options.nodes,
-            policy: word(&policy),
-            mode: word(&options.mode),
-            idle: word(&options.idle),
-            machine: MachineReport::with_disk(
-                &options.dir.clone().unwrap_or_else(std::env::temp_dir),
+            conditions: Conditions::new(
+                &options.own,
+                &options.flow,
+                load,
+                (options.nodes, policy),
+                (found.counts, found.journals),
             ),
         }
     }
+}
 
-    fn print(&self, is_json: bool) -> Result<(), Failure> {
-        if is_json {
-            return json_line(self);
-        }
-        line(&self.machine.text())?;
-        line(&format!(
-            "{} primaries lost by {} at {} msg/s: {} nodes, {}, idle {}",
-            self.runs, self.how, self.rate, self.nodes, self.policy, self.idle
-        ))?;
-        for row in rows(&self.outages_ms) {
-            line(&row)?;
-        }
-        line(&format!(
-            "time without delivery: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-            self.outage_ms_p50, self.outage_ms_p99, self.outage_ms_max
-        ))?;
+impl Outcome for Report {
+    fn text(&self) -> Vec<String> {
+        let head = format!("{} primaries lost by {} at", self.runs, self.how);
+        let mut lines = Vec::from(self.conditions.head(&head));
+        lines.extend(rows(&self.outages_ms));
+        lines.push(format!(
+            "time without delivery: median (least..most) {:.1} ({:.1}..{:.1}) ms, p99 {:.1} ms",
+            self.outage_ms_p50, self.outage_ms_min, self.outage_ms_max, self.outage_ms_p99
+        ));
         if let Some((run, silence_ms)) = slowest(&self.outages_ms) {
-            line(&format!(
+            lines.push(format!(
                 "the slowest was run {}: another node led after {:.1} ms, messages came after {silence_ms:.1} ms",
                 run + 1,
                 self.led_after_ms[run],
-            ))?;
+            ));
         }
-        line(&format!(
-            "sent {}, received {}, lost {}, duplicated {}, out of order {}, takeovers nobody asked for {}, struck again {}{}",
-            thousands(self.sent),
-            thousands(self.received),
-            self.lost,
-            self.duplicated,
-            self.disordered,
+        lines.push(format!(
+            "takeovers nobody asked for {}, struck again {}; {}",
             self.unasked_takeovers,
             self.strikes_repeated,
-            journals_text(Some(self.verified), Some(self.identical_bytes))
-        ))
+            self.conditions.tail()
+        ));
+        lines
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        self.conditions.check()
     }
 }
 
@@ -446,6 +402,7 @@ mod tests {
         assert_eq!(quantile(&values, 0.5), 25.0);
         assert_eq!(quantile(&values, 0.99), 50.0);
         assert_eq!(quantile(&values, 1.0), 50.0);
+        assert_eq!(quantile(&values, 0.0), 1.0);
         assert_eq!(quantile(&[7.0], 0.5), 7.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
     }

@@ -1,21 +1,26 @@
-//! A steady flow through a group while its nodes come and go: one publisher, open loop, and one subscriber, on a thread each.
+//! A flow through a group while its nodes come and go: one publisher, open loop, and one subscriber, on a thread each.
 //!
-//! Messages are due at fixed times whatever happens; what can't go out waits in the publisher's window and goes out first
+//! Messages are due at times fixed beforehand (`pacing.rs`) whatever happens; what can't go out waits in the publisher's window and goes out first
 //! afterwards, so the first message after an outage waits for nothing but the outage. Every message is counted at the
 //! subscriber by its number. Times are of one process's monotonic clock.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hdrhistogram::Histogram;
 use relay_client::{OutMessage, Publisher, Start, Subscriber, TrySendError};
+use serde::Serialize;
 
+use super::interval_log::{self, Intervals};
 use super::load::{Clock, HEAD_LENGTH, read_head, write_head};
+use super::pacing::{Schedule, Shape};
 use super::tally::Tally;
 use crate::exit::{Failure, Interrupt};
 use crate::flow::{Random, spread};
+use crate::output::thousands;
 use crate::percentiles::{new_histogram, record};
 use crate::servers::Cluster;
 
@@ -25,10 +30,25 @@ const TOPIC: &str = "bench.flow";
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// How often the subscriber looks whether it is over.
 const LOOK: Duration = Duration::from_millis(20);
-/// Bound on an outage, and on the arrival of the last messages.
+/// Bound on an outage, on a gap of the flow, and on the arrival of the last messages.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many messages there are in all is not known yet.
 const UNKNOWN: u64 = u64::MAX;
+
+/// What is to flow.
+#[derive(Debug, Clone)]
+pub(super) struct FlowLoad {
+    /// Messages a second.
+    pub(super) rate: f64,
+    /// Bytes of a message.
+    pub(super) size: usize,
+    /// When what is due; its gaps are far shorter than any patience.
+    pub(super) shape: Shape,
+    /// Of the payloads.
+    pub(super) seed: u64,
+    /// Where the interval log goes.
+    pub(super) hlog: Option<PathBuf>,
+}
 
 /// What the threads share.
 #[derive(Debug)]
@@ -47,7 +67,7 @@ struct Shared {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Counts {
     pub(super) sent: u64,
     pub(super) received: u64,
@@ -56,16 +76,43 @@ pub(super) struct Counts {
     pub(super) disordered: u64,
 }
 
+impl Counts {
+    /// The failure that messages went wrong.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.lost + self.duplicated + self.disordered == 0 {
+            return Ok(());
+        }
+        Err(Failure::Damaged(format!(
+            "{} messages lost, {} duplicated, {} out of order",
+            self.lost, self.duplicated, self.disordered
+        )))
+    }
+
+    /// The same at the beginning of a line.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "sent {}, received {}, lost {}, duplicated {}, out of order {}",
+            thousands(self.sent),
+            thousands(self.received),
+            self.lost,
+            self.duplicated,
+            self.disordered
+        )
+    }
+}
+
 /// A running flow.
 pub(super) struct Flow {
     shared: Arc<Shared>,
+    /// Where the interval log goes, and when its time began.
+    hlog: Option<(PathBuf, SystemTime)>,
     publisher: JoinHandle<Result<u64, Failure>>,
-    subscriber: JoinHandle<Result<Tally, Failure>>,
+    subscriber: JoinHandle<Result<(Tally, Option<Intervals>), Failure>>,
 }
 
 impl Flow {
-    /// Connects both clients, and lets `rate` messages of `size` bytes a second flow.
-    pub(super) fn start(cluster: &Cluster, rate: f64, size: usize) -> Result<Self, Failure> {
+    /// Connects both clients, and lets it flow.
+    pub(super) fn start(cluster: &Cluster, load: FlowLoad) -> Result<Self, Failure> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             total: AtomicU64::new(UNKNOWN),
@@ -83,15 +130,19 @@ impl Flow {
         let failed = |error| Failure::Failed(format!("starting a thread: {error}"));
         let receiving = Arc::clone(&shared);
         let clock = Clock::new();
+        let hlog = load.hlog.clone().map(|path| (path, SystemTime::now()));
+        let schedule = Schedule::new(clock.now_ns(), load.rate, load.shape.clone());
+        let begin_ns = hlog.as_ref().map(|_| schedule.start_ns);
         let subscriber = spawn("subscriber")
-            .spawn(move || receive(subscriber, &receiving, clock))
+            .spawn(move || receive(subscriber, &receiving, clock, begin_ns))
             .map_err(failed)?;
         let sending = Arc::clone(&shared);
         let publisher = spawn("publisher")
-            .spawn(move || publish(publisher, &sending, clock, rate, size))
+            .spawn(move || publish(publisher, &sending, clock, &load, &schedule))
             .map_err(failed)?;
         Ok(Self {
             shared,
+            hlog,
             publisher,
             subscriber,
         })
@@ -99,12 +150,17 @@ impl Flow {
 
     /// Waits until `count` more messages have arrived.
     pub(super) fn await_more(&self, count: u64, interrupt: &Interrupt) -> Result<(), Failure> {
-        let wanted = self.shared.received.load(Ordering::Relaxed) + count;
-        let begun = Instant::now();
-        while self.shared.received.load(Ordering::Relaxed) < wanted {
+        let mut received = self.shared.received.load(Ordering::Relaxed);
+        let wanted = received + count;
+        let mut moved = Instant::now();
+        while received < wanted {
             interrupt.check()?;
+            let now = self.shared.received.load(Ordering::Relaxed);
+            if now > received {
+                (received, moved) = (now, Instant::now());
+            }
             let is_over = self.publisher.is_finished() || self.subscriber.is_finished();
-            if is_over || begun.elapsed() > PATIENCE {
+            if is_over || moved.elapsed() > PATIENCE {
                 return Err(Failure::Failed(
                     "the flow did not come back; see what became of the nodes and clients".into(),
                 ));
@@ -126,12 +182,15 @@ impl Flow {
         std::mem::replace(&mut *latency, new_histogram())
     }
 
-    /// Publishes nothing more, and counts once everything has arrived or is given up.
+    /// Publishes nothing more, counts once everything has arrived or is given up, and writes the log.
     pub(super) fn finish(self) -> Result<Counts, Failure> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let panicked = |_| Failure::Failed("a client's thread panicked".into());
         let sent = self.publisher.join().map_err(panicked)??;
-        let tally = self.subscriber.join().map_err(panicked)??;
+        let (tally, intervals) = self.subscriber.join().map_err(panicked)??;
+        if let Some((path, from)) = &self.hlog {
+            interval_log::write(path, &intervals, *from)?;
+        }
         Ok(Counts {
             sent,
             received: tally.distinct,
@@ -147,15 +206,13 @@ fn publish(
     mut publisher: Publisher,
     shared: &Shared,
     clock: Clock,
-    rate: f64,
-    size: usize,
+    load: &FlowLoad,
+    schedule: &Schedule,
 ) -> Result<u64, Failure> {
     let topic = publisher.topic(TOPIC)?;
-    let interval_ns = 1e9 / rate;
-    let begin_ns = clock.now_ns();
-    let due_ns = |index: u64| begin_ns + (index as f64 * interval_ns) as u64;
-    let mut payload = vec![0; size];
-    let mut random = Random::new(1);
+    let due_ns = |index| schedule.due_ns(index);
+    let mut payload = vec![0; load.size];
+    let mut random = Random::new(load.seed);
     let mut next = 0;
     while !shared.stop.load(Ordering::Relaxed) {
         while due_ns(next) <= clock.now_ns() {
@@ -182,9 +239,15 @@ fn publish(
     Ok(next)
 }
 
-/// Takes what comes until everything has.
-fn receive(mut subscriber: Subscriber, shared: &Shared, clock: Clock) -> Result<Tally, Failure> {
+/// Takes what comes until everything has. It is also kept second by second from a moment on, where there is one.
+fn receive(
+    mut subscriber: Subscriber,
+    shared: &Shared,
+    clock: Clock,
+    begin_ns: Option<u64>,
+) -> Result<(Tally, Option<Intervals>), Failure> {
     let mut tally = Tally::default();
+    let mut intervals = begin_ns.map(|_| Intervals::open_ended());
     loop {
         if let Some(delivery) = subscriber.next_within(LOOK)? {
             let head = read_head(delivery.record.payload());
@@ -193,11 +256,13 @@ fn receive(mut subscriber: Subscriber, shared: &Shared, clock: Clock) -> Result<
             tally.note(index);
             let now_ns = clock.now_ns();
             note_time(shared, now_ns);
-            let mut latency = shared
-                .latency
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            record(&mut latency, now_ns.saturating_sub(due_ns));
+            let latency_ns = now_ns.saturating_sub(due_ns);
+            if let (Some(intervals), Some(begin_ns)) = (&mut intervals, begin_ns) {
+                intervals.note_beyond(due_ns.saturating_sub(begin_ns), latency_ns);
+            }
+            let latency = shared.latency.lock();
+            let mut latency = latency.unwrap_or_else(PoisonError::into_inner);
+            record(&mut latency, latency_ns);
             drop(latency);
             shared.received.store(tally.distinct, Ordering::Relaxed);
         }
@@ -206,7 +271,7 @@ fn receive(mut subscriber: Subscriber, shared: &Shared, clock: Clock) -> Result<
         let is_given_up = total != UNKNOWN && waited_ns > PATIENCE.as_nanos() as u64;
         if tally.distinct >= total || is_given_up {
             subscriber.close();
-            return Ok(tally);
+            return Ok((tally, intervals));
         }
     }
 }

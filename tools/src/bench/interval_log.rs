@@ -1,7 +1,8 @@
 //! Latency second by second, as an HdrHistogram interval log (`--hlog`).
 //!
 //! A message counts in the second it was *due* in, so a stall shows where it began and all intervals together are the
-//! whole distribution. All histograms are made before the run, which bounds its length; a receipt only counts.
+//! whole distribution. Where the length of a run is known, all histograms are made before it, and a receipt only counts;
+//! where it is not, a second makes its own. Either way their number is bounded.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -37,6 +38,20 @@ impl Intervals {
     /// For so many measured seconds, above 0.
     pub(super) fn new(seconds: f64) -> Self {
         Self(vec![new_histogram(); seconds.ceil() as usize])
+    }
+
+    /// For a run that ends nobody knows when.
+    pub(super) fn open_ended() -> Self {
+        Self(vec![new_histogram()])
+    }
+
+    /// Counts as [`Self::note`] does, but makes room up to the message's second, as far as memory is allowed to go.
+    pub(super) fn note_beyond(&mut self, at_ns: u64, latency_ns: u64) {
+        let seconds = (at_ns / SECOND_NS + 1).min(INTERVALS_MAX) as usize;
+        if seconds > self.0.len() {
+            self.0.resize_with(seconds, new_histogram);
+        }
+        self.note(at_ns, latency_ns);
     }
 
     /// Counts a message due `at_ns` after the measured time began; what is due behind the last second belongs to it.
@@ -148,6 +163,18 @@ mod tests {
         }
         assert_eq!((counts, starts), (vec![2_000, 2_000, 1_200], vec![0, 1, 2]));
         assert!(merged == whole, "merging is recording into one");
+    }
+
+    #[test]
+    fn a_log_without_an_end_grows_to_its_bound() {
+        let mut intervals = Intervals::open_ended();
+        intervals.note_beyond(3 * SECOND_NS, 1_000);
+        intervals.note_beyond(SECOND_NS, 1_000);
+        let counts: Vec<_> = intervals.0.iter().map(Histogram::len).collect();
+        assert_eq!(counts, [0, 1, 0, 1]);
+        intervals.note_beyond(u64::MAX, 1_000);
+        assert_eq!(intervals.0.len() as u64, INTERVALS_MAX);
+        assert_eq!(intervals.0[INTERVALS_MAX as usize - 1].len(), 1);
     }
 
     #[test]

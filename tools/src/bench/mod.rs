@@ -8,7 +8,8 @@
 //! crowd.rs       the clients of fan_out.rs, all on one thread (process.rs: what relayd takes of the machine)
 //! catch_up.rs    a subscriber, or a node, that comes back from far behind
 //! restart.rs     a restart on a long journal
-//! failover.rs    the time without delivery when a primary is lost (flow.rs: its clients)
+//! failover.rs    the time without delivery when a primary is lost
+//!                (these three: trials.rs: what they share; flow.rs: the clients of the flow meanwhile)
 //! replay.rs      a journal read by plain direct reads, and as `relay replay` reads it
 //! report.rs      results as a page (machine.rs: where they come from; over_time.rs: the course of a run)
 //! ```
@@ -55,6 +56,7 @@ mod restart;
 mod series;
 mod tally;
 mod throughput;
+mod trials;
 
 use machine::MachineReport;
 use over_time::Row;

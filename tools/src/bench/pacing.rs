@@ -93,6 +93,19 @@ impl Shape {
         }
     }
 
+    /// The longest time without a message, in mean gaps.
+    pub(super) fn gap_max(&self) -> f64 {
+        match self {
+            Self::Even => 1.0,
+            Self::Bursts(count) => *count as f64,
+            Self::Table(places) => {
+                let inner = places.windows(2).map(|pair| pair[1] - pair[0]);
+                let around = places.len() as f64 - places[places.len() - 1];
+                inner.fold(around, f64::max)
+            }
+        }
+    }
+
     #[inline]
     fn place(&self, index: u64) -> f64 {
         match self {
@@ -259,6 +272,20 @@ mod tests {
         let meant = [1_000u64, 11_000, 61_000, 91_000, 101_000];
         let is_near = |(time, meant): (&u64, u64)| time.abs_diff(meant) <= 1;
         assert!(times.iter().zip(meant).all(is_near), "{times:?}");
+    }
+
+    #[test]
+    fn the_longest_gap_of_a_shape_is_in_mean_gaps() {
+        let second = 1_600_000_000_000_000_000;
+        // Gaps of 1 and 5 us and a mean one of 3, so that 5 of 3 is the longest; then 4 and 2 and a mean one.
+        for (times_us, longest) in [([0, 1, 6], 5.0 / 3.0), ([0, 4, 6], 4.0 / 3.0)] {
+            let file = capture(&times_us.map(|us| second + us * 1_000));
+            let shape = Shape::of(&Pacing::Recorded(file.path().into()), 1).expect("it is made");
+            assert!((shape.gap_max() - longest).abs() < 1e-9, "{times_us:?}");
+        }
+        let of = |pacing| Shape::of(&pacing, 1).expect("it is made").gap_max();
+        assert_eq!((of(Pacing::Steady), of(Pacing::Bursts(32))), (1.0, 32.0));
+        assert!((8.0..30.0).contains(&of(Pacing::Poisson)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hdrhistogram::Histogram;
 use relay_client::{OutMessage, Publisher, Start, Subscriber};
 use relay_journal::block::{self, BlockHeader, BlockKind, HEADER_LENGTH};
 use relay_journal::tables::Tables;
@@ -23,14 +24,13 @@ use relay_wire::record::{self, EpochBody, Fields};
 use serde::Serialize;
 use zerocopy::IntoBytes;
 
-use super::{MachineReport, scratch};
+use super::MachineReport;
+use super::series::Spread;
+use super::trials::{Outcome, OwnOptions, Wanted};
 use crate::exit::{Failure, Interrupt};
-use crate::output::{json_line, line, progress, thousands};
+use crate::output::{progress, thousands};
 use crate::percentiles::{Percentiles, new_histogram, record as note};
-use crate::servers::{
-    Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd,
-};
+use crate::servers::{Cluster, Policy, Size, WriteMethod, word};
 
 const TOPICS: u32 = 100_000;
 const PUBLISHERS: u64 = 1_000;
@@ -53,103 +53,128 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const EXAMPLES: &str = "\
 Examples:
   relay bench restart --length 10GiB
-  relay bench restart --length 1GiB --runs 3 --dir /mnt/journal --json";
+  relay bench restart --length 1GiB --runs 3 --dir /mnt/journal --json
+  relay bench restart --length 1GiB,5GiB,20GiB --report page.html
+
+--hgrm is the distribution of the times until a publisher is logged on.";
 
 /// Options of `relay bench restart`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RestartOptions {
-    /// Length of the log
-    #[arg(long, value_name = "SIZE", default_value = "10GiB")]
-    length: Size,
-    /// Restarts
+    /// Length of the log; several, as in 1GiB,5GiB, are measured in turn
+    #[arg(
+        long,
+        value_name = "SIZE,...",
+        value_delimiter = ',',
+        default_value = "10GiB"
+    )]
+    length: Vec<Size>,
+    /// Restarts of each
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: u64,
-    /// Directory in which the journal is made and removed again
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The relayd program [default: the one beside this]
-    #[arg(long, value_name = "FILE")]
-    relayd: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    own: OwnOptions,
 }
 
-/// The last line of `--json`.
+/// One length's result.
 #[derive(Debug, Serialize)]
 struct Report {
+    name: String,
+    what: &'static str,
     blocks: u64,
     length_bytes: u64,
     topics: u32,
     publishers: u64,
     runs: u64,
+    ready_seconds_min: f64,
     ready_seconds_median: f64,
     ready_seconds_max: f64,
+    /// Each restart's time until a publisher was logged on.
+    outages_ms: Vec<f64>,
     /// From the start of a connection to a message in the middle of the log.
     seek_ms: f64,
     /// From sending a lone message to its acknowledgement.
     append: Percentiles,
+    mode: String,
+    idle: String,
+    write_method: String,
     machine: MachineReport,
 }
 
 /// Runs the command.
 pub(super) fn run(options: &RestartOptions) -> Result<(), Failure> {
-    let bytes = options.length.0;
-    if bytes < LENGTH_LEAST || !(1..=1_000).contains(&options.runs) {
+    let is_short = |length: &Size| length.0 < LENGTH_LEAST;
+    if options.length.iter().any(is_short) || !(1..=1_000).contains(&options.runs) {
         let text = "--length takes 96MiB or more, --runs 1 to 1,000";
         return Err(Failure::Usage(text.into()));
     }
-    let relayd = find_relayd(options.relayd.as_deref())?;
-    let directory = scratch(options.dir.as_deref())?;
     let interrupt = Interrupt::install()?;
-    let mut cluster = Cluster::prepare(&relayd, directory.path(), &settings(bytes))?;
-    let mut log = Log::new(&cluster.stream_directories().swap_remove(0));
-    log.lay_out(bytes, &interrupt)?;
-    let mut seconds = Vec::new();
-    for run in 0..options.runs {
-        interrupt.check()?;
-        if run > 0 {
-            cluster.kill(0);
+    options.own.collect(options.length.len(), |results| {
+        for &length in &options.length {
+            let (report, ready) = options.measure(length, &interrupt)?;
+            results.write_hgrm(&ready)?;
+            results.note(report)?;
         }
-        let begun = Instant::now();
-        cluster.start_node(0)?;
-        let publisher = Publisher::connect(cluster.publisher(1).publisher(1))?;
-        seconds.push(begun.elapsed().as_secs_f64());
-        drop(publisher);
-    }
-    seconds.sort_by(f64::total_cmp);
-    let report = Report {
-        blocks: log.tables.next_block_number - 1,
-        length_bytes: log.tables.position.get(),
-        topics: TOPICS,
-        publishers: PUBLISHERS,
-        runs: options.runs,
-        ready_seconds_median: seconds[seconds.len() / 2],
-        ready_seconds_max: seconds[seconds.len() - 1],
-        seek_ms: seek(&cluster, log.tables.next_seq.get() / 2)?,
-        append: append(&cluster)?,
-        machine: MachineReport::new(),
-    };
-    cluster.stop(&interrupt)?;
-    report.print(options.json)
+        Ok(())
+    })
 }
 
-fn settings(bytes: u64) -> ClusterSettings {
-    ClusterSettings {
-        nodes: 1,
-        streams: 1,
-        cpus: Vec::new(),
-        node: NodeSettings {
-            mode: Mode::Shared,
-            idle: Idle::Park,
+impl RestartOptions {
+    /// What a log so long gives, and the times until a publisher was logged on.
+    fn measure(
+        &self,
+        length: Size,
+        interrupt: &Interrupt,
+    ) -> Result<(Report, Histogram<u64>), Failure> {
+        let write_method = self.own.write_method.unwrap_or(WriteMethod::Dsync);
+        let (_directory, mut cluster) = self.own.prepare(&Wanted {
+            nodes: 1,
             policy: Policy::Local,
-            write_method: WriteMethod::Dsync,
-            prepared: Size(bytes + PREPARED_SPARE),
-            background: Background::Usual,
+            write_method,
+            prepared: Size(length.0 + PREPARED_SPARE),
             publishers: PUBLISHERS,
-        },
-        is_separable: false,
+            is_separable: false,
+        })?;
+        let mut log = Log::new(&cluster.stream_directories().swap_remove(0));
+        log.lay_out(length.0, interrupt)?;
+        let mut ready = new_histogram();
+        let mut seconds = Vec::new();
+        for run in 0..self.runs {
+            interrupt.check()?;
+            if run > 0 {
+                cluster.kill(0);
+            }
+            let begun = Instant::now();
+            cluster.start_node(0)?;
+            let publisher = Publisher::connect(cluster.publisher(1).publisher(1))?;
+            let took = begun.elapsed();
+            drop(publisher);
+            note(&mut ready, took.as_nanos() as u64);
+            seconds.push(took.as_secs_f64());
+        }
+        let spread = Spread::of(seconds.iter().copied());
+        let report = Report {
+            name: format!("restart {length}"),
+            what: "restart",
+            blocks: log.tables.next_block_number - 1,
+            length_bytes: log.tables.position.get(),
+            topics: TOPICS,
+            publishers: PUBLISHERS,
+            runs: self.runs,
+            ready_seconds_min: spread.least,
+            ready_seconds_median: spread.median,
+            ready_seconds_max: spread.most,
+            outages_ms: seconds.iter().map(|seconds| seconds * 1e3).collect(),
+            seek_ms: seek(&cluster, log.tables.next_seq.get() / 2)?,
+            append: append(&cluster)?,
+            mode: word(&self.own.mode),
+            idle: word(&self.own.idle),
+            write_method: word(&write_method),
+            machine: self.own.machine(),
+        };
+        cluster.stop(interrupt)?;
+        Ok((report, ready))
     }
 }
 
@@ -200,27 +225,32 @@ fn append(cluster: &Cluster) -> Result<Percentiles, Failure> {
     Ok(Percentiles::of(&took))
 }
 
-impl Report {
-    fn print(&self, is_json: bool) -> Result<(), Failure> {
-        if is_json {
-            return json_line(self);
-        }
-        line(&self.machine.text())?;
-        line(&format!(
+impl Outcome for Report {
+    fn text(&self) -> Vec<String> {
+        let laid_out = format!(
             "{} blocks, {} bytes, {} topics, {} publishers, {} restarts",
             thousands(self.blocks),
             thousands(self.length_bytes),
             thousands(self.topics.into()),
             thousands(self.publishers),
             self.runs
-        ))?;
-        line(&format!(
-            "a publisher is logged on {:.2} s after the start in the median, {:.2} s at most; a message in the middle is \
-             there after {:.1} ms",
-            self.ready_seconds_median, self.ready_seconds_max, self.seek_ms
-        ))?;
-        line(Percentiles::HEAD)?;
-        line(&self.append.row("append us"))
+        );
+        let ready = format!(
+            "a publisher is logged on {:.2} s after the start, median (least..most {:.2}..{:.2}); a message in the middle \
+             is there after {:.1} ms",
+            self.ready_seconds_median, self.ready_seconds_min, self.ready_seconds_max, self.seek_ms
+        );
+        vec![
+            self.machine.text(),
+            laid_out,
+            ready,
+            Percentiles::HEAD.into(),
+            self.append.row("append us"),
+        ]
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        Ok(())
     }
 }
 
