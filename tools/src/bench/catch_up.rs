@@ -89,7 +89,7 @@ struct Report {
     bytes_per_s: f64,
     /// Of a subscriber.
     #[serde(skip_serializing_if = "Option::is_none")]
-    msgs_per_s: Option<f64>,
+    backlog_msgs_per_s: Option<f64>,
     before: Percentiles,
     /// With the lost node away.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,7 +221,7 @@ impl Point<'_> {
             behind_bytes: found.bytes,
             seconds: found.took.as_secs_f64(),
             bytes_per_s: per_s(found.bytes),
-            msgs_per_s: found.messages.map(per_s),
+            backlog_msgs_per_s: found.messages.map(per_s),
             p99_ratio: meanwhile.p99_us / found.before.p99_us,
             before: found.before,
             alone: found.alone,
@@ -394,7 +394,7 @@ impl Outcome for Report {
             self.who,
             thousands(self.behind_bytes)
         );
-        let messages = self.msgs_per_s.map_or(String::new(), |rate| {
+        let messages = self.backlog_msgs_per_s.map_or(String::new(), |rate| {
             format!(", {} msg/s", thousands(rate as u64))
         });
         let mut lines = Vec::from(self.conditions.head(&head));
