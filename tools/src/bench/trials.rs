@@ -339,3 +339,50 @@ impl Conditions {
         check_journals(Some(&self.journals))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flow {
+        #[command(flatten)]
+        options: FlowOptions,
+    }
+
+    fn flow(arguments: &[&str]) -> FlowOptions {
+        let arguments = [&["flow"], arguments].concat();
+        Flow::try_parse_from(arguments).expect("options").options
+    }
+
+    #[test]
+    fn every_size_flows_at_every_rate() {
+        let flow = flow(&["--size", "64,256", "--rate", "500,2000.5"]);
+        let (policy, shape) = flow.check(2, 1.0).expect("possible");
+        assert_eq!(policy, Policy::Durable);
+        let loads = flow.loads(&shape);
+        let found: Vec<_> = loads.iter().map(|load| (load.size, load.rate)).collect();
+        assert_eq!(
+            found,
+            [(64, 500.0), (64, 2000.5), (256, 500.0), (256, 2000.5)]
+        );
+        assert_eq!(
+            (flow.label(64), flow.label(256)),
+            (", 64 bytes".into(), String::new())
+        );
+    }
+
+    #[test]
+    fn pauses_are_held_against_the_lowest_rate() {
+        let flow = flow(&["--pacing", "bursts:100", "--rate", "1000,500"]);
+        assert!(flow.check(1, 0.2).is_ok());
+        let refusal = flow.check(1, 0.1).expect_err("too long").to_string();
+        assert!(
+            refusal.contains("200 ms without a message at --rate 500"),
+            "{refusal}"
+        );
+        assert_eq!(flow.label(256), ", bursts:100");
+    }
+}
