@@ -40,6 +40,14 @@ impl Intervals {
         Self(vec![new_histogram(); seconds.ceil() as usize])
     }
 
+    /// Counts a message due `at_ns` after the measured time began; what is due behind the last second belongs to it.
+    #[inline]
+    pub(super) fn note(&mut self, at_ns: u64, latency_ns: u64) {
+        let last = self.0.len() - 1;
+        let second = ((at_ns / SECOND_NS) as usize).min(last);
+        record(&mut self.0[second], latency_ns);
+    }
+
     /// For a run that ends nobody knows when.
     pub(super) fn open_ended() -> Self {
         Self(vec![new_histogram()])
@@ -52,14 +60,6 @@ impl Intervals {
             self.0.resize_with(seconds, new_histogram);
         }
         self.note(at_ns, latency_ns);
-    }
-
-    /// Counts a message due `at_ns` after the measured time began; what is due behind the last second belongs to it.
-    #[inline]
-    pub(super) fn note(&mut self, at_ns: u64, latency_ns: u64) {
-        let last = self.0.len() - 1;
-        let second = ((at_ns / SECOND_NS) as usize).min(last);
-        record(&mut self.0[second], latency_ns);
     }
 }
 
