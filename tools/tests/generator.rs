@@ -275,9 +275,11 @@ fn every_rate_and_pacing_sends_what_was_asked_for() {
             (&report["lost"], &report["offered"]),
             (&0.into(), &report["received"])
         );
-        let (rate, achieved) = (report["rate"].as_f64(), report["achieved"].as_f64());
-        let share = achieved.expect("a number") / rate.expect("a number");
-        assert!((0.7..1.3).contains(&share), "{report}");
+        let number = |key: &str| report[key].as_f64().expect("a number");
+        let share = number("achieved") / number("rate");
+        // A disk that stalls delays the last message by what it stalled, which is no fault of the pacing.
+        let longest = 1.0 + number("max_us") / 1e6;
+        assert!((0.7 / longest..1.3).contains(&share), "{report}");
     }
 }
 
