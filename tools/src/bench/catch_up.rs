@@ -17,7 +17,7 @@ use relay_client::{OutMessage, Publisher, Start, Subscriber};
 use serde::Serialize;
 
 use super::flow::{Counts, Flow, FlowLoad};
-use super::series::Spread;
+use super::series::{SUMMARY, Spread};
 use super::trials::{Conditions, FlowOptions, Outcome, OwnOptions, Wanted};
 use super::{Shown, check_seconds, journal_bytes};
 use crate::counters::Counters;
@@ -111,6 +111,7 @@ struct Report {
 /// What the repeats of one point found.
 #[derive(Debug, Serialize)]
 struct Summary {
+    what: &'static str,
     who: &'static str,
     /// As asked for, bytes.
     behind: u64,
@@ -427,6 +428,7 @@ impl Summary {
     fn of(behind: Size, load: &FlowLoad, runs: &[Report]) -> Self {
         let spread = |value: fn(&Report) -> f64| Spread::of(runs.iter().map(value));
         Self {
+            what: SUMMARY,
             who: runs[0].who,
             behind: behind.0,
             rate: load.rate,

@@ -28,7 +28,7 @@
 //! | `cpu_us_per_message`, `cpu_share`, `resident_peak`, `deliveries_per_s`; `seek_ms`, `append` | of a point of a scale curve, beside the latencies |
 //!
 //! Null counts as absent, and so do latencies whose `max_us` is 0. Of repeats the page shows the median with the least and the most. Points of scale curves stand on
-//! their curves alone.
+//! their curves alone. Lines whose `what` is `summary` or `knee` sum up the results before them, and are left out.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,6 +38,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::series::{KNEE, SUMMARY};
 use crate::exit::Failure;
 use crate::output::line;
 use crate::output_file::OutputFile;
@@ -146,6 +147,10 @@ fn read(path: &Path) -> Result<Vec<Run>, Failure> {
             |reason: String| Failure::Failed(format!("{shown}, line {number}: {reason}; {advice}"));
         let value: Value =
             serde_json::from_str(line).map_err(|error| wrong(format!("no JSON ({error})")))?;
+        let what = value.get("what").and_then(Value::as_str);
+        if what.is_some_and(|what| [SUMMARY, KNEE].contains(&what)) {
+            continue;
+        }
         runs.push(Run::of(&value).map_err(wrong)?);
     }
     if runs.is_empty() {
@@ -269,7 +274,8 @@ mod tests {
                 .to_string()
                 .contains("no text")
         );
-        fs::write(&path, format!("{whole}\n\n{whole}\n")).expect("written");
+        let summary = r#"{"what":"summary","rate":500,"runs":2}"#;
+        fs::write(&path, format!("{whole}\n\n{whole}\n{summary}\n")).expect("written");
         assert_eq!(read(&path).expect("two results").len(), 2);
     }
 }

@@ -34,7 +34,11 @@ const HALVINGS_MAX: u32 = 10;
 /// Messages a second that a sweep goes to.
 const SWEEP_RATE_MAX: f64 = 1e7;
 /// Bytes of a message unless said otherwise; runs of another size are named after it.
-const SIZE_USUAL: usize = 256;
+pub(super) const SIZE_USUAL: usize = 256;
+
+/// `what` of the lines that sum results up, which no page takes: the results themselves stand before them.
+pub(super) const SUMMARY: &str = "summary";
+pub(super) const KNEE: &str = "knee";
 
 /// Options of everything that sends at a rate.
 #[derive(Debug, Clone, Args)]
@@ -207,6 +211,7 @@ impl Spread {
 /// What all runs of one rate and size found; the last line of `--repeat`, and each step of `--sweep`.
 #[derive(Debug, Serialize)]
 struct Summary {
+    what: &'static str,
     rate: Option<f64>,
     size: usize,
     runs: usize,
@@ -226,6 +231,7 @@ impl Summary {
     fn of(load: &Load, runs: &[Run]) -> Self {
         let spread = |value: fn(&Run) -> f64| Spread::of(runs.iter().map(value));
         Self {
+            what: SUMMARY,
             rate: load.rate,
             size: load.size,
             runs: runs.len(),
@@ -291,6 +297,7 @@ fn fault(runs: &[Run], p99_under_us: f64) -> Option<String> {
 /// The last line of `--sweep`.
 #[derive(Debug, Serialize)]
 struct Knee {
+    what: &'static str,
     /// Highest rate that was seen to hold; none if none did.
     knee_rate: Option<f64>,
     /// Lowest one that was seen not to.
@@ -435,7 +442,7 @@ impl SeriesOptions {
                 rate,
                 size,
                 shape: shape.clone(),
-                label: self.label(size),
+                label: label(size, &self.pacing),
                 hgrm: None,
                 hlog: None,
             };
@@ -471,17 +478,18 @@ impl SeriesOptions {
         }
         Ok(())
     }
+}
 
-    fn label(&self, size: usize) -> String {
-        let mut label = String::new();
-        if size != SIZE_USUAL {
-            label += &format!(", {size} bytes");
-        }
-        if self.pacing != Pacing::Steady {
-            label += &format!(", {}", self.pacing);
-        }
-        label
+/// The end of a result's name: what tells its load from a usual one of the same rate, with a comma before each.
+pub(super) fn label(size: usize, pacing: &Pacing) -> String {
+    let mut label = String::new();
+    if size != SIZE_USUAL {
+        label += &format!(", {size} bytes");
     }
+    if *pacing != Pacing::Steady {
+        label += &format!(", {pacing}");
+    }
+    label
 }
 
 /// Refuses a bound on p99 that is none, or that the last messages' latency alone could break.
@@ -523,6 +531,7 @@ fn sweep(
         summary.print(is_json)?;
     };
     let knee = Knee {
+        what: KNEE,
         knee_rate: bracket.held,
         failed_rate: bracket.failed,
         p99_under_us,

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::flow::{Counts, FlowLoad};
 use super::pacing::{Pacing, Shape};
-use super::series::numbered;
+use super::series::{SIZE_USUAL, label, numbered};
 use super::{
     MachineReport, check_journals, check_load, check_policy, check_room, journals_text, report,
     scratch,
@@ -31,9 +31,6 @@ use crate::servers::{
     find_relayd, word,
 };
 use crate::verify::Judgement;
-
-/// Bytes of a message unless said otherwise; runs of another size are named after it.
-const SIZE_USUAL: usize = 256;
 
 /// Options of all three.
 #[derive(Debug, Args)]
@@ -260,16 +257,9 @@ impl FlowOptions {
         }
     }
 
-    /// The end of a result's name: what tells its flow from a usual one of the same rate, with a comma before each.
+    /// The end of a result's name.
     pub(super) fn label(&self, size: usize) -> String {
-        let mut label = String::new();
-        if size != SIZE_USUAL {
-            label += &format!(", {size} bytes");
-        }
-        if self.pacing != Pacing::Steady {
-            label += &format!(", {}", self.pacing);
-        }
-        label
+        label(size, &self.pacing)
     }
 }
 

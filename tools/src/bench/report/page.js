@@ -108,9 +108,11 @@ function plot(place, options, columns) {
     ...size(), cursor: {y: false, dataIdx: nearest, points: {size: 7}, focus: {prox: 24}}, focus: {alpha: columns.length > 3 ? 0.25 : 1}, padding: [12, 34, 0, 0], ...options,
     legend: {markers: {width: 3, fill: "transparent", dash: (u, series) => u.series[series].dash?.length > 0 ? "dashed" : "solid"}},
   }, columns, place);
-  const watcher = new ResizeObserver(() => {
-    if (made.width !== place.clientWidth && place.clientWidth > 0) made.setSize(size());
-  });
+  // In the next frame: a scrollbar that this brings would count as an error within the same one.
+  const fit = () => {
+    if (place.isConnected && made.width !== place.clientWidth && place.clientWidth > 0) made.setSize(size());
+  };
+  const watcher = new ResizeObserver(() => requestAnimationFrame(fit));
   watcher.observe(place);
   plots.push({destroy: () => { watcher.disconnect(); made.destroy(); }});
 }
