@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The outage is the longest time between two messages at the subscriber from the strike until the flow is back, on one
-//! process's monotonic clock; clients have their default settings. A kill resets every connection of the node at once; the
+//! process's monotonic clock; clients have their default settings. A kill ends every connection of the node at once; the
 //! loss of a host does not, and is what `cut` is: every connection of the node goes silent, and nobody answers there
 //! (`servers/gates.rs`). `freeze` stops the process, while its kernel still answers for it. At the end everything sent is
 //! counted, and the journals are verified and compared.
@@ -52,7 +52,7 @@ long those are (flow_gap_ms_max).";
 /// How a primary is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum How {
-    /// SIGKILL: its connections are reset at once.
+    /// SIGKILL: its connections end at once.
     Kill,
     /// SIGSTOP: nothing comes from it any more; later SIGCONT.
     Freeze,
