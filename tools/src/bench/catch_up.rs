@@ -17,7 +17,7 @@ use relay_client::{OutMessage, Publisher, Start, Subscriber};
 use serde::Serialize;
 
 use super::flow::{Counts, Flow, FlowLoad};
-use super::series::{SUMMARY, Spread};
+use super::series::{SUMMARY, Spread, unusual};
 use super::trials::{Conditions, FlowOptions, Outcome, OwnOptions, Wanted};
 use super::{Shown, check_seconds, journal_bytes};
 use crate::counters::Counters;
@@ -242,9 +242,11 @@ impl Point<'_> {
     }
 
     fn shown(&self, meanwhile: &Histogram<u64>) -> Shown {
+        let usual_nodes = 1 + u64::from(self.policy != Policy::Local);
         let name = format!(
-            "relay {}, a {} {} behind{}",
+            "relay {}{}, a {} {} behind{}",
             word(&self.policy),
+            unusual(&[(self.nodes, usual_nodes, "nodes")]),
             self.options.who(),
             self.behind,
             self.options.flow.label(self.load.size)

@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::flow::{Counts, Flow, FlowLoad};
+use super::series::unusual;
 use super::trials::{Conditions, FlowOptions, Outcome, OwnOptions, Wanted};
 use crate::exit::{Failure, Interrupt};
 use crate::output::progress;
@@ -172,6 +173,7 @@ impl FailoverOptions {
     /// The name of a result: what is no repeat of a usual one has another.
     fn name(&self, policy: Policy, load: &FlowLoad) -> String {
         let mut name = format!("relay {}", word(&policy));
+        name += &unusual(&[(self.nodes, 2, "nodes")]);
         if self.how != How::Kill {
             name += &format!(", {}", word(&self.how));
         }

@@ -17,7 +17,7 @@ use super::load::Clock;
 use super::over_time::OverTime;
 use super::pacing::Schedule;
 use super::process::ProcessUse;
-use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time, unusual};
 use super::{MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_count};
 use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
@@ -140,6 +140,9 @@ struct Report {
     publishers: usize,
     rate: f64,
     seconds: f64,
+    warmup: f64,
+    #[serde(flatten)]
+    terms: Terms,
     size: usize,
     settings: SettingsReport,
     machine: MachineReport,
@@ -273,15 +276,21 @@ impl FanOutOptions {
     /// What tells a run from others against the same relay: who receives, and how.
     fn label(&self) -> String {
         let mut label = format!(", {} subscribers", self.subscribers);
-        let mut add = |count: usize, usual: usize, what: &str| {
-            if count != usual {
-                label += &format!(", {count} {what}");
-            }
-        };
-        add(self.slow, 0, "slow");
-        add(self.publishers, 1, "publishers");
-        add(self.topics, 1, "topics");
-        add(self.patterns.unwrap_or(0), 0, "patterns");
+        label += &unusual(&[
+            (self.slow as u64, 0, "slow"),
+            (self.publishers as u64, 1, "publishers"),
+            (self.topics as u64, 1, "topics"),
+            (self.patterns.unwrap_or(0) as u64, 0, "patterns"),
+        ]);
+        if let Some(matching) = self.matching {
+            label += &format!(", {matching} of them matching");
+        }
+        if self.wildcard {
+            label += ", one of them for all";
+        }
+        if self.slow > 0 {
+            label += &format!(", slow ones taking {}", self.slow_share);
+        }
         label
     }
 
@@ -344,6 +353,8 @@ impl FanOutOptions {
             publishers: self.publishers,
             rate: load.rate.expect("there is a default"),
             seconds: self.seconds,
+            warmup: self.warmup,
+            terms: load.terms.clone(),
             size: load.size,
             settings,
             machine: self.target.machine(),

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::interval_log::Intervals;
 use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
-use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time};
 use super::{MachineReport, Shown, check_policy};
 use crate::exit::Failure;
 use crate::output::{json_line, line, progress, spinner, thousands};
@@ -111,6 +111,9 @@ struct Report {
     write_method: Option<&'static str>,
     rate: Option<f64>,
     seconds: f64,
+    warmup: f64,
+    #[serde(flatten)]
+    terms: Terms,
     size: usize,
     nodes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -328,6 +331,8 @@ impl FloorOptions {
             write_method: None,
             rate: None,
             seconds: self.seconds,
+            warmup: self.warmup,
+            terms: load.terms.clone(),
             size: load.size,
             nodes: self.nodes,
             policy: None,

@@ -19,7 +19,7 @@ use super::client_thread::{ClientThread, Progress};
 use super::load::{self, Clock, Measured, Receiver, Sender};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
-use super::series::{Limits, Load, Order, Run, SeriesOptions, share_in_time};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time, unusual};
 use super::{
     Judged, MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_clients,
     journal_bytes, journals_text,
@@ -115,6 +115,9 @@ struct Report {
     lateness_p99_us: f64,
     rate: f64,
     seconds: f64,
+    warmup: f64,
+    #[serde(flatten)]
+    terms: Terms,
     size: usize,
     publishers: u64,
     subscribers: u64,
@@ -224,9 +227,14 @@ fn conclude(
     let connections_lost = load::losses(&mut senders, &mut receivers);
     let result = Outcome::of(&receivers, &shares);
     let over_time = load::over_time(&receivers);
+    let clients = unusual(&[
+        (options.publishers, 1, "publishers"),
+        (options.subscribers, 1, "subscribers"),
+        (options.topics, 1, "topics"),
+    ]);
     let shown = options
         .target
-        .shown("latency", load, "", &result.latency, over_time);
+        .shown("latency", load, &clients, &result.latency, over_time);
     let from = plan.clock.wall(plan.measured().from_ns);
     load.write_logs(&result.latency, load::intervals(&receivers), from)?;
     drop((senders, receivers));
@@ -246,6 +254,8 @@ fn conclude(
         lateness_p99_us: Percentiles::of(&lateness).p99_us,
         rate: plan.rate,
         seconds: options.seconds,
+        warmup: options.warmup,
+        terms: load.terms.clone(),
         size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,

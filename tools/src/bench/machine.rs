@@ -79,7 +79,7 @@ impl MachineReport {
             cpu: field("model name").unwrap_or_default().to_owned(),
             cpus: cpu_count(),
             kernel: word("/proc/sys/kernel/osrelease").unwrap_or_default(),
-            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            command: command(std::env::args().skip(1)),
             version: env!("CARGO_PKG_VERSION"),
             measured_at: format!("{:.0}", jiff::Timestamp::now()),
             memory: memory(),
@@ -104,6 +104,30 @@ impl MachineReport {
     pub(super) fn text(&self) -> String {
         format!("{}, {} CPUs, Linux {}", self.cpu, self.cpus, self.kernel)
     }
+}
+
+/// The command as a shell takes it, but for secrets: results are handed on.
+fn command(words: impl Iterator<Item = String>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,=+@%".contains(c);
+    let mut is_secret = false;
+    let mut shown = Vec::new();
+    for word in words {
+        let word = if is_secret {
+            "SECRET".into()
+        } else if word.starts_with("--secret=") {
+            "--secret=SECRET".into()
+        } else {
+            word
+        };
+        is_secret = word == "--secret";
+        let is_bare = !word.is_empty() && word.chars().all(is_plain);
+        shown.push(if is_bare {
+            word
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        });
+    }
+    shown.join(" ")
 }
 
 impl DiskReport {
@@ -263,5 +287,16 @@ mod tests {
         assert!(found.cpus > 0 && !found.kernel.is_empty());
         assert!(found.disk.is_some_and(|disk| !disk.filesystem.is_empty()));
         assert_eq!(chosen("mq-deadline [none] bfq"), "none");
+    }
+
+    #[test]
+    fn a_command_is_told_without_its_secret() {
+        let told = |words: &[&str]| command(words.iter().map(|&word| word.to_owned()));
+        let plain = "bench latency --connect --address h:1,i:2 --secret SECRET --rate 5";
+        let words = plain.replace("SECRET", "00ff");
+        assert_eq!(told(&words.split(' ').collect::<Vec<_>>()), plain);
+        assert_eq!(told(&["--secret=00ff"]), "--secret=SECRET");
+        assert_eq!(told(&["--secret-file", "f"]), "--secret-file f");
+        assert_eq!(told(&["a b", "it's", ""]), r"'a b' 'it'\''s' ''");
     }
 }

@@ -62,7 +62,7 @@ use machine::MachineReport;
 use over_time::Row;
 use placement::{Placement, PlacementOptions};
 use report::Shown;
-use series::Load;
+use series::{Load, unusual};
 
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
@@ -98,9 +98,9 @@ pub(crate) struct BenchOptions {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Publish to subscriber at a steady rate, counted from the intended send
+    /// Publish to subscriber at a rate, counted from the intended send
     Latency(latency::LatencyOptions),
-    /// As many messages as go through, counted at the subscriber
+    /// As many messages as go through, or a rate of them, counted at the subscriber
     Throughput(throughput::ThroughputOptions),
     /// The same hops without the relay: what the machine itself costs
     Floor(floor::FloorOptions),
@@ -303,8 +303,8 @@ impl TargetOptions {
         MachineReport::with_disk(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
     }
 
-    /// What the page says of a run against this. The name tells it from runs that are no repeats of it: by the load, the
-    /// streams, and `more`.
+    /// What the page says of a run against this. The name tells it from runs that are no repeats of it: by the load,
+    /// nodes, streams, and `more`.
     fn shown(
         &self,
         what: &'static str,
@@ -313,10 +313,6 @@ impl TargetOptions {
         latency: &Histogram<u64>,
         over_time: Vec<Row>,
     ) -> Shown {
-        let streams = match self.streams {
-            1 => String::new(),
-            several => format!(", {several} streams"),
-        };
         let policy = self.policy.unwrap_or(match self.nodes {
             1 => Policy::Local,
             _ => Policy::Durable,
@@ -326,7 +322,12 @@ impl TargetOptions {
         } else {
             format!("relay {}", word(&policy))
         };
-        let name = format!("{whose}{streams}{more}{}", load.label);
+        let usual_nodes = 1 + u64::from(policy != Policy::Local);
+        let counts = unusual(&[
+            (self.nodes, usual_nodes, "nodes"),
+            (self.streams, 1, "streams"),
+        ]);
+        let name = format!("{whose}{counts}{more}{}", load.label);
         let shown = Shown::of(what, name, load.rate, latency).over_time(over_time);
         if self.connect {
             return shown;

@@ -19,7 +19,7 @@ use crate::exit::Failure;
 /// Options of everything that is measured on chosen CPUs.
 #[derive(Debug, Args)]
 pub(super) struct PlacementOptions {
-    /// CPUs of the nodes' threads, node by node: for each one in shared mode, three in split mode [default: 0 for the
+    /// CPUs of the nodes' threads, node by node or stream by stream: for each one in shared mode, three in split mode [default: 0 for the
     /// first node, and one more CPU for each other where there are enough, or else 0 too]
     #[arg(long, value_name = "CPU", value_delimiter = ',', alias = "server-cpu")]
     server_cpus: Vec<usize>,

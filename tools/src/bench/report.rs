@@ -80,7 +80,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ReportOptions {
-    /// Results of `relay bench ... --json`, one object a line
+    /// Results of `relay bench ... --json`, one object a line (not of `replay`, which has no latency)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The page to write

@@ -105,9 +105,18 @@ pub(super) struct Load {
     pub(super) shape: Shape,
     /// What tells it from usual ones beside its rate, with a comma before each: the end of a run's name.
     pub(super) label: String,
+    /// What a report says of it.
+    pub(super) terms: Terms,
     /// Where the percentile text and the interval log go.
     hgrm: Option<PathBuf>,
     hlog: Option<PathBuf>,
+}
+
+/// What is told of a load beside its rate and size.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Terms {
+    pacing: String,
+    seed: u64,
 }
 
 impl Load {
@@ -443,6 +452,10 @@ impl SeriesOptions {
                 size,
                 shape: shape.clone(),
                 label: label(size, &self.pacing),
+                terms: Terms {
+                    pacing: self.pacing.to_string(),
+                    seed: self.seed,
+                },
                 hgrm: None,
                 hlog: None,
             };
@@ -478,6 +491,14 @@ impl SeriesOptions {
         }
         Ok(())
     }
+}
+
+/// Those counts that are not the usual ones, with a comma before each: a part of a result's name.
+pub(super) fn unusual(counts: &[(u64, u64, &str)]) -> String {
+    let differ = counts.iter().filter(|(count, usual, _)| count != usual);
+    differ
+        .map(|(count, _, what)| format!(", {count} {what}"))
+        .collect()
 }
 
 /// The end of a result's name: what tells its load from a usual one of the same rate, with a comma before each.

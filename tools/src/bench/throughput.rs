@@ -20,7 +20,7 @@ use super::client_thread::{ClientThread, Progress};
 use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
-use super::series::{Limits, Load, Run, SeriesOptions};
+use super::series::{Limits, Load, Run, SeriesOptions, Terms, unusual};
 use super::{
     Judged, MachineReport, SIZES, SettingsReport, Shown, Target, TargetOptions, check_clients,
     journal_bytes, journals_text,
@@ -110,6 +110,9 @@ struct Report {
     #[serde(flatten)]
     latency: Percentiles,
     seconds: f64,
+    warmup: f64,
+    #[serde(flatten)]
+    terms: Terms,
     size: usize,
     publishers: u64,
     subscribers: u64,
@@ -219,9 +222,14 @@ fn result(
     load.write_logs(&outcome.latency, load::intervals(&client.receivers), from)?;
     let msgs_per_s = outcome.in_time as f64 / options.seconds;
     let over_time = load::over_time(&client.receivers);
+    let clients = unusual(&[
+        (options.publishers, 4, "publishers"),
+        (options.subscribers, 1, "subscribers"),
+        (options.topics, 1, "topics"),
+    ]);
     let shown = options
         .target
-        .shown("throughput", load, "", &outcome.latency, over_time);
+        .shown("throughput", load, &clients, &outcome.latency, over_time);
     let report = Report {
         msgs_per_s,
         mb_per_s: msgs_per_s * load.size as f64 / 1e6,
@@ -234,6 +242,8 @@ fn result(
         epoch_changes: 0,
         latency: Percentiles::of(&outcome.latency),
         seconds: options.seconds,
+        warmup: options.warmup,
+        terms: load.terms.clone(),
         size: load.size,
         publishers: options.publishers,
         subscribers: options.subscribers,

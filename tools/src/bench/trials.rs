@@ -272,6 +272,7 @@ pub(super) struct Conditions {
     identical_bytes: u64,
     rate: f64,
     pacing: String,
+    seed: u64,
     /// Longest time without a message that the flow itself has.
     flow_gap_ms_max: f64,
     size: usize,
@@ -279,6 +280,8 @@ pub(super) struct Conditions {
     policy: String,
     mode: String,
     idle: String,
+    /// As asked for; without it, what preparing the journals found to be fastest.
+    write_method: String,
     machine: MachineReport,
     #[serde(skip)]
     journals: Judgement,
@@ -298,12 +301,14 @@ impl Conditions {
             identical_bytes: journals.identical_bytes,
             rate: load.rate,
             pacing: flow.pacing.to_string(),
+            seed: flow.seed,
             flow_gap_ms_max: load.shape.gap_max() * 1e3 / load.rate,
             size: load.size,
             nodes,
             policy: word(&policy),
             mode: word(&own.mode),
             idle: word(&own.idle),
+            write_method: own.write_method.as_ref().map_or("auto".into(), word),
             machine: own.machine(),
             journals,
         }
