@@ -74,6 +74,8 @@ JOURNAL = [
     ("seek ms", lambda r: r["seek_ms"], ".1f"),
     ("append p50 us", lambda r: r["append"]["p50_us"], ".0f"),
     ("append p99 us", lambda r: r["append"]["p99_us"], ".0f"),
+    ("CPU us/append", lambda r: r.get("cpu_us_per_message"), ".1f"),
+    ("RSS MiB", lambda r: r["resident_peak"] / 2**20 if r.get("resident_peak") else None, ".0f"),
 ]
 
 

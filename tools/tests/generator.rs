@@ -87,30 +87,27 @@ fn wait_for_messages(watcher: &mut Child, count: usize) {
 /// was due meanwhile must.
 #[test]
 fn a_stall_shows_in_every_message_that_was_due_during_it() {
+    for (bench, count) in [
+        ("latency", "received"),
+        ("throughput", "received"),
+        ("fan-out", "deliveries"),
+    ] {
+        stall_during(bench, count);
+    }
+}
+
+/// Stalls a relay while `bench` measures it, and looks for what that did to the messages, of which `count` are those that came.
+fn stall_during(bench: &str, count: &str) {
     const RATE: f64 = 500.0;
     let relayd = open_relayd();
-    let hlog = relayd.directory.path().join("latency.hlog");
-    let mut watch = relayd.command("sub", &["--topic", "bench.>", "--json"]);
+    let hlog = relayd.directory.path().join("bench.hlog");
+    let mut watch = relayd.command("sub", &["--topic", ">", "--json"]);
     let mut watcher = watch.stdout(Stdio::piped()).spawn().expect("relay runs");
-    let mut measure = relayd.command(
-        "bench",
-        &[
-            "latency",
-            "--connect",
-            "--rate",
-            "500",
-            "--seconds",
-            "3",
-            "--warmup",
-            "0",
-            "--idle",
-            "park",
-            "--unpinned",
-            "--json",
-            "--hlog",
-        ],
-    );
-    let measure = measure.arg(&hlog).stdout(Stdio::piped()).spawn();
+    let mut measure = relayd.command("bench", &[bench, "--connect", "--rate", "500"]);
+    measure.args(["--publishers", "1", "--subscribers", "1", "--unpinned"]);
+    measure.args(["--seconds", "3", "--warmup", "0", "--idle", "park"]);
+    measure.args(["--json", "--hlog"]).arg(&hlog);
+    let measure = measure.stdout(Stdio::piped()).spawn();
     let measure = measure.expect("relay runs");
     wait_for_messages(&mut watcher, 300);
     signal(relayd.pid(), "STOP");
@@ -125,11 +122,12 @@ fn a_stall_shows_in_every_message_that_was_due_during_it() {
 
     let report: Value = serde_json::from_str(text.trim()).expect("an object");
     assert_eq!(
-        (&report["lost"], &report["received"]),
-        (&0.into(), &1500.into())
+        (&report["lost"], &report[count]),
+        (&0.into(), &1500.into()),
+        "{report}"
     );
     let (whole, intervals) = merged(&fs::read(&hlog).expect("a log"));
-    assert_eq!((whole.len(), intervals), (1_500, 3));
+    assert_eq!((whole.len(), intervals), (1_500, 3), "{bench}");
     let stall_ms = stalled.as_secs_f64() * 1e3;
     // What was due in the first half of the stall waited for the second at least.
     let slow = whole.count_between(50_000_000, u64::MAX) as f64;

@@ -25,8 +25,10 @@ use serde::Serialize;
 use zerocopy::IntoBytes;
 
 use super::MachineReport;
+use super::process::ProcessUse;
 use super::series::Spread;
 use super::trials::{Outcome, OwnOptions, Wanted};
+use crate::counters::Counters;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{progress, thousands};
 use crate::percentiles::{Percentiles, new_histogram, record as note};
@@ -46,7 +48,7 @@ const LENGTH_LEAST: u64 = 96 << 20;
 /// Journal prepared beyond what is laid out.
 const PREPARED_SPARE: u64 = 256 << 20;
 /// Messages that are appended, one at a time.
-const APPENDS: u32 = 500;
+const APPENDS: u32 = 2_000;
 /// Bound on an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -96,6 +98,10 @@ struct Report {
     seek_ms: f64,
     /// From sending a lone message to its acknowledgement.
     append: Percentiles,
+    /// Relayd's CPU time for each of them; counted in hundredths of a second on most machines.
+    cpu_us_per_message: Option<f64>,
+    /// The most memory that was resident, bytes.
+    resident_peak: Option<u64>,
     mode: String,
     idle: String,
     write_method: String,
@@ -154,6 +160,13 @@ impl RestartOptions {
             seconds.push(took.as_secs_f64());
         }
         let spread = Spread::of(seconds.iter().copied());
+        let seek_ms = seek(&cluster, log.tables.next_seq.get() / 2)?;
+        let pid = Counters::read(&cluster.stream_directories().swap_remove(0))?.pid;
+        let before = ProcessUse::read(pid);
+        let append = append(&cluster)?;
+        let after = ProcessUse::read(pid);
+        let taken = before.zip(after);
+        let taken = taken.map(|(before, after)| after.cpu_seconds - before.cpu_seconds);
         let report = Report {
             name: format!("restart {length}"),
             what: "restart",
@@ -166,8 +179,10 @@ impl RestartOptions {
             ready_seconds_median: spread.median,
             ready_seconds_max: spread.most,
             outages_ms: seconds.iter().map(|seconds| seconds * 1e3).collect(),
-            seek_ms: seek(&cluster, log.tables.next_seq.get() / 2)?,
-            append: append(&cluster)?,
+            seek_ms,
+            append,
+            cpu_us_per_message: taken.map(|seconds| seconds * 1e6 / f64::from(APPENDS)),
+            resident_peak: after.map(|used| used.resident_peak),
             mode: word(&self.own.mode),
             idle: word(&self.own.idle),
             write_method: word(&write_method),
