@@ -217,12 +217,12 @@ impl FanOutOptions {
         drop(crowd);
         target.stop(false, interrupt)?;
         report.print(self.series.json)?;
-        if report.repeated > 0 {
-            return Err(Failure::Damaged(format!(
+        let damage = (report.repeated > 0).then(|| {
+            format!(
                 "{} deliveries repeated or out of order, {} lost; connections lost: {:?}",
                 report.repeated, report.lost, report.connections_lost
-            )));
-        }
+            )
+        });
         let run = Run {
             latency: report.latency,
             achieved: report.achieved,
@@ -232,6 +232,7 @@ impl FanOutOptions {
                 ..Order::default()
             },
             connections_lost: report.connections_lost.clone(),
+            damage,
         };
         Ok((run, report))
     }

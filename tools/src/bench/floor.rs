@@ -187,6 +187,7 @@ impl FloorOptions {
                 disordered: report.disordered,
             },
             connections_lost: Vec::new(),
+            damage: None,
         };
         Ok((run, report))
     }

@@ -270,11 +270,15 @@ fn conclude(
         shown,
     };
     report.print(options.series.json, &acks)?;
-    journals.as_ref().map_or(Ok(()), Judged::check)?;
+    let judged = journals.as_ref().map_or(Ok(()), Judged::check);
     let late_ns = result
         .last_receipt_ns
         .saturating_sub(plan.due_ns(plan.total - 1));
-    Ok((report.as_run(result.order, late_ns), report))
+    let run = Run {
+        damage: judged.err().map(|failure| failure.to_string()),
+        ..report.as_run(result.order, late_ns)
+    };
+    Ok((run, report))
 }
 
 impl Report {
@@ -287,6 +291,7 @@ impl Report {
             share: share_in_time(received, self.seconds, late_ns),
             order,
             connections_lost: self.connections_lost.clone(),
+            damage: None,
         }
     }
 

@@ -153,6 +153,8 @@ pub(super) struct Run {
     pub(super) order: Order,
     /// Why connections were lost.
     pub(super) connections_lost: Vec<String>,
+    /// What else went wrong with messages or journals, for people.
+    pub(super) damage: Option<String>,
 }
 
 /// What went wrong with messages.
@@ -178,8 +180,11 @@ impl Order {
 }
 
 impl Run {
-    /// The failure that messages went wrong, where `is_loss_known` not that some are missing.
+    /// The failure that messages or journals went wrong, where `is_loss_known` not that some are missing.
     fn check(&self, is_loss_known: bool) -> Result<(), Failure> {
+        if let Some(damage) = &self.damage {
+            return Err(Failure::Damaged(damage.clone()));
+        }
         let Order {
             lost,
             duplicated,
@@ -630,6 +635,7 @@ mod tests {
                 ..Order::default()
             },
             connections_lost: Vec::new(),
+            damage: None,
         }
     }
 
@@ -646,6 +652,19 @@ mod tests {
         }
         let two_of_three = [50.0, 70.0, 500.0].map(|p99_us| run(p99_us, 1.0, 0));
         assert_eq!(fault(&two_of_three, 100.0), None, "the median counts");
+    }
+
+    #[test]
+    fn what_went_wrong_fails_a_run_but_a_loss_that_is_looked_for() {
+        assert!(run(1.0, 1.0, 0).check(false).is_ok());
+        assert!(run(1.0, 1.0, 1).check(false).is_err());
+        assert!(run(1.0, 1.0, 1).check(true).is_ok());
+        let damaged = Run {
+            damage: Some("a journal".into()),
+            ..run(1.0, 1.0, 0)
+        };
+        let said = damaged.check(true).expect_err("it is damaged").to_string();
+        assert_eq!(said, "a journal");
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn measure(
     let client = thread.run(client, Client::run, |_| {})?;
     let settings = options.target.settings(&target);
     let sums = client.sums();
-    let (mut found, run) = result(options, load, client, settings)?;
+    let (mut found, mut run) = result(options, load, client, settings)?;
     found.epoch_changes = target.epoch_changes();
     let journals = target.stop(options.verify, interrupt)?;
     if let Some(journals) = &journals {
@@ -183,10 +183,11 @@ fn measure(
         found.identical_bytes = Some(journals.identical_bytes());
     }
     found.print(options.series.json)?;
-    journals.as_ref().map_or(Ok(()), Judged::check)?;
+    let judged = journals.as_ref().map_or(Ok(()), Judged::check);
+    run.damage = judged.err().map(|failure| failure.to_string());
     if found.verified == Some(false) {
         let text = "a journal does not hold what was sent; keep it and report this";
-        return Err(Failure::Damaged(text.into()));
+        run.damage.get_or_insert_with(|| text.into());
     }
     Ok((run, found))
 }
@@ -265,6 +266,7 @@ fn result(
         share: load.rate.map_or(1.0, |rate| msgs_per_s / rate),
         order: outcome.order,
         connections_lost: report.connections_lost.clone(),
+        damage: None,
     };
     Ok((report, run))
 }
