@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use relay_journal::checkpoint;
 use relay_journal::segment::{self, Geometry};
@@ -393,20 +394,31 @@ impl Storage {
     }
 }
 
+/// How long a process that was killed may still have the lock: it goes with its memory, which is a matter of some ten
+/// milliseconds (`hang_up.rs`).
+const GONE_PATIENCE: Duration = Duration::from_millis(300);
+const GONE_PAUSE: Duration = Duration::from_millis(2);
+
 fn lock(file: &File, directory: &Path) -> Result<(), StorageError> {
-    // SAFETY: the descriptor is open for as long as `file` lives.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(());
+    let begun = Instant::now();
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` lives.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(StorageError::Io {
+                stage: "locking",
+                path: directory.to_owned(),
+                source: error,
+            });
+        }
+        if begun.elapsed() >= GONE_PATIENCE {
+            return Err(StorageError::Locked(directory.to_owned()));
+        }
+        std::thread::sleep(GONE_PAUSE);
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Err(StorageError::Locked(directory.to_owned()));
-    }
-    Err(StorageError::Io {
-        stage: "locking",
-        path: directory.to_owned(),
-        source: error,
-    })
 }
 
 /// Makes names in `directory` durable.
