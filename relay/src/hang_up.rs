@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! relayd           works .............. SIGKILL   its threads end: another still has the memory, and there is nothing to do
-//! relayd-hang-up   poll(pidfd) ........................ every socket is shut down | ends: memory, descriptors, locks go
+//! relayd-hang-up   ppoll(pidfd) ....................... every socket is shut down | ends: memory, descriptors, locks go
 //! ```
 //!
-//! What was inherited from whoever started relayd is left alone. A clean stop ends the second process first. Both killed at once,
-//! or the second one alone, and everything is as it would be without: later, not wrong.
+//! What was inherited from whoever started relayd is left alone. A clean stop ends the second process first. Both killed at once
+//! (by the kernel when memory runs out, as process 1 of a container, by name), or the second one alone, and everything is as it
+//! would be without: later, not wrong. What the killed process had, its journal's lock and its ports too, goes with the second
+//! one: some milliseconds after whoever waited for the first has been told of its end.
 //!
 //! The second process allocates nothing, takes no lock and, while the first lives, writes to none of their memory: it is one
 //! system call until then, with all signals blocked.
@@ -97,7 +99,10 @@ extern "C" fn wait_for_the_end(end: *mut libc::c_void) -> libc::c_int {
     // that are no descriptor or no socket are refused.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"relayd-hang-up".as_ptr());
-        if libc::poll(&raw mut end, 1, -1) != 1 {
+        // Not by the library's function, which may write to the thread's memory.
+        let forever = std::ptr::null::<libc::timespec>();
+        let no_mask = std::ptr::null::<libc::sigset_t>();
+        if libc::syscall(libc::SYS_ppoll, &raw mut end, 1, forever, no_mask, 8) != 1 {
             libc::_exit(1);
         }
         let mut gap = 0;

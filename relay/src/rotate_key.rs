@@ -52,11 +52,7 @@ pub(crate) fn rotate_key(arguments: &RotateKeyArguments) -> Result<String, Start
         Some(next) => next,
         None => seal_key::make(&next_file)?,
     };
-    match Storage::open(&stream.directory) {
-        Ok(storage) => by_itself(stream, &storage)?,
-        Err(StorageError::Locked(_)) => by_the_running(&next_file)?,
-        Err(error) => return Err(error.into()),
-    }
+    hand_over(stream, &next_file)?;
     Ok(format!(
         "{}: seals are signed with key {} from here on; {} vouches for it",
         stream.directory.display(),
@@ -93,10 +89,16 @@ fn by_itself(stream: &StreamConfig, storage: &Storage) -> Result<(), StartError>
     Ok(())
 }
 
-/// The stream runs: it takes the key.
-fn by_the_running(next_file: &std::path::Path) -> Result<(), StartError> {
+/// A stream that runs takes the key; of one that does not, or ends meanwhile, it is done here.
+fn hand_over(stream: &StreamConfig, next_file: &std::path::Path) -> Result<(), StartError> {
     let begun = Instant::now();
-    while next_file.exists() {
+    loop {
+        match Storage::open(&stream.directory) {
+            Ok(storage) if next_file.exists() => return by_itself(stream, &storage),
+            Err(StorageError::Locked(_)) if next_file.exists() => {}
+            Ok(_) | Err(StorageError::Locked(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         if begun.elapsed() > PATIENCE {
             return Err(format!(
                 "the running relayd has not taken the new key {} yet; see its log. It takes it once what it says there is \
@@ -107,5 +109,4 @@ fn by_the_running(next_file: &std::path::Path) -> Result<(), StartError> {
         }
         std::thread::sleep(PAUSE);
     }
-    Ok(())
 }

@@ -66,8 +66,8 @@ impl fmt::Display for StorageError {
             }
             Self::Locked(path) => write!(
                 f,
-                "{}: another relayd has this journal open; stop it first, or give each its own \
-                 directory",
+                "{}: another relayd has this journal open, or what is left of one that was killed \
+                 (relayd-hang-up); stop it first, or give each its own directory",
                 path.display()
             ),
             Self::Exists(path) => write!(

@@ -13,19 +13,25 @@ use appliance::{Appliance, LIMIT, Shape, eventually, relayd};
 /// The process that hangs up for the appliance's.
 fn second_process(appliance: &Appliance) -> i32 {
     let of_ours = format!("PPid:\t{}", appliance.pid());
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut found = processes.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-        let is_it = status.starts_with("Name:\trelayd-hang-up\n")
-            && status.lines().any(|line| line == of_ours);
-        is_it.then_some(pid)
+    let mut found = None;
+    eventually("there is one", || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        found = processes.into_iter().find_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+            let is_it = status.starts_with("Name:\trelayd-hang-up\n")
+                && status.lines().any(|line| line == of_ours);
+            is_it.then_some(pid)
+        });
+        found.is_some()
     });
-    found.next().expect("there is one")
+    found.unwrap()
 }
 
+/// Whether it runs; one that nobody has waited for does not.
 fn is_there(pid: i32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}")).exists()
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 /// A copy of the socket at the appliance's end of `connection`, once it was accepted.

@@ -17,9 +17,9 @@ use crate::storage::{Segments, Storage, StorageError};
 /// Most blocks fetched from peers at one start; more are a reason to replace the disk.
 const REPAIRS_MAX: u32 = 1_000;
 
-/// How long the lock may still be held on behalf of a process that was killed: while it starts chrony's program, that one has
-/// all its files too, until it begins to run.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the lock may still be held on behalf of a process that was killed: by the one that hangs up for it, until the memory is
+/// gone, which with the largest ring takes seconds; and while it starts chrony's program, that one has all its files too.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What recovery leaves for the start.
