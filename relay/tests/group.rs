@@ -199,7 +199,7 @@ fn a_tail_nobody_else_has_is_set_aside() {
     group.nodes[second].start();
     assert_eq!(group.await_leader(None), second);
     group.nodes[first].start();
-    assert_eq!(group.await_in_sync(), second);
+    assert_eq!(group.await_in_sync(), second, "{}", group.logs());
     assert!(
         has_file(&group.nodes[first], "set-aside-"),
         "{}",

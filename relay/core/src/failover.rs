@@ -99,8 +99,8 @@ pub(crate) struct PeerView {
     pub(crate) member: Member,
     pub(crate) is_observer: bool,
     pub(crate) is_connected: bool,
-    /// When the connection was made or ended.
-    pub(crate) changed_ns: u64,
+    /// When its connection last ended; none where there was none since the log was read.
+    pub(crate) ended_ns: Option<u64>,
     /// When it last said something.
     pub(crate) heard_ns: u64,
     /// The epoch it stands in.
@@ -257,7 +257,7 @@ impl Failover {
                 },
                 is_observer: peer.is_observer,
                 is_connected: false,
-                changed_ns: now_ns,
+                ended_ns: None,
                 heard_ns: 0,
                 epoch: Epoch(0),
                 progress: Progress::default(),
@@ -446,7 +446,6 @@ impl Failover {
         view.member.process = if counts_process { identity.process } else { 0 };
         view.is_connected = true;
         view.is_called = false;
-        view.changed_ns = now_ns;
         view.heard_ns = now_ns;
         view.epoch = Epoch(0);
         view.progress = Progress::default();
@@ -459,7 +458,7 @@ impl Failover {
     pub(crate) fn on_peer_lost(&mut self, peer: u32, now_ns: u64) {
         let view = &mut self.peers[peer as usize];
         view.is_connected = false;
-        view.changed_ns = now_ns;
+        view.ended_ns = Some(now_ns);
         view.caught_up_ns = None;
         view.asked = Epoch(0);
     }

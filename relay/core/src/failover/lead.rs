@@ -143,7 +143,10 @@ impl Failover {
     fn is_lost(&self, view: &PeerView, now_ns: u64) -> bool {
         let settings = &self.settings;
         if !view.is_connected {
-            return now_ns >= view.changed_ns + settings.suspect_closed_ns / 2;
+            let patience_ns = settings.suspect_closed_ns / 2;
+            return view
+                .ended_ns
+                .is_none_or(|ended| now_ns >= ended + patience_ns);
         }
         let patience_ns = settings.suspect_ns.saturating_sub(settings.head_start_ns);
         view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)

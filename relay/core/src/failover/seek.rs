@@ -255,11 +255,13 @@ impl Failover {
                 Some(view) if view.is_connected => {
                     view.heard_ns.min(self.leaderless_ns) + settings.suspect_ns
                 }
-                Some(view) => {
-                    let closed_ns = view.changed_ns + settings.suspect_closed_ns;
-                    closed_ns.min(self.leaderless_ns + settings.suspect_ns)
+                // One that ended says something; one that was never made since this log was read does not.
+                _ => {
+                    let ended_ns = primary.and_then(|view| view.ended_ns);
+                    let closed_ns = ended_ns.map(|ended| ended + settings.suspect_closed_ns);
+                    let silent_ns = self.leaderless_ns + settings.suspect_ns;
+                    closed_ns.map_or(silent_ns, |closed| closed.min(silent_ns))
                 }
-                None => self.leaderless_ns + settings.suspect_ns,
             };
         }
         let others = record
