@@ -462,40 +462,6 @@ fn a_cut_tail_nobody_can_answer_for_waits_for_an_operator() {
     cluster.publish(5);
 }
 
-/// A member cut its log and begins again from its disk. Its own connections went with the old state: that is not a primary's whose
-/// connection ended, and it is not suspected by that.
-#[test]
-fn who_begins_again_from_its_disk_does_not_suspect_its_primary_at_once() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(10);
-    let first = cluster.serving().unwrap();
-    let second = 1 - first;
-    cluster.machines[second].is_frozen = true;
-    cluster.publisher.wanted += 3;
-    cluster.pass(50, |_| false);
-    cluster.kill(first, 9);
-    cluster.machines[second].is_frozen = false;
-    cluster.kill(second, 9);
-    cluster.start(second);
-    cluster.until("it leads, with both as members", |cluster| {
-        cluster.standing(second) == Standing::Leading
-    });
-    cluster.start(first);
-    cluster.until("what it had alone is cut", |cluster| {
-        !cluster.machines[first].set_aside.is_empty()
-    });
-    // For less than a suspect time it does not get through to the primary.
-    cluster.cut.extend([(first, second), (second, first)]);
-    cluster.pass(100, |cluster| cluster.standing(first) == Standing::Leading);
-    cluster.cut.clear();
-    cluster.until("both are in sync", |cluster| {
-        cluster.in_sync() == 2 && cluster.serving().is_some()
-    });
-    assert_eq!(cluster.serving(), Some(second));
-    cluster.publish(5);
-    cluster.verify();
-}
-
 #[test]
 fn an_old_copy_of_a_disk_is_below_the_floor() {
     let mut cluster = Cluster::running(2, 1);
