@@ -62,6 +62,16 @@ pub struct GroupSettings {
     pub catch_up_rate: u64,
 }
 
+impl GroupSettings {
+    /// Most time to reach a peer that does not answer, and as much again for its HELLO and PROOF, ns: from 50 ms to 1 s. A node that
+    /// starts waits for [`Self::start_wait_ns`] to be dialled, and what hangs at the process or the machine it was before must
+    /// not take up all of that.
+    #[must_use]
+    pub fn dial_patience_ns(&self) -> u64 {
+        (self.start_wait_ns / 4).clamp(50_000_000, 1_000_000_000)
+    }
+}
+
 /// What a node must never forget: it lies in the superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Vote {

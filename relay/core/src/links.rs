@@ -23,7 +23,7 @@ pub const OUTGOING_BEFORE_PROOF: usize = 256;
 const OUTGOING_PROVEN: usize = 4 << 20;
 /// Bytes of them that blocks leave free, so that control messages always have room.
 const OUTGOING_RESERVE: usize = 2 * peer::CONTROL_LENGTH_MAX;
-/// Time for HELLO and PROOF.
+/// Time for HELLO and PROOF of whoever dialled this node.
 const HANDSHAKE_NS: u64 = 2_000_000_000;
 /// Pause between two attempts to reach a peer.
 const REDIAL_NS: u64 = 20_000_000;
@@ -164,6 +164,7 @@ pub(crate) struct Links {
     me: NodeId,
     process: u64,
     secret: Vec<u8>,
+    dial_patience_ns: u64,
     outgoing_length: usize,
     message_length_max: usize,
     slots: Vec<Slot>,
@@ -180,6 +181,7 @@ impl Links {
         secret: Vec<u8>,
         peers: &[NodeId],
         block_span_max: u32,
+        dial_patience_ns: u64,
     ) -> Self {
         let places = 2 * peers.len() + STRANGERS_MAX;
         let message_length_max =
@@ -188,6 +190,7 @@ impl Links {
             me,
             process,
             secret,
+            dial_patience_ns,
             outgoing_length: OUTGOING_PROVEN.max(2 * message_length_max),
             message_length_max,
             slots: (0..places).map(|_| Slot::new(0)).collect(),
@@ -203,6 +206,11 @@ impl Links {
             dying: Vec::with_capacity(places),
             effects: std::collections::VecDeque::with_capacity(4 * places),
         }
+    }
+
+    /// Most time to reach a peer, and then for its HELLO and PROOF, ns.
+    pub(crate) const fn dial_patience_ns(&self) -> u64 {
+        self.dial_patience_ns
     }
 
     /// Most bytes of one message: what a receive buffer must hold at least.
@@ -518,7 +526,11 @@ impl Links {
     pub(crate) fn on_time(&mut self, now_ns: u64) {
         for at in 0..self.slots.len() {
             let slot = &self.slots[at];
-            if slot.is_stranger() && now_ns >= slot.since_ns + HANDSHAKE_NS {
+            let patience_ns = match slot.dialed {
+                Some(_) => self.dial_patience_ns,
+                None => HANDSHAKE_NS,
+            };
+            if slot.is_stranger() && now_ns >= slot.since_ns + patience_ns {
                 self.close(self.id_of(at));
             }
         }

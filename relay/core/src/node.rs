@@ -323,6 +323,7 @@ impl Node {
             group.secret.clone(),
             &nodes,
             span_max,
+            group.dial_patience_ns(),
         );
         let failover = Failover::new(group.clone(), start.vote, start.carry, now.mono_ns);
         Self {

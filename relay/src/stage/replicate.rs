@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use io_uring::squeue::Flags;
 use io_uring::types::Timespec;
@@ -40,10 +41,8 @@ const READ_FOR_REPAIR: u8 = 8;
 const SMALL_BUFFER: usize = 1024;
 /// Large buffers for each peer: one for its connection, one for another that takes its place.
 const LARGE_PER_PEER: usize = 2;
-/// Most time to reach a peer.
-const DIAL_SECONDS: u64 = 1;
 /// A peer that acknowledges nothing is given up by the kernel too.
-const USER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket's address as the kernel wants it.
 struct Target {
@@ -102,6 +101,8 @@ pub(crate) struct ReplicateParts {
     pub(crate) segments: Segments,
     /// Most bytes of a message, from the node.
     pub(crate) message_length_max: usize,
+    /// Most time to reach a peer, from the node, ns.
+    pub(crate) dial_patience_ns: u64,
     /// Most bytes of a block.
     pub(crate) block_span_max: u32,
 }
@@ -178,7 +179,7 @@ impl ReplicateAgent {
             hearing: Vec::with_capacity(places),
             to_receive: Vec::with_capacity(places),
             segments: parts.segments,
-            timeout: Box::new(Timespec::new().sec(DIAL_SECONDS)),
+            timeout: Box::new(Timespec::from(Duration::from_nanos(parts.dial_patience_ns))),
             is_stopping: false,
             exported: Exported {
                 accepted: counters.counter("mirror.accepted"),

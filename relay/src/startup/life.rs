@@ -221,6 +221,7 @@ impl Life {
                 peers: group.peers.iter().map(|(_, address)| *address).collect(),
                 segments: ready.segments.clone(),
                 message_length_max: node.link_message_length_max(),
+                dial_patience_ns: node.link_dial_patience_ns(),
                 block_span_max: settings.block_span_max(),
             },
             &mut ground.counters,

@@ -22,7 +22,7 @@ use crate::random::Random;
 /// A machine on the network.
 pub(crate) type Host = usize;
 
-/// A connection attempt that gets no answer is given up after so long.
+/// A connection attempt that gets no answer is given up after so long, where whoever makes it does not say.
 const CONNECT_TIMEOUT_NS: u64 = 500 * MILLISECOND;
 /// What was not acknowledged is sent again after so long.
 const SENT_AGAIN_NS: u64 = 200 * MILLISECOND;
@@ -246,6 +246,19 @@ impl Network {
         port: Port,
         queue: &mut Queue<Event>,
     ) -> EndId {
+        self.connect_within(CONNECT_TIMEOUT_NS, owner, from, to, port, queue)
+    }
+
+    /// The same, given up after `patience_ns`.
+    pub(crate) fn connect_within(
+        &mut self,
+        patience_ns: u64,
+        owner: Owner,
+        from: Host,
+        to: Host,
+        port: Port,
+        queue: &mut Queue<Event>,
+    ) -> EndId {
         let index = self.free.pop().unwrap_or(self.connections.len() as u32);
         let end = |host, owner| End {
             host,
@@ -285,7 +298,7 @@ impl Network {
         };
         let delay = self.delay(from, to);
         let expiry = NetworkEvent::Expire { to: id };
-        queue.after(CONNECT_TIMEOUT_NS, Event::Network(expiry));
+        queue.after(patience_ns, Event::Network(expiry));
         if !self.is_blocked(from, to) && !self.is_blocked(to, from) && self.is_up[to] {
             self.tell(id.other(), Signal::Incoming, delay, queue);
         }

@@ -85,6 +85,14 @@ impl Node {
         }
     }
 
+    /// Most time to reach a peer that is to be dialled, ns: then report [`Self::on_dial_failed`].
+    #[must_use]
+    pub fn link_dial_patience_ns(&self) -> u64 {
+        self.group
+            .as_ref()
+            .map_or(0, |group| group.links.dial_patience_ns())
+    }
+
     /// Most bytes of one message of a peer: a receive buffer holds at least as many.
     #[must_use]
     pub fn link_message_length_max(&self) -> usize {

@@ -186,8 +186,10 @@ impl Process {
                     process: self.number,
                 };
                 let to = peer as usize + usize::from(peer as usize >= self.node);
+                let patience_ns = self.machine.link_dial_patience_ns();
                 let (network, queue) = (&mut *around.network, &mut *around.queue);
-                let end = network.connect(owner, self.node, to, Port::Mirror, queue);
+                let (node, port) = (self.node, Port::Mirror);
+                let end = network.connect_within(patience_ns, owner, node, to, port, queue);
                 self.peers().dialing.push((end, peer));
             }
             LinkEffect::Send(link) => self.send_to_peer(link, around),
