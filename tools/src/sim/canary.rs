@@ -71,4 +71,6 @@ pub(crate) enum Canary {
     OldCopyCounts,
     /// Who loses power comes back with a blank disk under the old disk's name.
     BlankDiskKeepsItsName,
+    /// A follower suspects its primary between two of its heartbeats.
+    SuspectedTooSoon,
 }

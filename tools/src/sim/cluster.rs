@@ -37,6 +37,7 @@ use crate::swarm::{Parameters, STREAM};
 
 mod inject;
 mod operate;
+mod takeover;
 
 /// Events that may wait at once; a run that needs more has a leak.
 const EVENTS_MAX: usize = 1 << 20;
@@ -145,6 +146,8 @@ pub(crate) struct Cluster<'a> {
     forgetting: Option<(usize, bool)>,
     /// Faults that last.
     lasting: u32,
+    /// Until when it is no wonder that another node takes the lead from each.
+    excused_until_ns: Vec<u64>,
     operator: Operator,
     /// Only clients are struck any more.
     is_calm: bool,
@@ -202,6 +205,7 @@ impl<'a> Cluster<'a> {
             is_copy_lost: false,
             forgetting: None,
             lasting: 0,
+            excused_until_ns: vec![0; cast.nodes],
             operator: Operator::default(),
             is_calm: false,
             alarm: None,
@@ -544,7 +548,13 @@ impl Cluster<'_> {
         let before = self.arbiter.record().copied();
         let (network, queue) = (&mut self.network, &mut self.queue);
         let heard = self.arbiter.on_event(event, network, queue);
-        if let Some(record) = self.arbiter.record().filter(|now| Some(**now) != before) {
+        let after = self.arbiter.record().copied();
+        if let Some(record) = after.filter(|now| Some(*now) != before) {
+            if let (ArbiterEvent::Arrive(_), Some(before)) = (event, before)
+                && before.primary != record.primary
+            {
+                self.check_takeover(&before, &record);
+            }
             let note = Note::Record {
                 epoch: record.epoch.get(),
                 primary: record.primary.get(),

@@ -222,6 +222,25 @@ fn what_whole_runs_found_stays_mended() {
     }
 }
 
+/// Goal: a primary that dials what a peer was before it lost power gives that up in time. Method: runs in which the peer stood for
+/// primary meanwhile, although nothing had happened to the one there was.
+#[test]
+fn a_peer_that_comes_back_is_dialled_anew_before_it_stands() {
+    for seed in [1_320_405, 1_321_715] {
+        let mut recipe = Recipe {
+            seed,
+            ..Recipe::default()
+        };
+        (recipe.wish.nodes, recipe.wish.pause_ms) = (Some(2), Some(1_000));
+        if let Err(failure) = run::run(&recipe, false).result {
+            panic!(
+                "cargo sim --nodes 2 --pause-ms 1000 --seed {seed}: {}",
+                failure.what
+            );
+        }
+    }
+}
+
 /// Goal: a checkpoint that outlived the log before it is found out. Method: whole runs, as their seeds draw them, in which
 /// every disk lied and lost power, and a node led from such a checkpoint.
 #[test]
@@ -321,7 +340,7 @@ fn a_disk_that_forgets_is_one_copy() {
 }
 
 /// Rules broken one at a time: for a group of how many nodes, and within how many seeds a run must fail.
-const BROKEN: [(Canary, usize, u64); 35] = [
+const BROKEN: [(Canary, usize, u64); 36] = [
     (Canary::ReleaseBeforeDurable, 1, 3),
     (Canary::WriteErrorRetried, 1, 60),
     (Canary::SyncErrorRetried, 1, 120),
@@ -348,7 +367,7 @@ const BROKEN: [(Canary, usize, u64); 35] = [
     (Canary::ShrinkNotAwaited, 2, 20),
     (Canary::UnknownSwapCountsAsDone, 2, 30),
     // These two need a copy that is lost between its admission's unknown outcome and its late landing.
-    (Canary::UnknownSwapCountsAsLost, 2, 60),
+    (Canary::UnknownSwapCountsAsLost, 3, 200),
     (Canary::LateSwapHidden, 3, 200),
     (Canary::AdmittedEarly, 2, 10),
     (Canary::StaleRecordRead, 2, 10),
@@ -360,6 +379,7 @@ const BROKEN: [(Canary, usize, u64); 35] = [
     (Canary::OldCopyCounts, 2, 30),
     (Canary::BlankDiskKeepsItsName, 2, 20),
     (Canary::RestartedMemberCounts, 3, 20),
+    (Canary::SuspectedTooSoon, 2, 20),
 ];
 
 /// A run in which a rule is broken, with as much as it takes of what brings that to light.
@@ -408,6 +428,19 @@ fn every_broken_rule_is_found() {
             "{canary:?} is not found in {seeds_max} seeds"
         );
     }
+}
+
+/// Goal: who takes the lead from a primary that is well is found out, and nothing that restarts, dies or is cut off is taken for it.
+/// Method: followers that suspect too soon, few faults, and the words of the failures.
+#[test]
+fn a_takeover_for_nothing_is_found() {
+    let found = (1..=40).find(|seed| {
+        let mut recipe = breaking(Canary::SuspectedTooSoon, 2, *seed);
+        recipe.wish.pause_ms = Some(1_000);
+        let result = run::run(&recipe, false).result;
+        result.is_err_and(|failure| failure.what.contains("takes the lead from"))
+    });
+    assert!(found.is_some(), "not found in 40 seeds");
 }
 
 /// Goal: a failure is shown in its shortest form. Method: one that needs a single fault, in a run of many.

@@ -26,6 +26,7 @@ impl Cluster<'_> {
         self.faults += 1;
         self.history
             .note(self.queue.now_ns(), Note::Fault { index, fault });
+        self.excuse_by(fault);
         match fault {
             Fault::Kill { node } => self.kill(node, false, &mut random),
             Fault::CutPower { node } => self.kill(node, true, &mut random),
@@ -367,6 +368,7 @@ impl Cluster<'_> {
             Note::Killed { node }
         };
         self.history.note(self.queue.now_ns(), note);
+        self.excuse(node, self.queue.now_ns());
         self.arbiter.on_killed(node, random);
         self.with_node(node, |node, around| node.die(cuts_power, random, around));
         if cuts_power {

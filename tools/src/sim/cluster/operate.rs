@@ -181,6 +181,7 @@ impl Cluster<'_> {
     pub(super) fn hand_over(&mut self, node: usize) {
         let now_ns = self.queue.now_ns();
         let now = self.nodes[node].clock.read(now_ns);
+        self.excuse(node, now_ns + SWITCH_NS);
         if let Some(process) = self.nodes[node].process() {
             if process.ask_to_hand_over(now) {
                 self.operator.on_word(now_ns, SWITCH_NS);

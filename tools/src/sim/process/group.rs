@@ -72,6 +72,9 @@ pub(super) fn of_group(
         group.process = settings.node.get();
         group.identity.process = group.process;
     }
+    if around.canary == Some(Canary::SuspectedTooSoon) {
+        group.suspect_ns = group.heartbeat_ns / 2;
+    }
     let identity = group.identity;
     let mut ingress = Ingress::new(
         settings.clone(),
