@@ -99,7 +99,7 @@ func (cell *Cell) received(index, dueNs int64) {
 		cell.next = index + 1
 	}
 	if strike := cell.strikeNs.Load(); now >= strike {
-		cell.silenceNs = max(cell.silenceNs, now-cell.lastReceiptNs)
+		cell.noteSilence(now)
 		if dueNs > strike && cell.firstAfter.Load() == never {
 			cell.firstAfter.Store(now)
 		}
@@ -114,6 +114,18 @@ func (cell *Cell) received(index, dueNs int64) {
 		cell.measured++
 	}
 	cell.distinct.Add(1)
+}
+
+// silentUntilNow counts the silence that lasts still as far as it has come: nothing may ever end it.
+func (cell *Cell) silentUntilNow() {
+	cell.receipts.Lock()
+	defer cell.receipts.Unlock()
+	cell.noteSilence(nowNs())
+}
+
+func (cell *Cell) noteSilence(now int64) {
+	// Where nothing came yet, since the load began.
+	cell.silenceNs = max(cell.silenceNs, now-max(cell.lastReceiptNs, cell.measuredFrom))
 }
 
 func (cell *Cell) acknowledged(index, dueNs int64) {

@@ -88,6 +88,13 @@ type Load struct {
 	filling  []byte
 	cell     atomic.Pointer[Cell]
 	cells    uint32
+
+	drainNs       int64
+	recoveryMaxNs int64
+}
+
+func newLoad() *Load {
+	return &Load{drainNs: drainNs, recoveryMaxNs: recoveryMaxNs}
 }
 
 // options names the generator's options; parse is the caller's.
@@ -122,7 +129,12 @@ func (load *Load) run(size int) error {
 		}
 	}
 	if load.failover {
-		return load.strike()
+		result, err := load.strike()
+		if err != nil {
+			return err
+		}
+		printLine(result)
+		return nil
 	}
 	held := true
 	for _, text := range strings.Split(load.rates, ",") {
@@ -257,22 +269,22 @@ func (load *Load) most() (fields, error) {
 	return result, load.writeHistogram(cell, "max")
 }
 
-func (load *Load) strike() error {
+func (load *Load) strike() (fields, error) {
 	leader, err := load.driver.leader()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pid, err := os.ReadFile(filepath.Join(load.pids, leader+".pid"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	process, err := strconv.Atoi(strings.TrimSpace(string(pid)))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	start := nowNs() + leadNs
 	strikeAt := start + beforeStrikeNs
-	end := strikeAt + recoveryMaxNs
+	end := strikeAt + load.recoveryMaxNs
 	cell := load.begin(start, end)
 	var sent int64
 	for {
@@ -286,15 +298,17 @@ func (load *Load) strike() error {
 		if cell.strikeNs.Load() == never && dueNs >= strikeAt {
 			cell.strikeNs.Store(nowNs())
 			if err := syscall.Kill(process, syscall.SIGKILL); err != nil {
-				return errors.Join(errors.New("the leader can't be killed"), err)
+				return nil, errors.Join(errors.New("the leader can't be killed"), err)
 			}
 		}
 		load.await(dueNs)
 		if err := load.driver.send(load.message(sent, dueNs, cell)); err != nil {
-			return err
+			return nil, err
 		}
 		sent++
 	}
+	load.await(end)
+	cell.silentUntilNow()
 	load.drain(cell, sent)
 	back := cell.firstAfter.Load()
 	firstAfter := -1.0
@@ -307,8 +321,7 @@ func (load *Load) strike() error {
 		"first_after_ms": firstAfter,
 	}
 	load.complete(result, cell, sent)
-	printLine(result)
-	return nil
+	return result, nil
 }
 
 // complete adds what is said of every kind of cell.
@@ -339,7 +352,7 @@ func (load *Load) nap(time time.Duration) {
 
 // drain waits for what is on its way; what has not come then counts as lost.
 func (load *Load) drain(cell *Cell, sent int64) {
-	for end := nowNs() + drainNs; cell.distinct.Load() < sent && nowNs() < end; {
+	for end := nowNs() + load.drainNs; cell.distinct.Load() < sent && nowNs() < end; {
 		load.nap(pause)
 	}
 	for end := nowNs() + ackDrainNs; cell.acks.Load() < sent && nowNs() < end; {

@@ -1,14 +1,24 @@
 package main
 
 import (
-	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
 
 // Goal: what the generator says of a peer is what the peer did. Method: peers within the process
 // that stall, drop and repeat on purpose.
+
+const (
+	leaderName = "leader"
+	// atStrike is the message that is due when the leader is killed.
+	atStrike = failoverRate * beforeStrikeNs / 1_000_000_000
+	waitNs   = 2_000_000_000
+)
 
 type peer func(load *Load, message *Message)
 
@@ -23,7 +33,7 @@ func (driver scripted) send(message *Message) error {
 }
 
 func (driver scripted) leader() (string, error) {
-	return "", errors.New("nobody leads")
+	return leaderName, nil
 }
 
 func (driver scripted) versions() string {
@@ -43,11 +53,15 @@ func deliver(load *Load, message *Message) {
 	message.acknowledged()
 }
 
+func loadOf(take peer) *Load {
+	load := &Load{filling: make([]byte, 256), idle: "sleep", drainNs: 1_000_000_000, recoveryMaxNs: waitNs}
+	load.driver = scripted{load, take}
+	return load
+}
+
 func run(t *testing.T, take peer) fields {
 	t.Helper()
-	load := &Load{filling: make([]byte, 256), idle: "sleep"}
-	load.driver = scripted{load, take}
-	found, _, err := load.steady(1_000, 0, 2)
+	found, _, err := loadOf(take).steady(1_000, 0, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,5 +113,57 @@ func TestLossesAndRepetitionsAreCounted(t *testing.T) {
 		if found[key] != value {
 			t.Errorf("%s is %v, not %d", key, found[key], value)
 		}
+	}
+}
+
+// runFailover has a leader that does nothing but be killed.
+func runFailover(t *testing.T, take peer) fields {
+	t.Helper()
+	leader := exec.Command("sleep", "60")
+	if err := leader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer leader.Process.Kill()
+	load := loadOf(take)
+	load.pids = t.TempDir()
+	pid := []byte(strconv.Itoa(leader.Process.Pid))
+	if err := os.WriteFile(filepath.Join(load.pids, leaderName+".pid"), pid, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, err := load.strike()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Wait(); err == nil {
+		t.Error("the leader was not killed")
+	}
+	return found
+}
+
+// What was on its way is lost, and that is waited for no longer than for the flow.
+func TestAnOutageLastsUntilTheFlowIsBack(t *testing.T) {
+	found := runFailover(t, func(load *Load, message *Message) {
+		if message.index < atStrike || message.index >= atStrike+300 {
+			deliver(load, message)
+		}
+	})
+	outage := found["outage_ms"].(float64)
+	if found["recovered"] != true || outage < 300 || outage > 600 || found["lost"] != int64(300) {
+		t.Errorf("300 ms were lost: %v", found)
+	}
+}
+
+func TestAnOutageThatNeverEndsLastsAsLongAsIsWaited(t *testing.T) {
+	found := runFailover(t, func(load *Load, message *Message) {
+		if message.index < atStrike {
+			deliver(load, message)
+		}
+	})
+	outage := found["outage_ms"].(float64)
+	if found["recovered"] != false || outage < waitNs/1e6 || outage > waitNs/1e6+500 {
+		t.Errorf("nothing came for as long as was waited: %v", found)
+	}
+	if found["received"] != int64(atStrike) || found["first_after_ms"] != -1.0 {
+		t.Errorf("nothing came after the strike: %v", found)
 	}
 }

@@ -44,7 +44,7 @@ type answer struct {
 }
 
 func main() {
-	load := &Load{}
+	load := newLoad()
 	size := load.options()
 	servers := flag.String("servers", "", "addresses of the nodes")
 	topic := flag.String("topic", "bench", "name of the stream")

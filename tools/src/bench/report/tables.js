@@ -147,14 +147,16 @@ function outagesOf(scale, name, failed) {
     const all = runs.flatMap((run) => run.outages_ms);
     const stuck = runs.filter((run) => run.settings.recovered === false).length;
     const kept = sumOf(runs, "acknowledged_lost") ?? sumOf(runs, "lost");
-    const faults = stuck > 0 ? [`did not recover in ${stuck} of ${runs.length} runs`] : [];
+    const again = runs.reduce((sum, run) => sum + (run.settings.strikes_repeated ?? 0), 0);
+    const faults = stuck > 0 ? [`not recovered in ${stuck} of ${runs.length} runs`] : [];
     if (kept > 0) faults.push(`acknowledged and lost: ${count(kept)}`);
     const isBack = stuck < runs.length;
     const between = range(all, (ms) => time(ms * 1e3));
-    const words = isBack ? [element("b", {}, time(median(all) * 1e3)), all.length < 2 ? "" : ` \u00b7 ${between ?? "each"} of ${all.length}`] : [];
+    const words = [stuck > 0 ? "at least " : "", element("b", {}, time(median(all) * 1e3)), all.length < 2 ? "" : ` \u00b7 ${between ?? "each"} of ${all.length}`];
+    if (again > 0) words.push(element("small", {}, `leader struck again, unmeasured: ${count(again)}`));
     if (faults.length > 0) words.push(element("small", {class: "bad"}, faults.join(", ")));
     const label = element("span", {}, ways.length > 1 ? `${name}, ${how}` : name, runs[0].holds === null ? null : element("small", {}, runs[0].holds));
-    const made = bar(scale, label, false, isBack ? [median(all), Math.max(...all), all.length > 1 ? Math.min(...all) : null] : [scale.high, null, null], words);
+    const made = bar(scale, label, false, isBack ? [median(all), stuck > 0 ? scale.high : Math.max(...all), all.length > 1 ? Math.min(...all) : null] : [scale.high, null, null], words);
     made.style.setProperty("--colour", isBack ? look(name).colour : "var(--bad)");
     return made;
   });
@@ -182,7 +184,7 @@ function drawRuns() {
   const rows = ordered.map((run, at) => element("tr", {class: run.rate === choice.rate && rates().length > 1 ? "chosen" : null},
     ...columns.map(([, of, kind]) => element("td", {class: kind}, kind === "text" && !isFirst(at) ? "" : of(run)))));
   part("runs", ".wide").replaceChildren(element("table", {class: "results"}, element("thead", {}, head), element("tbody", {}, ...rows)));
-  part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives." +
+  part("runs", ".note").textContent = "Latency from the intended send to the subscriber. A rate is held where 95% of it arrives, and nothing is two seconds behind." +
     (steady.some((run) => !run.held && run.lost > 0) ? " Where it was not held, lost is what had not come when the run was given up." : "");
 }
 

@@ -135,6 +135,11 @@ public final class AeronClusterDriver implements Driver, EgressListener {
     }
 
     @Override
+    public void idle(Idle strategy, long leftNs) {
+        AeronIdle.idle(strategy, leftNs);
+    }
+
+    @Override
     public String leader() throws Exception {
         return Files.readString(leaderFile).trim();
     }

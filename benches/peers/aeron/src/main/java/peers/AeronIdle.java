@@ -30,4 +30,9 @@ final class AeronIdle {
                 ? new YieldingIdleStrategy()
                 : new BackoffIdleStrategy(1, 1, PARK_NS_MIN, PARK_NS_MAX);
     }
+
+    /** For a sending thread that has to poll: what comes meanwhile waits no longer than for an agent. */
+    static void idle(Idle strategy, long leftNs) {
+        strategy.idle(Math.min(leftNs, PARK_NS_MAX));
+    }
 }

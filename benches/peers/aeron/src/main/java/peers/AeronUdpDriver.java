@@ -113,4 +113,9 @@ public final class AeronUdpDriver implements Driver {
     public boolean poll() {
         return driverInvoker.invoke() + clientInvoker.invoke() > 0;
     }
+
+    @Override
+    public void idle(Idle strategy, long leftNs) {
+        AeronIdle.idle(strategy, leftNs);
+    }
 }

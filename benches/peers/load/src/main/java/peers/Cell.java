@@ -81,7 +81,7 @@ final class Cell {
                 next = index + 1;
             }
             if (nowNs >= strikeNs) {
-                silenceNs = Math.max(silenceNs, nowNs - lastReceiptNs);
+                noteSilence(nowNs);
                 if (dueNs > strikeNs && firstAfterStrikeNs == Long.MAX_VALUE) {
                     firstAfterStrikeNs = nowNs;
                 }
@@ -97,6 +97,18 @@ final class Cell {
             }
             distinct++;
         }
+    }
+
+    /** The silence that lasts still counts as far as it has come: nothing may ever end it. */
+    void silentUntilNow() {
+        synchronized (receipts) {
+            noteSilence(System.nanoTime());
+        }
+    }
+
+    private void noteSilence(long nowNs) {
+        // Where nothing came yet, since the load began.
+        silenceNs = Math.max(silenceNs, nowNs - Math.max(lastReceiptNs, measuredFromNs));
     }
 
     void acknowledged(long index, long dueNs) {

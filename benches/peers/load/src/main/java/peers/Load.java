@@ -42,6 +42,9 @@ public final class Load implements Inbox {
     private final byte[] filling;
     private volatile Cell cell;
     private int cells;
+    /** The check of the generator waits less. */
+    long drainNs = DRAIN_NS;
+    long recoveryMaxNs = RECOVERY_MAX_NS;
 
     Load(Options options, Driver driver) {
         this.options = options;
@@ -64,7 +67,7 @@ public final class Load implements Inbox {
             driver.open(options, load);
             load.settle();
             if (options.has("failover")) {
-                load.failover();
+                System.out.println(load.failover());
             } else {
                 load.rates();
             }
@@ -206,14 +209,14 @@ public final class Load implements Inbox {
         return json;
     }
 
-    private void failover() throws Exception {
+    String failover() throws Exception {
         String leader = driver.leader();
         Path pidFile = Path.of(options.text("pids"), leader + ".pid");
         long pid = Long.parseLong(Files.readString(pidFile).trim());
         ProcessHandle leaderProcess = ProcessHandle.of(pid).orElseThrow();
         long startNs = System.nanoTime() + LEAD_NS;
         long strikeAtNs = startNs + BEFORE_STRIKE_NS;
-        long endNs = strikeAtNs + RECOVERY_MAX_NS;
+        long endNs = strikeAtNs + recoveryMaxNs;
         Cell current = begin(startNs, endNs);
         long sent = 0;
         while (true) {
@@ -234,14 +237,16 @@ public final class Load implements Inbox {
             driver.send(new Message(filling, sent, dueNs, current));
             sent++;
         }
+        await(endNs);
+        current.silentUntilNow();
         drain(current, sent);
         boolean back = current.firstAfterStrikeNs() != Long.MAX_VALUE;
         double backMs = back ? (current.firstAfterStrikeNs() - current.strikeNs()) / 1e6 : -1;
-        System.out.printf(
+        return String.format(
                 Locale.ROOT,
                 "{\"what\":\"failover\",\"how\":\"kill\",\"rate\":%.0f,\"struck\":\"%s\","
                         + "\"recovered\":%b,\"outage_ms\":%.1f,\"first_after_ms\":%.1f,%s,"
-                        + "%s}%n",
+                        + "%s}",
                 FAILOVER_RATE,
                 leader,
                 back,
@@ -265,10 +270,10 @@ public final class Load implements Inbox {
 
     /** Waits for what is on its way; what has not come then counts as lost. */
     private void drain(Cell current, long sent) throws Exception {
-        long endNs = System.nanoTime() + DRAIN_NS;
+        long endNs = System.nanoTime() + drainNs;
         while (current.distinct() < sent && System.nanoTime() < endNs) {
             if (!driver.poll()) {
-                driver.idle(Idle.SLEEP, DRAIN_NS);
+                driver.idle(Idle.SLEEP, drainNs);
             }
         }
         endNs = System.nanoTime() + ACK_DRAIN_NS;
