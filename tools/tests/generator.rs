@@ -141,6 +141,15 @@ fn stall_during(bench: &str, count: &str) {
     assert!(max_us >= stall_ms * 900.0, "{report}");
     // 50 of 1,500 messages waited, so the hundredth part begins within them.
     assert!(p99_us >= 50_000.0, "{report}");
+    // One acknowledgement covers many of them then, and each waited for it.
+    if let Some(ack_p99_us) = report["ack_p99_us"].as_f64() {
+        assert!(ack_p99_us >= 50_000.0, "{report}");
+    }
+    assert_eq!(
+        report["ack_p99_us"].is_null(),
+        bench == "throughput",
+        "{report}"
+    );
 }
 
 /// Asserts that the summary is that of these two runs.
@@ -328,6 +337,12 @@ fn loads_that_make_no_sense_are_refused() {
             &["latency", "--hlog", "f", "--seconds", "5000"],
             "--hlog keeps",
         ),
+        (&["latency", "--size", "65537"], "16 to"),
+        (&["latency", "--connect", "--mode", "split"], "--mode"),
+        (&["throughput", "--window", "2GiB"], "--window takes"),
+        (&["throughput", "--window", "16"], "--window takes"),
+        (&["failover", "--after", "61"], "--after takes"),
+        (&["floor", "--hop-only", "--nodes", "2"], "--hop-only"),
         (&["floor", "--size", "7"], "8 to"),
         (&["floor", "--write-only", "--size", "64"], "--write-only"),
         (

@@ -56,7 +56,7 @@ fn full(given: &HashMap<String, String>) -> Result<(), FloorError> {
         client_idle: idle(given, "client_idle", base.client_idle),
         ..base
     };
-    let report = run(&options, &mut |_| {})?;
+    let report = run(&options, &mut |_| true)?;
     println!(
         "mode {} offered {} received {} lost {} dup {} ooo {} rate {:.0} blocks {} syncs {}",
         report.write_mode.name(),

@@ -37,6 +37,9 @@ const PARK_NS: u64 = 1_000_000;
 pub(crate) struct ClientReport {
     pub(crate) received: u64,
     pub(crate) offered: u64,
+    pub(crate) lost: u64,
+    pub(crate) unsent: u64,
+    pub(crate) foreign: u64,
     pub(crate) duplicated: u64,
     pub(crate) out_of_order: u64,
     pub(crate) achieved_rate: f64,
@@ -219,12 +222,13 @@ impl<'a> Client<'a> {
         };
         let now_ns = self.clock.now();
         for frame in frames.chunks_exact(ACK_BYTES) {
-            let index = read_index(frame);
-            self.acked_to = index + 1;
-            if index >= self.measured_from {
+            let acked_to = read_index(frame) + 1;
+            // An acknowledgement covers all before it, which waited for it too.
+            for index in self.acked_to.max(self.measured_from)..acked_to {
                 let due_ns = self.start_ns + self.options.due_ns(index);
                 record(&mut self.ack_latency, now_ns.saturating_sub(due_ns));
             }
+            self.acked_to = acked_to;
         }
         self.acks.consume();
         Ok(())
@@ -258,6 +262,9 @@ impl<'a> Client<'a> {
         ClientReport {
             received: self.received,
             offered: self.total - self.measured_from,
+            lost: self.next - self.tally.distinct,
+            unsent: self.total - self.next,
+            foreign: self.tally.foreign,
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,
             achieved_rate: self.received as f64 / (span_ns.max(1) as f64 / 1e9),

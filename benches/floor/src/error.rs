@@ -89,6 +89,11 @@ pub enum FloorError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The subscriber received messages that nobody sent.
+    Foreign {
+        /// How many.
+        count: u64,
+    },
     /// A thread did not get on within its bound.
     Stuck {
         /// What it was doing.
@@ -145,6 +150,12 @@ impl fmt::Display for FloorError {
                 "processor {cpu} is not available to this process (available: {allowed:?}); name \
                  another, or none to leave the thread unpinned"
             ),
+            FloorError::Foreign { count } => {
+                write!(
+                    f,
+                    "{count} messages were received that were never sent: bytes were altered on the way"
+                )
+            }
             FloorError::Memory { bytes, source } => {
                 write!(f, "{bytes} bytes of buffer memory refused: {source}")
             }

@@ -34,7 +34,7 @@ const AUTO_ROUNDS: usize = 2;
 ///
 /// Blocks for the warm-up, the measured time and the drain, and about a second before them when
 /// the write mode is [`WriteMode::Auto`], besides writing the data files.
-pub fn run(options: &Options, progress: &mut dyn FnMut(f64)) -> Result<Report, FloorError> {
+pub fn run(options: &Options, progress: &mut dyn FnMut(f64) -> bool) -> Result<Report, FloorError> {
     options.validate()?;
     check_dir(&options.dir, options.nodes as u64, options.file_mib)?;
     let mut files = Vec::new();
@@ -62,7 +62,7 @@ fn choose_mode(options: &Options, files: &[Arc<DataFile>]) -> Result<WriteMode, 
             (WriteMode::Dsync, &mut dsync),
             (WriteMode::Covering, &mut covering),
         ] {
-            let report = run_once(&probe, mode, files, &mut |_| {})?;
+            let report = run_once(&probe, mode, files, &mut |_| true)?;
             let judged = match options.policy {
                 Policy::Durable => &report.latency,
                 // No latency waits for these writes.
@@ -83,7 +83,7 @@ fn run_once(
     options: &Options,
     mode: WriteMode,
     files: &[Arc<DataFile>],
-    progress: &mut dyn FnMut(f64),
+    progress: &mut dyn FnMut(f64) -> bool,
 ) -> Result<Report, FloorError> {
     let clock = Clock::new();
     let stop = Arc::new(AtomicBool::new(false));
@@ -129,10 +129,19 @@ fn run_once(
     let client = client.wait_with(
         Duration::from_secs_f64(options.bound()) + END_WAIT,
         PROGRESS,
-        &mut || progress(sent.load(Ordering::Relaxed) as f64 / total),
+        &mut || {
+            if !progress(sent.load(Ordering::Relaxed) as f64 / total) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        },
     );
     let mut node_reports = nodes.finish()?;
     let client = client?;
+    if client.foreign > 0 {
+        return Err(FloorError::Foreign {
+            count: client.foreign,
+        });
+    }
     progress(1.0);
     let server = node_reports.pop().expect("the server was started last");
     Ok(report(options, mode, client, server))
@@ -246,7 +255,8 @@ fn report(options: &Options, mode: WriteMode, client: ClientReport, server: Node
         write_mode: mode,
         offered: client.offered,
         received: client.received,
-        lost: client.offered - client.received,
+        lost: client.lost,
+        unsent: client.unsent,
         duplicated: client.duplicated,
         out_of_order: client.out_of_order,
         offered_rate: options.rate,

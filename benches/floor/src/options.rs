@@ -202,7 +202,12 @@ impl Options {
 
     /// Messages before the measured ones.
     pub(crate) fn warmup_messages(&self) -> u64 {
-        (self.rate * self.warmup).round() as u64
+        let mut count = (self.rate * self.warmup).round() as u64;
+        // What is due together is measured together, or not at all.
+        while count > 0 && self.due_ns(count - 1) == self.due_ns(count) {
+            count += 1;
+        }
+        count
     }
 
     /// Messages measured, at least one.

@@ -1,4 +1,4 @@
-//! What a measurement found. All histograms are in nanoseconds, 1 ns to 60 s, three digits.
+//! What a measurement found. All histograms are in nanoseconds, 1 ns to 10 min, three digits.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use crate::options::{Options, WriteMode};
 
 /// Largest latency kept apart; anything above counts as this, in nanoseconds.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+const LATENCY_NS_MAX: u64 = 600_000_000_000;
 
 /// An empty histogram of the shape every report uses, so that a caller may merge into it.
 pub fn new_histogram() -> Histogram<u64> {
@@ -38,8 +38,10 @@ pub struct Report {
     pub offered: u64,
     /// Messages the subscriber received, each counted once.
     pub received: u64,
-    /// Messages the subscriber did not receive before the drain ended.
+    /// Messages that were sent and that the subscriber did not receive before the drain ended, over the whole run.
     pub lost: u64,
+    /// Messages that fell due and could not be sent before the run was given up, over the whole run.
+    pub unsent: u64,
     /// Messages received more than once, over the whole run.
     pub duplicated: u64,
     /// Messages received after one with a higher index, over the whole run.
@@ -50,7 +52,7 @@ pub struct Report {
     pub achieved_rate: f64,
     /// Intended send to receipt at the subscriber.
     pub latency: Histogram<u64>,
-    /// Intended send to the acknowledgement; one sample per acknowledgement, of its last message.
+    /// Intended send to the acknowledgement; one sample per message, though an acknowledgement may cover several.
     pub ack_latency: Histogram<u64>,
     /// Intended send to the client's own send call: what of `latency` is the load generator's.
     pub send_lateness: Histogram<u64>,

@@ -32,7 +32,7 @@ fn small(dir: &Path) -> Options {
 }
 
 fn run_whole(options: &Options) -> Report {
-    let report = run(options, &mut |_| {}).expect("a floor");
+    let report = run(options, &mut |_| true).expect("a floor");
     assert_eq!(report.offered, 400);
     assert_eq!(report.received, report.offered);
     assert_eq!(report.lost, 0);
@@ -124,7 +124,7 @@ fn messages_are_due_when_they_are_told_to_be() {
         rate: 2_000.0,
         ..small(dir.path())
     };
-    let report = run(&options, &mut |_| {}).expect("a floor");
+    let report = run(&options, &mut |_| true).expect("a floor");
     assert_eq!((report.received, report.lost), (2_200, 0));
     let counts: Vec<_> = report.by_second.iter().map(|it| it.len()).collect();
     assert_eq!(counts, [2_000, 200]);
@@ -142,7 +142,11 @@ fn messages_are_due_when_they_are_told_to_be() {
 fn progress_ends_at_one_and_the_files_are_removed() {
     let dir = disk_dir();
     let mut last = 0.0;
-    run(&small(dir.path()), &mut |fraction| last = fraction).expect("a floor");
+    let floor = run(&small(dir.path()), &mut |fraction| {
+        last = fraction;
+        true
+    });
+    floor.expect("a floor");
     assert_eq!(last, 1.0);
     assert_eq!(
         std::fs::read_dir(dir.path())
@@ -190,7 +194,7 @@ fn a_missing_processor_is_named_and_nothing_hangs() {
         server_cpu: Some(100_000),
         ..small(dir.path())
     };
-    match run(&options, &mut |_| {}) {
+    match run(&options, &mut |_| true) {
         Err(FloorError::Pin { cpu, .. }) => assert_eq!(cpu, 100_000),
         other => panic!("{:?}", other.map(|report| report.received)),
     }

@@ -33,6 +33,8 @@ const TOPIC: &str = "bench.backlog";
 const PREPARED_SPARE: u64 = 512 << 20;
 /// A message this young when it is received came live.
 const LIVE_AGE: Duration = Duration::from_millis(50);
+/// How often a reader is looked at: less than its flow is measured in.
+const LOOK: Duration = Duration::from_millis(1);
 /// One look at the clock in so many messages.
 const MESSAGES_PER_CLOCK_READING: u64 = 16;
 /// Bound on a subscriber's catching up, and on the release of the backlog.
@@ -257,8 +259,8 @@ impl Point<'_> {
 
     fn of_a_subscriber(&self, cluster: &Cluster) -> Result<(Found, Counts), Failure> {
         self.write_backlog(cluster)?;
-        let flow = Flow::start(cluster, self.load.clone())?;
-        let before = self.steady(&flow)?;
+        let mut flow = Flow::start(cluster, self.load.clone())?;
+        let before = self.steady(&mut flow)?;
         let config = cluster
             .subscriber()
             .subscriber(vec![">".into()], Start::Earliest);
@@ -267,6 +269,10 @@ impl Point<'_> {
             .spawn(move || read_until_live(Subscriber::connect(config)?))
             .map_err(|error| Failure::Failed(format!("starting a thread: {error}")))?;
         let bar = spinner("a subscriber catches up");
+        while !reader.is_finished() {
+            self.interrupt.check()?;
+            thread::sleep(LOOK);
+        }
         let read = reader.join();
         let meanwhile = flow.take_latency();
         bar.finish_and_clear();
@@ -283,14 +289,14 @@ impl Point<'_> {
     }
 
     fn of_a_node(&self, cluster: &mut Cluster) -> Result<(Found, Counts), Failure> {
-        let flow = Flow::start(cluster, self.load.clone())?;
-        let before = self.steady(&flow)?;
+        let mut flow = Flow::start(cluster, self.load.clone())?;
+        let before = self.steady(&mut flow)?;
         let (leader, _) = cluster.await_leader(0, self.interrupt)?;
         let victim = (leader + 1) % cluster.size();
         cluster.kill(victim);
         let stands = position(cluster, victim, "durable")?;
         self.write_backlog(cluster)?;
-        let alone = self.steady(&flow)?;
+        let alone = self.steady(&mut flow)?;
         let (leader, _) = cluster.await_leader(0, self.interrupt)?;
         let released = position(cluster, leader, "released")?;
         let bar = spinner("a node catches up");
@@ -312,7 +318,7 @@ impl Point<'_> {
     }
 
     /// The flow by itself for a while, after a second that is left out.
-    fn steady(&self, flow: &Flow) -> Result<Percentiles, Failure> {
+    fn steady(&self, flow: &mut Flow) -> Result<Percentiles, Failure> {
         flow.await_more(self.load.rate as u64 + 1, self.interrupt)?;
         flow.take_latency();
         let messages = (self.load.rate * self.options.seconds) as u64 + 1;
@@ -364,13 +370,16 @@ struct Read {
 fn read_until_live(mut subscriber: Subscriber) -> Result<Read, Failure> {
     let begun = Instant::now();
     let (mut messages, mut bytes) = (0, 0);
+    let mut has_waited = false;
     while begun.elapsed() < PATIENCE {
         let Some(delivery) = subscriber.next_within(LIVE_AGE)? else {
+            has_waited = true;
             continue;
         };
         messages += 1;
         bytes += delivery.record.stride() as u64;
-        if messages % MESSAGES_PER_CLOCK_READING > 0 {
+        // Whoever had to wait for a message has read all that was there.
+        if messages % MESSAGES_PER_CLOCK_READING > 0 && !has_waited {
             continue;
         }
         let received = Duration::from_nanos(delivery.record.receive_time_ns());

@@ -26,7 +26,7 @@ use crate::percentiles::{new_histogram, record};
 use crate::servers::{Cluster, Policy, Size, WriteMethod, word};
 use crate::verify::Judgement;
 
-/// Messages that have to flow before a node is struck, and after the other leads, a tenth of a second's at least.
+/// Messages that have to flow before a node is struck, a tenth of a second's at least, and after the other leads.
 const STEADY_MESSAGES: u64 = 50;
 /// Journal prepared for a run: a lone message takes a block of 4 KiB.
 const PREPARED: Size = Size(256 << 20);
@@ -74,6 +74,9 @@ pub(super) struct FailoverOptions {
     /// Nodes of the group
     #[arg(long, value_name = "2|3", default_value_t = 2)]
     nodes: u64,
+    /// Seconds of flow after it is back in which another silence counts as the outage too
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    after: f64,
     #[command(flatten)]
     flow: FlowOptions,
     #[command(flatten)]
@@ -129,6 +132,10 @@ impl FailoverOptions {
             let text = "one node has nobody to take over; give --nodes 2 or 3";
             return Err(Failure::Usage(text.into()));
         }
+        if !(0.0..=60.0).contains(&self.after) {
+            let text = format!("--after takes 0 to 60 seconds, not {}", self.after);
+            return Err(Failure::Usage(text));
+        }
         let (policy, shape) = self.flow.check(self.nodes, GAP_S_MAX)?;
         Ok((policy, self.flow.loads(&shape)))
     }
@@ -153,6 +160,7 @@ impl FailoverOptions {
         let mut trial = Trial {
             how: self.how,
             steady: STEADY_MESSAGES.max((load.rate / 10.0) as u64),
+            after: STEADY_MESSAGES.max((load.rate * self.after) as u64),
             cluster,
             flow,
             interrupt,
@@ -189,6 +197,8 @@ struct Trial<'a> {
     how: How,
     /// Messages that show a steady flow.
     steady: u64,
+    /// Messages after an outage that belong to it.
+    after: u64,
     cluster: Cluster,
     flow: Flow,
     interrupt: &'a Interrupt,
@@ -237,7 +247,7 @@ impl Trial<'_> {
                 .await_successor(victim, epoch, self.interrupt)?;
             if let Some(leader) = successor {
                 let led_after = struck.elapsed();
-                self.flow.await_more(self.steady, self.interrupt)?;
+                self.flow.await_more(self.after, self.interrupt)?;
                 self.outages.push(Outage {
                     silence: self.flow.take_gap(),
                     led_after,

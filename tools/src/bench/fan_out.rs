@@ -119,7 +119,7 @@ struct Report {
     lost: u64,
     repeated: u64,
     connections_lost: Vec<String>,
-    epoch_changes: u64,
+    epoch_changes: Option<u64>,
     /// Of one CPU.
     cpu_share: Option<f64>,
     cpu_us_per_message: Option<f64>,
@@ -227,6 +227,7 @@ impl FanOutOptions {
             latency: report.latency,
             achieved: report.achieved,
             share: share_in_time(report.delivered_share(), self.seconds, late_ns),
+            unsent: 0,
             order: Order {
                 lost: report.lost,
                 ..Order::default()
@@ -336,7 +337,7 @@ impl FanOutOptions {
             lost,
             repeated,
             connections_lost: crowd.losses(),
-            epoch_changes: 0,
+            epoch_changes: None,
             cpu_share: watch.cpu_share(),
             cpu_us_per_message: watch.cpu_us_per_message(),
             resident_before: watch.before.map(|used| used.resident),

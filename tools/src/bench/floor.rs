@@ -17,7 +17,7 @@ use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
 use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time};
 use super::{MachineReport, Shown, check_policy};
-use crate::exit::Failure;
+use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles};
 use crate::servers::{Idle, Policy, WriteMethod, word};
@@ -72,10 +72,10 @@ pub(super) struct FloorOptions {
     #[command(flatten)]
     placement: PlacementOptions,
     /// Only durable writes of 4 KiB, one at a time
-    #[arg(long, conflicts_with_all = ["hop_only", "size", "rate", "pacing", "sweep", "hlog"])]
+    #[arg(long, conflicts_with_all = ["hop_only", "size", "rate", "pacing", "sweep", "hlog", "nodes", "policy"])]
     write_only: bool,
     /// Only a message there and back over loopback TCP
-    #[arg(long, conflicts_with_all = ["rate", "pacing", "sweep", "hlog"])]
+    #[arg(long, conflicts_with_all = ["rate", "pacing", "sweep", "hlog", "nodes", "policy", "dir", "write_method"])]
     hop_only: bool,
     #[command(flatten)]
     series: SeriesOptions,
@@ -91,6 +91,7 @@ struct Report {
     offered: u64,
     achieved: f64,
     received: u64,
+    unsent: u64,
     lost: u64,
     duplicated: u64,
     disordered: u64,
@@ -138,7 +139,11 @@ pub(super) fn run(options: &FloorOptions) -> Result<(), Failure> {
         false => &options.series,
     };
     let rates = if is_part { &[][..] } else { &options.rate };
-    series.run(rates, |load| options.measure(load))
+    let interrupt = Interrupt::install()?;
+    series.run(rates, |load| {
+        let found = options.measure(load, &interrupt)?;
+        interrupt.check().map(|()| found)
+    })
 }
 
 /// What one measurement found.
@@ -163,13 +168,13 @@ impl Found {
 }
 
 impl FloorOptions {
-    fn measure(&self, load: &Load) -> Result<(Run, Report), Failure> {
+    fn measure(&self, load: &Load, interrupt: &Interrupt) -> Result<(Run, Report), Failure> {
         let found = if self.write_only {
             self.writes(load)?
         } else if self.hop_only {
             self.hops(load)?
         } else {
-            self.whole(load)?
+            self.whole(load, interrupt)?
         };
         let report = found.report;
         if self.series.json {
@@ -181,6 +186,7 @@ impl FloorOptions {
             latency: report.latency,
             achieved: report.achieved,
             share: found.share,
+            unsent: report.unsent,
             order: Order {
                 lost: report.lost,
                 duplicated: report.duplicated,
@@ -192,7 +198,7 @@ impl FloorOptions {
         Ok((run, report))
     }
 
-    fn whole(&self, load: &Load) -> Result<Found, Failure> {
+    fn whole(&self, load: &Load, interrupt: &Interrupt) -> Result<Found, Failure> {
         let rate = load.rate.expect("there is a default");
         let policy = check_policy(self.nodes as u64, 2, self.policy)?;
         let placement = self.placement.of("node", self.nodes, 1)?;
@@ -221,9 +227,11 @@ impl FloorOptions {
         let bar = progress(1_000, "measuring the floor");
         let found = relay_floor::run(&options, &mut |fraction| {
             bar.set_position((fraction * 1_000.0) as u64);
+            !interrupt.is_set()
         });
         bar.finish_and_clear();
         let found = found.map_err(failed)?;
+        interrupt.check()?;
         let intervals = Intervals::from(found.by_second);
         load.write_logs(&found.latency, [&intervals], found.measured_at)?;
         let acks = Percentiles::of(&found.ack_latency);
@@ -233,6 +241,7 @@ impl FloorOptions {
             offered: found.offered,
             achieved: found.achieved_rate,
             received: found.received,
+            unsent: found.unsent,
             lost: found.lost,
             duplicated: found.duplicated,
             disordered: found.out_of_order,
@@ -319,6 +328,7 @@ impl FloorOptions {
             offered: latency.len(),
             achieved: latency.len() as f64 / self.seconds,
             received: latency.len(),
+            unsent: 0,
             lost: 0,
             duplicated: 0,
             disordered: 0,

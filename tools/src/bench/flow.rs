@@ -101,13 +101,32 @@ impl Counts {
     }
 }
 
+/// A client's thread, until it is joined.
+type Client<T> = Option<JoinHandle<Result<T, Failure>>>;
+
 /// A running flow.
 pub(super) struct Flow {
     shared: Arc<Shared>,
     /// Where the interval log goes, and when its time began.
     hlog: Option<(PathBuf, SystemTime)>,
-    publisher: JoinHandle<Result<u64, Failure>>,
-    subscriber: JoinHandle<Result<(Tally, Option<Intervals>), Failure>>,
+    publisher: Client<u64>,
+    subscriber: Client<(Tally, Option<Intervals>)>,
+}
+
+/// Why a client's thread ended that should go on.
+fn ended<T>(client: &mut Client<T>) -> Result<(), Failure> {
+    match client.take_if(|thread| thread.is_finished()) {
+        None => Ok(()),
+        Some(thread) => Err(thread.join().map_err(panicked)?.err().unwrap_or_else(over)),
+    }
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Failure {
+    Failure::Failed("a client's thread panicked".into())
+}
+
+fn over() -> Failure {
+    Failure::Failed("a client ended before the flow did".into())
 }
 
 impl Flow {
@@ -143,13 +162,13 @@ impl Flow {
         Ok(Self {
             shared,
             hlog,
-            publisher,
-            subscriber,
+            publisher: Some(publisher),
+            subscriber: Some(subscriber),
         })
     }
 
     /// Waits until `count` more messages have arrived.
-    pub(super) fn await_more(&self, count: u64, interrupt: &Interrupt) -> Result<(), Failure> {
+    pub(super) fn await_more(&mut self, count: u64, interrupt: &Interrupt) -> Result<(), Failure> {
         let mut received = self.shared.received.load(Ordering::Relaxed);
         let wanted = received + count;
         let mut moved = Instant::now();
@@ -159,8 +178,9 @@ impl Flow {
             if now > received {
                 (received, moved) = (now, Instant::now());
             }
-            let is_over = self.publisher.is_finished() || self.subscriber.is_finished();
-            if is_over || moved.elapsed() > PATIENCE {
+            ended(&mut self.publisher)?;
+            ended(&mut self.subscriber)?;
+            if moved.elapsed() > PATIENCE {
                 return Err(Failure::Failed(
                     "the flow did not come back; see what became of the nodes and clients".into(),
                 ));
@@ -185,9 +205,11 @@ impl Flow {
     /// Publishes nothing more, counts once everything has arrived or is given up, and writes the log.
     pub(super) fn finish(self) -> Result<Counts, Failure> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let panicked = |_| Failure::Failed("a client's thread panicked".into());
-        let sent = self.publisher.join().map_err(panicked)??;
-        let (tally, intervals) = self.subscriber.join().map_err(panicked)??;
+        let (Some(publisher), Some(subscriber)) = (self.publisher, self.subscriber) else {
+            return Err(over());
+        };
+        let sent = publisher.join().map_err(panicked)??;
+        let (tally, intervals) = subscriber.join().map_err(panicked)??;
         if let Some((path, from)) = &self.hlog {
             interval_log::write(path, &intervals, *from)?;
         }

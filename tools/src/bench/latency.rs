@@ -6,8 +6,8 @@
 //! Publishers take turns, and so several streams do: message `i` is stream `i % S`'s.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -103,13 +103,15 @@ struct Report {
     offered: u64,
     achieved: f64,
     received: u64,
+    /// What was due and could not be sent until the run was given up.
+    unsent: u64,
     lost: u64,
     duplicated: u64,
     disordered: u64,
     /// Why connections were lost during the run.
     connections_lost: Vec<String>,
-    /// Changes of the primary or of the in-sync set, which nobody asked for.
-    epoch_changes: u64,
+    /// Changes of the primary or of the in-sync set, which nobody asked for; none where a running relay is measured.
+    epoch_changes: Option<u64>,
     #[serde(flatten)]
     acks: AckPercentiles,
     lateness_p99_us: f64,
@@ -179,9 +181,11 @@ fn measure(
         look_every: LOOK_EVERY,
         interrupt,
     };
-    let mut before = None;
+    let is_without_warmup = plan.measured_from == 0;
+    let mut before = is_without_warmup.then(|| counters(&target)).flatten();
     let client = thread.run(client, Client::run, |sent| {
-        if before.is_none() && sent >= plan.measured_from {
+        // Once all is sent there is nothing left to tell from what came before.
+        if before.is_none() && (plan.measured_from..plan.total).contains(&sent) {
             before = counters(&target);
         }
     })?;
@@ -219,12 +223,13 @@ fn conclude(
     let Client {
         mut senders,
         mut receivers,
-        shares,
+        next: sent,
         ack_latency,
         lateness,
         ..
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
+    let shares = load::shares(sent, options.target.streams as usize);
     let result = Outcome::of(&receivers, &shares);
     let over_time = load::over_time(&receivers);
     let clients = unusual(&[
@@ -245,6 +250,7 @@ fn conclude(
         offered: plan.total - plan.measured_from,
         achieved: result.achieved,
         received: result.received,
+        unsent: plan.total - sent,
         lost: result.order.lost,
         duplicated: result.order.duplicated,
         disordered: result.order.disordered,
@@ -289,6 +295,7 @@ impl Report {
             latency: self.latency,
             achieved: self.achieved,
             share: share_in_time(received, self.seconds, late_ns),
+            unsent: self.unsent,
             order,
             connections_lost: self.connections_lost.clone(),
             damage: None,
@@ -365,11 +372,11 @@ impl Plan {
         let start_ns = clock.now_ns() + LEAD_NS;
         let schedule = Schedule::new(start_ns, rate, load.shape.clone());
         let mut measured_from = (rate * options.warmup).round() as u64;
-        // Receipts tell by the due time what is measured, so what is due together belongs together.
+        // Receipts tell by the due time what is measured, so what is due together belongs together: to the warm-up.
         while measured_from > 0
             && schedule.due_ns(measured_from - 1) == schedule.due_ns(measured_from)
         {
-            measured_from -= 1;
+            measured_from += 1;
         }
         let measured = ((rate * options.seconds).round() as u64).max(1);
         Self {
@@ -406,8 +413,10 @@ struct Client {
     next: u64,
     turns: u64,
     payload: Vec<u8>,
-    /// Publisher sequences acknowledged since they were looked at, by publisher.
-    acked: Vec<Arc<Mutex<Vec<u64>>>>,
+    /// The highest publisher sequence acknowledged, by publisher.
+    acked: Vec<Arc<AtomicU64>>,
+    /// The same as it was when it was looked at.
+    acked_before: Vec<u64>,
     ack_latency: Histogram<u64>,
     lateness: Histogram<u64>,
 }
@@ -425,12 +434,10 @@ impl Client {
         }
         let mut acked = Vec::new();
         for sender in &mut senders {
-            let seen = Arc::new(Mutex::new(Vec::with_capacity(1024)));
+            let seen = Arc::new(AtomicU64::new(0));
             acked.push(seen.clone());
             sender.publisher.on_ack(Box::new(move |publisher_seq, _| {
-                seen.lock()
-                    .expect("no holder panics")
-                    .push(publisher_seq.get());
+                seen.store(publisher_seq.get(), Ordering::Relaxed);
             }));
         }
         Self {
@@ -442,6 +449,7 @@ impl Client {
             progress,
             next: 0,
             turns: 0,
+            acked_before: vec![0; acked.len()],
             acked,
             ack_latency: new_histogram(),
             lateness: new_histogram(),
@@ -464,7 +472,11 @@ impl Client {
                 } else {
                     self.plan.due_ns(self.next)
                 };
-                load::idle(self.plan.idle, self.plan.clock, due_ns, &self.receivers)?;
+                let (senders, receivers) = (&self.senders, &self.receivers);
+                load::idle(self.plan.idle, self.plan.clock, due_ns, senders, receivers)?;
+                if self.plan.idle == Idle::Park {
+                    self.take_acks()?;
+                }
             }
         }
     }
@@ -486,7 +498,7 @@ impl Client {
         let is_sent = self.send(now_ns)?;
         let mut is_received = false;
         for receiver in &mut self.receivers {
-            is_received |= receiver.take(self.plan.clock, TAKE_MAX)? > 0;
+            is_received |= receiver.take(self.plan.clock, TAKE_MAX, 1)? > 0;
         }
         self.turns += 1;
         if is_received || self.turns.is_multiple_of(ACK_TURNS) {
@@ -533,12 +545,14 @@ impl Client {
         let count = self.senders.len() as u64;
         for (place, sender) in (0..).zip(&mut self.senders) {
             sender.publisher.poll()?;
-            let mut acked = self.acked[place as usize].lock().expect("no holder panics");
-            if acked.is_empty() {
+            let acked = self.acked[place as usize].load(Ordering::Relaxed);
+            let before = std::mem::replace(&mut self.acked_before[place as usize], acked);
+            if acked == before {
                 continue;
             }
             let now_ns = self.plan.clock.now_ns();
-            for publisher_seq in acked.drain(..) {
+            // An acknowledgement covers all before it, which waited for it too.
+            for publisher_seq in before + 1..=acked {
                 let index = (publisher_seq - 1) * count + place;
                 if index >= self.plan.measured_from {
                     let due_ns = self.plan.due_ns(index);

@@ -29,8 +29,8 @@ pub(super) const HEAD_LENGTH: usize = 16;
 const TOPIC: &str = "bench.load";
 /// A pattern for all of them.
 const TOPICS: &str = "bench.load.>";
-/// One clock reading serves at most so many messages that came together.
-const MESSAGES_PER_CLOCK_READING: u32 = 32;
+/// One clock reading serves at most so many messages that came together, where only how many came matters.
+pub(super) const MESSAGES_PER_CLOCK_READING: u32 = 32;
 /// Longest sleep of a parked client.
 const PARK_MAX: Duration = Duration::from_millis(1);
 
@@ -282,15 +282,21 @@ impl Receipts {
 }
 
 impl Receiver {
-    /// Takes what is there, at most `most` messages; how many that was.
+    /// Takes what is there, at most `most` messages; how many that was. The clock is read for every so many of them: a reading may be
+    /// older than the later ones, which come by another look at the socket.
     #[inline]
-    pub(super) fn take(&mut self, clock: Clock, most: u32) -> Result<u32, Failure> {
+    pub(super) fn take(
+        &mut self,
+        clock: Clock,
+        most: u32,
+        per_reading: u32,
+    ) -> Result<u32, Failure> {
         let mut now_ns = 0;
         for taken in 0..most {
             let Some(delivery) = self.subscriber.poll()? else {
                 return Ok(taken);
             };
-            if taken % MESSAGES_PER_CLOCK_READING == 0 {
+            if taken % per_reading == 0 {
                 now_ns = clock.now_ns();
             }
             self.receipts.note(&delivery, now_ns);
@@ -335,6 +341,7 @@ pub(super) fn idle(
     strategy: Idle,
     clock: Clock,
     due_ns: u64,
+    senders: &[Sender],
     receivers: &[Receiver],
 ) -> Result<(), Failure> {
     match strategy {
@@ -342,16 +349,18 @@ pub(super) fn idle(
         Idle::Yield => std::thread::yield_now(),
         Idle::Park => {
             let left = Duration::from_nanos(due_ns.saturating_sub(clock.now_ns()));
-            park(receivers, left.min(PARK_MAX))?;
+            park(senders, receivers, left.min(PARK_MAX))?;
         }
     }
     Ok(())
 }
 
-/// Sleeps until a message comes to one of them, at most for `most`.
-fn park(receivers: &[Receiver], most: Duration) -> Result<(), Failure> {
-    let sockets = receivers.iter().filter_map(|it| it.subscriber.socket());
-    let mut polled: Vec<_> = sockets
+/// Sleeps until a message or an acknowledgement comes to one of them, at most for `most`.
+fn park(senders: &[Sender], receivers: &[Receiver], most: Duration) -> Result<(), Failure> {
+    let of_receivers = receivers.iter().filter_map(|it| it.subscriber.socket());
+    let of_senders = senders.iter().filter_map(|it| it.publisher.socket());
+    let mut polled: Vec<_> = of_receivers
+        .chain(of_senders)
         .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN))
         .collect();
     let timeout = Timespec::try_from(most).expect("it is short");

@@ -73,7 +73,7 @@ const TOPICS_MAX: u64 = 100_000;
 /// Most topics that all publishers together ask for.
 const REQUESTS_MAX: u64 = 1_000_000;
 /// Bytes that a message may have.
-const SIZES: RangeInclusive<usize> = load::HEAD_LENGTH..=1 << 20;
+const SIZES: RangeInclusive<usize> = load::HEAD_LENGTH..=64 << 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -174,7 +174,7 @@ struct TargetOptions {
     #[arg(long, value_name = "FILE")]
     relayd: Option<PathBuf>,
     /// Measure the running relay that the connection options name
-    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "background", "server_cpus"])]
+    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "background", "server_cpus", "mode", "write_method"])]
     connect: bool,
     /// With --connect: its stream's directory, for the times of the hops
     #[arg(long, value_name = "DIR", requires = "connect")]
@@ -213,7 +213,12 @@ impl TargetOptions {
             ));
         }
         check_count("--topics", topics, 1, TOPICS_MAX)?;
-        if self.streams * publishers * topics > REQUESTS_MAX {
+        if self
+            .streams
+            .saturating_mul(publishers)
+            .saturating_mul(topics)
+            > REQUESTS_MAX
+        {
             return Err(Failure::Usage(format!(
                 "--streams times --publishers times --topics is {} at most: each publisher asks for each topic",
                 thousands(REQUESTS_MAX)
@@ -355,9 +360,9 @@ impl TargetOptions {
 
 impl Target {
     /// Epochs that began since the start: each a change of the primary or of the in-sync set that nobody asked for.
-    fn epoch_changes(&self) -> u64 {
-        let leader = self.cluster.as_ref().and_then(Cluster::leader);
-        leader.map_or(0, |(_, epoch)| epoch.saturating_sub(self.epoch))
+    fn epoch_changes(&self) -> Option<u64> {
+        let leader = self.cluster.as_ref()?.leader();
+        Some(leader.map_or(0, |(_, epoch)| epoch.saturating_sub(self.epoch)))
     }
 
     /// Stops what was started here; with `is_judged`, what the journals of each stream are then.

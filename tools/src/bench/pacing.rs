@@ -191,6 +191,24 @@ impl Schedule {
     pub(super) fn due_ns(&self, index: u64) -> u64 {
         self.start_ns + (self.shape.place(index) * self.interval_ns) as u64
     }
+
+    /// How many messages are due before `end_ns`.
+    pub(super) fn due_until(&self, end_ns: u64) -> u64 {
+        let (mut least, mut most) = (0, 1);
+        while self.due_ns(most) < end_ns {
+            (least, most) = (most, 2 * most);
+        }
+        // The first index that is due then or later lies between the two.
+        while least < most {
+            let middle = u64::midpoint(least, most);
+            if self.due_ns(middle) < end_ns {
+                least = middle + 1;
+            } else {
+                most = middle;
+            }
+        }
+        least
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +228,24 @@ mod tests {
             due(&Pacing::Steady, 3.0, 4),
             [1_000, 333_334_333, 666_667_666, 1_000_001_000]
         );
+    }
+
+    #[test]
+    fn what_is_due_until_a_moment_is_counted() {
+        for pacing in [Pacing::Steady, Pacing::Bursts(7), Pacing::Poisson] {
+            let shape = Shape::of(&pacing, 7).expect("it is made");
+            let schedule = Schedule::new(1_000, 1e6, shape);
+            for end_ns in [0, 1_000, 1_001, 2_000, 2_001, 9_500, 777_777] {
+                let meant = (0..)
+                    .take_while(|&index| schedule.due_ns(index) < end_ns)
+                    .count();
+                assert_eq!(
+                    schedule.due_until(end_ns),
+                    meant as u64,
+                    "{pacing} {end_ns}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use relay_journal::segment;
 use serde::Serialize;
 
 use super::MachineReport;
+use super::series::Spread;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, thousands};
 use crate::recorded::{Next, SelectionOptions, SourceOptions};
@@ -77,6 +78,10 @@ pub(super) fn run(options: &ReplayOptions) -> Result<(), Failure> {
     if options.runs == 0 {
         return Err(Failure::Usage("--runs is 1 or more".into()));
     }
+    if options.selection.is_part() {
+        let text = "the floor reads all of the log, so the replay has to: no --from or --to";
+        return Err(Failure::Usage(text.into()));
+    }
     let path = &options.directory;
     let journal = open(path)?;
     let extent = journal.extent().map_err(|error| failed(path, error))?;
@@ -98,14 +103,12 @@ pub(super) fn run(options: &ReplayOptions) -> Result<(), Failure> {
             cpu_share: replay.cpu.as_secs_f64() / replay.took.as_secs_f64(),
         });
     }
-    let mut ratios: Vec<f64> = pairs.iter().map(|pair| pair.ratio).collect();
-    ratios.sort_by(f64::total_cmp);
     let report = Report {
         what: "replay",
         log_bytes,
         messages,
         is_direct,
-        ratio_median: ratios[ratios.len() / 2],
+        ratio_median: Spread::of(pairs.iter().map(|pair| pair.ratio)).median,
         pairs,
         machine: MachineReport::new(),
     };

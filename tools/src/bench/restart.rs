@@ -146,11 +146,10 @@ impl RestartOptions {
         log.lay_out(length.0, interrupt)?;
         let mut ready = new_histogram();
         let mut seconds = Vec::new();
-        for run in 0..self.runs {
+        cluster.start_node(0)?;
+        for _ in 0..self.runs {
             interrupt.check()?;
-            if run > 0 {
-                cluster.kill(0);
-            }
+            cluster.kill(0);
             let begun = Instant::now();
             cluster.start_node(0)?;
             let publisher = Publisher::connect(cluster.publisher(1).publisher(1))?;

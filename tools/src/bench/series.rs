@@ -150,6 +150,8 @@ pub(super) struct Run {
     pub(super) achieved: f64,
     /// How much of what was due that is: 1 is all of it, in time.
     pub(super) share: f64,
+    /// Messages that were due and could not be sent.
+    pub(super) unsent: u64,
     pub(super) order: Order,
     /// Why connections were lost.
     pub(super) connections_lost: Vec<String>,
@@ -160,7 +162,7 @@ pub(super) struct Run {
 /// What went wrong with messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Order {
-    /// Not arrived; of an overload also what could not be sent.
+    /// Sent and not arrived.
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) disordered: u64,
@@ -180,8 +182,8 @@ impl Order {
 }
 
 impl Run {
-    /// The failure that messages or journals went wrong, where `is_loss_known` not that some are missing.
-    fn check(&self, is_loss_known: bool) -> Result<(), Failure> {
+    /// The failure that messages or journals went wrong; where `may_be_too_much` not that some could not be sent or did not arrive in time.
+    fn check(&self, may_be_too_much: bool) -> Result<(), Failure> {
         if let Some(damage) = &self.damage {
             return Err(Failure::Damaged(damage.clone()));
         }
@@ -190,8 +192,15 @@ impl Run {
             duplicated,
             disordered,
         } = self.order;
-        if duplicated + disordered == 0 && (lost == 0 || is_loss_known) {
-            return Ok(());
+        if duplicated + disordered == 0 && (lost == 0 || may_be_too_much) {
+            return match self.unsent {
+                0 => Ok(()),
+                _ if may_be_too_much => Ok(()),
+                unsent => Err(Failure::Failed(format!(
+                    "{unsent} messages were due and could not be sent: more than goes through; lower --rate, or find the highest with \
+                     --sweep"
+                ))),
+            };
         }
         Err(Failure::Damaged(format!(
             "{lost} messages lost, {duplicated} duplicated, {disordered} out of order; connections lost: {:?}",
@@ -234,6 +243,7 @@ struct Summary {
     p999_us: Spread,
     achieved: Spread,
     lost: u64,
+    unsent: u64,
     /// In a sweep, whether the rate holds, and why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     holds: Option<bool>,
@@ -254,6 +264,7 @@ impl Summary {
             p999_us: spread(|run| run.latency.p999_us),
             achieved: spread(|run| run.achieved),
             lost: runs.iter().map(|run| run.order.lost).sum(),
+            unsent: runs.iter().map(|run| run.unsent).sum(),
             holds: None,
             why: None,
         }
@@ -292,7 +303,7 @@ impl Summary {
 /// Why a rate does not hold; nothing if it does.
 fn fault(runs: &[Run], p99_under_us: f64) -> Option<String> {
     let share = Spread::of(runs.iter().map(|run| run.share)).median;
-    let lost: u64 = runs.iter().map(|run| run.order.lost).sum();
+    let lost: u64 = runs.iter().map(|run| run.order.lost + run.unsent).sum();
     let p99_us = Spread::of(runs.iter().map(|run| run.latency.p99_us)).median;
     if share < HELD_SHARE {
         let percent = share * 100.0;
@@ -630,6 +641,7 @@ mod tests {
             },
             achieved: share * 1_000.0,
             share,
+            unsent: 0,
             order: Order {
                 lost,
                 ..Order::default()

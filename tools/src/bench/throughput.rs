@@ -17,7 +17,9 @@ use relay_journal::reader::{JournalDir, ReadFrom};
 use serde::Serialize;
 
 use super::client_thread::{ClientThread, Progress};
-use super::load::{self, Clock, HEAD_LENGTH, Measured, Receiver, Sender};
+use super::load::{
+    self, Clock, HEAD_LENGTH, MESSAGES_PER_CLOCK_READING, Measured, Receiver, Sender,
+};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
 use super::series::{Limits, Load, Run, SeriesOptions, Terms, unusual};
@@ -39,10 +41,14 @@ const TAKE_MAX: u32 = 4096;
 const LEAD_NS: u64 = 20_000_000;
 /// How often the thread that watches looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What is due and can't be sent so long after the measured time is not sent any more.
+const LATE_MAX_NS: u64 = 2_000_000_000;
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Messages per second that the journal is prepared for when no rate is given.
 const RATE_EXPECTED: f64 = 1_200_000.0;
+/// Most bytes that a publisher may keep unreleased: they lie in memory.
+const WINDOW_MOST: u64 = 1 << 30;
 /// Journal prepared beyond what the messages take.
 const PREPARED_SPARE: u64 = 256 << 20;
 
@@ -99,14 +105,16 @@ struct Report {
     msgs_per_s: f64,
     mb_per_s: f64,
     sent: u64,
+    /// At a rate: what was due and was not sent, since more was due than went through.
+    unsent: u64,
     received: u64,
     lost: u64,
     duplicated: u64,
     disordered: u64,
     /// Why connections were lost during the run.
     connections_lost: Vec<String>,
-    /// Changes of the primary or of the in-sync set, which nobody asked for.
-    epoch_changes: u64,
+    /// Changes of the primary or of the in-sync set, which nobody asked for; none where a running relay is measured.
+    epoch_changes: Option<u64>,
     #[serde(flatten)]
     latency: Percentiles,
     seconds: f64,
@@ -154,6 +162,13 @@ fn measure(
     load: &Load,
     interrupt: &Interrupt,
 ) -> Result<(Run, Report), Failure> {
+    if !(journal_bytes(load.size)..=WINDOW_MOST).contains(&options.window.0) {
+        let text = format!(
+            "--window takes {} bytes, which is one message, to 1GiB",
+            journal_bytes(load.size)
+        );
+        return Err(Failure::Usage(text));
+    }
     let prepared = options.prepared(load);
     let mut target = options
         .target
@@ -235,12 +250,13 @@ fn result(
         msgs_per_s,
         mb_per_s: msgs_per_s * load.size as f64 / 1e6,
         sent: client.sent,
+        unsent: client.owed.saturating_sub(client.sent),
         received: outcome.distinct,
         lost: outcome.order.lost,
         duplicated: outcome.order.duplicated,
         disordered: outcome.order.disordered,
         connections_lost: load::losses(&mut client.senders, &mut client.receivers),
-        epoch_changes: 0,
+        epoch_changes: None,
         latency: Percentiles::of(&outcome.latency),
         seconds: options.seconds,
         warmup: options.warmup,
@@ -260,10 +276,17 @@ fn result(
         machine: options.target.machine(),
         shown,
     };
+    let schedule = client.schedule.as_ref();
+    let in_warmup = schedule.map_or(0, |schedule| schedule.due_until(client.from_ns));
+    let offered = client.owed - in_warmup;
     let run = Run {
         latency: report.latency,
         achieved: msgs_per_s,
-        share: load.rate.map_or(1.0, |rate| msgs_per_s / rate),
+        share: match load.rate {
+            Some(_) => outcome.in_time as f64 / offered.max(1) as f64,
+            None => 1.0,
+        },
+        unsent: report.unsent,
         order: outcome.order,
         connections_lost: report.connections_lost.clone(),
         damage: None,
@@ -292,8 +315,9 @@ impl Report {
         line(&self.latency.row("send to subscriber us"))?;
         print_streams(&self.by_stream)?;
         line(&format!(
-            "sent {}, received {}, lost {}, duplicated {}, out of order {}{}",
+            "sent {}, not sent {}, received {}, lost {}, duplicated {}, out of order {}{}",
             thousands(self.sent),
+            thousands(self.unsent),
             thousands(self.received),
             self.lost,
             self.duplicated,
@@ -326,6 +350,8 @@ struct Client {
     end_ns: u64,
     /// When what is due, at a rate.
     schedule: Option<Schedule>,
+    /// How many messages are due in all, at a rate.
+    owed: u64,
     ahead: u64,
     idle: Idle,
     is_summed: bool,
@@ -359,14 +385,16 @@ impl Client {
                 to_ns: end_ns,
             });
         }
+        let schedule = load
+            .rate
+            .map(|rate| Schedule::new(start_ns, rate, load.shape.clone()));
         Self {
             clock,
             start_ns,
             from_ns,
             end_ns,
-            schedule: load
-                .rate
-                .map(|rate| Schedule::new(start_ns, rate, load.shape.clone())),
+            owed: schedule.as_ref().map_or(0, |it| it.due_until(end_ns)),
+            schedule,
             ahead: if options.ahead == 0 {
                 u64::MAX
             } else {
@@ -390,13 +418,15 @@ impl Client {
         loop {
             let now_ns = self.clock.now_ns();
             let mut is_busy = false;
-            if now_ns < self.end_ns {
+            // What is due is sent, however late; only far too much of it is not.
+            let is_owed = self.sent < self.owed && now_ns < self.end_ns + LATE_MAX_NS;
+            if now_ns < self.end_ns || is_owed {
                 is_busy |= self.send(now_ns)?;
-            } else if self.is_finished() || now_ns > self.end_ns + DRAIN_NS {
+            } else if self.is_finished() || now_ns > self.end_ns + LATE_MAX_NS + DRAIN_NS {
                 return Ok(());
             }
             for receiver in &mut self.receivers {
-                is_busy |= receiver.take(self.clock, TAKE_MAX)? > 0;
+                is_busy |= receiver.take(self.clock, TAKE_MAX, MESSAGES_PER_CLOCK_READING)? > 0;
             }
             for sender in &mut self.senders {
                 is_busy |= sender.publisher.poll()? > 0;
@@ -409,7 +439,8 @@ impl Client {
             if !is_busy {
                 let schedule = self.schedule.as_ref();
                 let due_ns = schedule.map_or(u64::MAX, |schedule| schedule.due_ns(self.sent));
-                load::idle(self.idle, self.clock, due_ns, &self.receivers)?;
+                let (senders, receivers) = (&self.senders, &self.receivers);
+                load::idle(self.idle, self.clock, due_ns, senders, receivers)?;
             }
         }
     }
@@ -462,7 +493,7 @@ impl Client {
                     None => now_ns,
                     Some(schedule) => schedule.due_ns(self.sent),
                 };
-                if intended_ns > now_ns {
+                if intended_ns > now_ns || intended_ns >= self.end_ns {
                     break;
                 }
                 load::write_head(&mut self.payload, sender.next, intended_ns);

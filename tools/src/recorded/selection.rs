@@ -96,6 +96,11 @@ pub(crate) struct Selection {
 }
 
 impl SelectionOptions {
+    /// Whether it leaves out what lies before or behind.
+    pub(crate) const fn is_part(&self) -> bool {
+        !matches!((self.from, self.to), (Bound::Start, Bound::End))
+    }
+
     /// Refuses what selects nothing by itself.
     pub(crate) fn check(&self) -> Result<Selection, Failure> {
         for pattern in &self.topic {
