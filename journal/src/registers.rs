@@ -97,9 +97,9 @@ impl core::fmt::Display for RegistersError {
             Self::Blank => write!(f, "the page was never written"),
             Self::Damaged => write!(
                 f,
-                "both generations are damaged, so the membership record is lost here: replace the \
-                 disk, make a new store with `relayd format`, and see the chapter on operations for \
-                 how a group gets a new witness"
+                "both generations are damaged, so the membership record is lost here: keep the \
+                 file, replace the disk, and see README.md, \"The arbiters\", before you make a \
+                 new store with `relayd format`: no group goes on with an empty one"
             ),
             Self::Version(version) => write!(
                 f,

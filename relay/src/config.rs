@@ -287,6 +287,11 @@ impl Config {
             toml::from_str(text).map_err(|error| ConfigError::unparsed(file, text, &error))?;
         let check = Check { file, text };
         let node = NodeId(parsed.node);
+        if node.get() == 0 {
+            let line = check.line_of(None, "node", 0);
+            let message = "node: a number is 1 or more".to_owned();
+            return Err(ConfigError::new(file, line, message));
+        }
         if parsed.stream.is_empty() {
             return Err(check.refuse("stream", 0, "at least one [[stream]] is needed"));
         }
@@ -344,7 +349,7 @@ struct Check<'a> {
 impl Check<'_> {
     /// An error about `key` of the stream section number `at`.
     fn refuse(&self, key: &str, at: usize, message: impl fmt::Display) -> ConfigError {
-        let line = self.line_of(None, key, at);
+        let line = self.line_of(None, key, at + 1);
         ConfigError::new(self.file, line, format!("{key}: {message}"))
     }
 
@@ -357,13 +362,13 @@ impl Check<'_> {
         message: impl fmt::Display,
     ) -> ConfigError {
         let line = self
-            .line_of(Some(table), key, at)
-            .or_else(|| self.line_of(None, &format!("[{table}]"), at));
+            .line_of(Some(table), key, at + 1)
+            .or_else(|| self.line_of(None, &format!("[{table}]"), at + 1));
         ConfigError::new(self.file, line, format!("{table}.{key}: {message}"))
     }
 
-    /// The line that gives `key`, or holds a table's header, in the stream section number `at`.
-    fn line_of(&self, table: Option<&str>, key: &str, at: usize) -> Option<usize> {
+    /// The line that gives `key`, or holds a table's header, in the stream section that is the `wanted`th; before all of them for 0.
+    fn line_of(&self, table: Option<&str>, key: &str, wanted: usize) -> Option<usize> {
         let mut section = 0;
         let mut is_in_table = table.is_none();
         for (number, content) in self.text.lines().enumerate() {
@@ -380,7 +385,7 @@ impl Check<'_> {
                 Some(rest) => key.starts_with('[') || rest.trim_start().starts_with('='),
                 None => false,
             };
-            if section == at + 1 && is_in_table && is_here {
+            if section == wanted && is_in_table && is_here {
                 return Some(number + 1);
             }
         }
@@ -734,6 +739,11 @@ subscribe = [">"]
                 "id = 1\n",
                 "id = \"x\"\n",
                 &["relayd.toml:3", "id = \"x\"", "u32"],
+            ),
+            (
+                "node = 1\n",
+                "node = 0\n",
+                &["relayd.toml:1", "node", "1 or more"],
             ),
             ("64MiB", "1MiB", &["relayd.toml:8", "ring", "is not within"]),
             ("64MiB", "64MB", &["relayd.toml:8", "64MB", "KiB"]),

@@ -192,7 +192,7 @@ impl core::fmt::Display for WordRefused {
             Self::MayLose(loss) => write!(
                 f,
                 "it could lose messages that were acknowledged: {loss}. Bring another copy back, or \
-                 accept the loss by typing this node's name"
+                 accept the loss with `relay promote --accept-loss` and this node's number"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What the nodes of a group say to each other: the mirror link (`FORMAT.md` section 6).
+//! What the nodes of a group say to each other: the mirror link (`FORMAT.md` section 7).
 //!
 //! One connection joins two nodes, whichever of them leads. It opens with HELLO and PROOF in both directions; after that the
 //! primary sends OPEN, FROM and BLOCKs, a follower HISTORY, and both PROGRESS, which is heartbeat and acknowledgement in

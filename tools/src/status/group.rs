@@ -56,20 +56,21 @@ fn waits_for(number: u64) -> Option<&'static str> {
     match number {
         0 => None,
         1 => Some(
-            "no primary is heard: bring it back; or see that it is off, and say `relay promote` on the node that is to \
-             lead",
+            "no primary is heard: bring it back; or see that it is off, and say `relay promote --dir DIR` on the node \
+             that is to lead",
         ),
         2 => Some(
             "it does not lead: its log ends before what is known to be released; bring a node back that holds \
-             everything, or accept the loss with `relay promote --accept-loss`",
+             everything, or accept the loss with `relay promote --dir DIR --accept-loss NODE`, NODE being this one",
         ),
         3 => Some(
             "no primary is heard, and this copy may lack what was released since it was in sync: start the nodes that \
-             were in sync last, or accept the loss with `relay promote --accept-loss`",
+             were in sync last, or accept the loss with `relay promote --dir DIR --accept-loss NODE`, NODE being this one",
         ),
         4 => Some(
             "it does not lead: damage was cut from the end of its log, and no other member has answered for what lay there; \
-             bring one back with the disk it had, or accept the loss with `relay promote --accept-loss`",
+             bring one back with the disk it had, or accept the loss with `relay promote --dir DIR --accept-loss NODE`, NODE \
+             being this one",
         ),
         _ => Some("it does not lead; see its log"),
     }
