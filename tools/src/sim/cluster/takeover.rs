@@ -32,24 +32,24 @@ impl Cluster<'_> {
     /// A fault strikes. What only announces a crash excuses nothing before it comes.
     pub(super) fn excuse_by(&mut self, fault: Fault) {
         let now_ns = self.queue.now_ns();
-        let arbiter = self.parameters.cast.arbiter_host();
+        let nodes = self.nodes.len();
         match fault {
             Fault::Stop { node } => self.excuse(node, now_ns + SWITCH_NS),
-            Fault::Stall { node, for_ns } => self.excuse(node, now_ns + for_ns),
-            // Who wakes finds its own clock far ahead, too.
-            Fault::Freeze { for_ns, .. }
-            | Fault::ArbiterDown { for_ns }
-            | Fault::ArbiterSlow { for_ns } => self.excuse_all(now_ns + for_ns),
-            Fault::SwapInDoubt | Fault::LoseConnection => self.excuse_all(now_ns),
+            Fault::Stall { node, for_ns } | Fault::Freeze { node, for_ns } => {
+                self.excuse(node, now_ns + for_ns);
+            }
+            Fault::LoseConnection => self.excuse_all(now_ns),
             Fault::Partition {
                 from, to, for_ns, ..
             }
             | Fault::Clog {
                 from, to, for_ns, ..
-            } if from.max(to) <= arbiter => self.excuse_all(now_ns + for_ns),
-            Fault::Isolate { host, for_ns } if host <= arbiter => {
-                self.excuse_all(now_ns + for_ns);
+            } if from.max(to) < nodes => {
+                self.excuse(from, now_ns + for_ns);
+                self.excuse(to, now_ns + for_ns);
             }
+            // Who was alone heard of nobody.
+            Fault::Isolate { host, for_ns } if host < nodes => self.excuse_all(now_ns + for_ns),
             Fault::Restore => self.excuse_all(u64::MAX),
             _ => {}
         }
