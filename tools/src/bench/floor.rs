@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::interval_log::Intervals;
 use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
-use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time};
+use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time, unusual_ways};
 use super::{MachineReport, Shown, check_policy};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, spinner, thousands};
@@ -235,7 +235,8 @@ impl FloorOptions {
         let intervals = Intervals::from(found.by_second);
         load.write_logs(&found.latency, [&intervals], found.measured_at)?;
         let acks = Percentiles::of(&found.ack_latency);
-        let name = format!("floor {}{}", word(&policy), load.label);
+        let idle = unusual_ways(&[(self.idle == Idle::Yield, "idle", word(&self.idle))]);
+        let name = format!("floor {}{idle}{}", word(&policy), load.label);
         let hop = |found: &Histogram<u64>| (!found.is_empty()).then(|| Percentiles::of(found));
         let report = Report {
             offered: found.offered,

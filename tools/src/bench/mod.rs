@@ -62,7 +62,7 @@ use machine::MachineReport;
 use over_time::Row;
 use placement::{Placement, PlacementOptions};
 use report::Shown;
-use series::{Load, unusual};
+use series::{Load, unusual, unusual_ways};
 
 /// Most nodes of a group.
 const NODES_MAX: u64 = 3;
@@ -332,7 +332,20 @@ impl TargetOptions {
             (self.nodes, usual_nodes, "nodes"),
             (self.streams, 1, "streams"),
         ]);
-        let name = format!("{whose}{counts}{more}{}", load.label);
+        let at_rate = match (what, load.rate) {
+            ("throughput", Some(_)) => ", throughput",
+            _ => "",
+        };
+        let ways = unusual_ways(&[
+            (self.idle == Idle::Yield, "idle", word(&self.idle)),
+            (self.mode == Mode::Shared, "threads", word(&self.mode)),
+            (
+                self.background == Background::Usual,
+                "background",
+                word(&self.background),
+            ),
+        ]);
+        let name = format!("{whose}{counts}{more}{at_rate}{ways}{}", load.label);
         let shown = Shown::of(what, name, load.rate, latency).over_time(over_time);
         if self.connect {
             return shown;

@@ -517,6 +517,14 @@ pub(super) fn unusual(counts: &[(u64, u64, &str)]) -> String {
         .collect()
 }
 
+/// The same of settings: whether each is the usual one, what it is called, and what it is.
+pub(super) fn unusual_ways(ways: &[(bool, &str, String)]) -> String {
+    let differ = ways.iter().filter(|(is_usual, ..)| !is_usual);
+    differ
+        .map(|(_, what, how)| format!(", {what} {how}"))
+        .collect()
+}
+
 /// The end of a result's name: what tells its load from a usual one of the same rate, with a comma before each.
 pub(super) fn label(size: usize, pacing: &Pacing) -> String {
     let mut label = String::new();

@@ -55,7 +55,8 @@ const sumOf = (runs, key) => runs.some((run) => isNumber(run[key])) ? runs.reduc
 function chosen() {
   return names.map((name) => {
     const runs = steady.filter((run) => run.name === name && run.rate === choice.rate);
-    const ordered = [...runs].sort((a, b) => a.p99_us - b.p99_us);
+    const told = runs.filter((run) => isNumber(run.p99_us)).sort((a, b) => a.p99_us - b.p99_us);
+    const ordered = told.length > 0 ? told : runs;
     return {name, runs, shown: ordered[(ordered.length - 1) >> 1]};
   }).filter((group) => group.runs.length > 0);
 }
