@@ -258,12 +258,15 @@ impl<'a> Client<'a> {
     fn report(self) -> ClientReport {
         let span_ns = self.last_receipt_ns.saturating_sub(self.measured_from_ns);
         let last_due_ns = self.due(self.total - 1);
+        // What no socket took is not sent, a message of which it took a part included.
+        let left = (self.unsent.len() - self.unsent_at).div_ceil(self.options.size) as u64;
+        let sent = self.next - left;
         let since = self.clock.now().saturating_sub(self.measured_from_ns);
         ClientReport {
             received: self.received,
             offered: self.total - self.measured_from,
-            lost: self.next - self.tally.distinct,
-            unsent: self.total - self.next,
+            lost: sent.saturating_sub(self.tally.distinct),
+            unsent: self.total - sent,
             foreign: self.tally.foreign,
             duplicated: self.tally.duplicated,
             out_of_order: self.tally.out_of_order,

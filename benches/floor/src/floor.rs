@@ -30,7 +30,7 @@ const AUTO_WARMUP: f64 = 0.05;
 const AUTO_ROUNDS: usize = 2;
 
 /// Measures a full floor. `progress` is given the fraction sent, from 0 to 1, on the calling
-/// thread, about five times a second.
+/// thread, about five times a second; where it says `false` the run ends, with what came so far.
 ///
 /// Blocks for the warm-up, the measured time and the drain, and about a second before them when
 /// the write mode is [`WriteMode::Auto`], besides writing the data files.

@@ -182,7 +182,7 @@ impl Order {
 }
 
 impl Run {
-    /// The failure that messages or journals went wrong; where `may_be_too_much` not that some could not be sent or did not arrive in time.
+    /// The failure that messages or journals went wrong; where `may_be_too_much` not that some were not sent or are missing.
     fn check(&self, may_be_too_much: bool) -> Result<(), Failure> {
         if let Some(damage) = &self.damage {
             return Err(Failure::Damaged(damage.clone()));
@@ -192,20 +192,19 @@ impl Run {
             duplicated,
             disordered,
         } = self.order;
-        if duplicated + disordered == 0 && (lost == 0 || may_be_too_much) {
-            return match self.unsent {
-                0 => Ok(()),
-                _ if may_be_too_much => Ok(()),
-                unsent => Err(Failure::Failed(format!(
-                    "{unsent} messages were due and could not be sent: more than goes through; lower --rate, or find the highest with \
-                     --sweep"
-                ))),
-            };
+        if duplicated + disordered > 0 || (lost > 0 && !may_be_too_much) {
+            return Err(Failure::Damaged(format!(
+                "{lost} messages lost, {duplicated} duplicated, {disordered} out of order; connections lost: {:?}",
+                self.connections_lost
+            )));
         }
-        Err(Failure::Damaged(format!(
-            "{lost} messages lost, {duplicated} duplicated, {disordered} out of order; connections lost: {:?}",
-            self.connections_lost
-        )))
+        if self.unsent > 0 && !may_be_too_much {
+            return Err(Failure::Failed(format!(
+                "{} messages were due and could not be sent: more than goes through; lower --rate, or find the highest with --sweep",
+                self.unsent
+            )));
+        }
+        Ok(())
     }
 }
 
