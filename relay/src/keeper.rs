@@ -43,20 +43,26 @@ pub(crate) struct KeeperLink {
     unsaid: Counter,
 }
 
+/// What the keeper's thread leaves: the superblock's owner, and how storing a vote failed, where it did.
+pub(crate) type Kept = (Storage, Option<String>);
+
 /// Starts the keeper of `storage`, and of the node's own register where an operator is the arbiter, for the hot thread that sleeps in `hot`.
+///
+/// The thread hands the storage back, and how it failed if it did.
 pub(crate) fn start(
     mut storage: Storage,
     own: Option<Arc<OwnRegister>>,
     name: String,
     hot: Parking,
     unsaid: Counter,
-) -> std::io::Result<(KeeperLink, JoinHandle<Storage>)> {
+) -> std::io::Result<(KeeperLink, JoinHandle<Kept>)> {
     let (words, said) = mpsc::sync_channel(WORDS_MAX);
     let (stored, told) = mpsc::sync_channel(1);
     let answered = Answered::new(hot);
     let answer = answered.clone();
     let thread = std::thread::Builder::new().name(name).spawn(move || {
         let mut refusals = Refusals::default();
+        let mut fault = None;
         while let Ok(word) = said.recv() {
             match word {
                 Word::Note(Note::PeerRefused(fault)) => refusals.tell(&fault),
@@ -65,6 +71,7 @@ pub(crate) fn start(
                     // First the record: a vote that knows of it is not to be without it.
                     let kept = keep_record(own.as_deref(), record.as_ref());
                     let outcome = kept.and_then(|()| keep(&mut storage, &vote));
+                    fault = fault.or_else(|| outcome.clone().err());
                     if stored.send(outcome).is_err() {
                         break;
                     }
@@ -72,7 +79,7 @@ pub(crate) fn start(
                 }
             }
         }
-        storage
+        (storage, fault)
     })?;
     let link = KeeperLink {
         words,

@@ -200,6 +200,7 @@ struct Ended {
     is_patient: bool,
     farewell_ns: u64,
 }
+    is_fault: bool,
 
 impl Ended {
     fn new(end: &End, now: Now) -> Self {
@@ -215,6 +216,7 @@ impl Ended {
             is_patient,
             farewell_ns,
         }
+            is_fault: matches!(end, End::Fault(_)),
     }
 }
 
@@ -343,10 +345,16 @@ impl HotThread {
     fn attend_to_ending(&mut self, now: Now) {
         let ending = Arc::clone(&self.parts.ending);
         if let Some(sequence) = &self.agents.sequence
-            && self.ended.is_none()
             && let Some(end) = sequence.end()
         {
-            ending.settle(end.clone());
+            let is_fault = matches!(end, End::Fault(_));
+            let is_known = self.ended.as_mut().is_some_and(|ended| {
+                // The disk may fail after all was decided.
+                std::mem::replace(&mut ended.is_fault, is_fault) == is_fault
+            });
+            if !is_known {
+                ending.settle(end.clone());
+            }
         }
         if !self.is_stop_begun && ending.asked.load(Ordering::Relaxed) {
             self.is_stop_begun = true;

@@ -96,6 +96,16 @@ pub(crate) enum End {
     Halt(HaltReason),
 }
 
+impl End {
+    /// What counts where `later` comes too: the first, but that a disk which failed is not gone on with, whatever was decided before.
+    pub(crate) fn and(self, later: Self) -> Self {
+        match (&self, &later) {
+            (Self::Stopped(_) | Self::Restart { .. }, Self::Fault(_)) => later,
+            _ => self,
+        }
+    }
+}
+
 /// Sends into a link, keeping what does not fit for the next turn.
 pub(crate) fn push_all<T>(
     link: &mut rtrb::Producer<T>,
@@ -114,3 +124,33 @@ pub(crate) fn push_all<T>(
 
 /// Replies in the order given.
 pub(crate) type Replies = std::collections::VecDeque<ToIngress>;
+
+#[cfg(test)]
+mod tests {
+    use relay_wire::id::Epoch;
+
+    use super::*;
+
+    /// Goal: no order of what ends a node's work makes it go on with a disk that failed.
+    #[test]
+    fn a_fault_counts_whatever_came_before() {
+        let fault = || End::Fault("a write failed".into());
+        assert!(matches!(End::Stopped(None).and(fault()), End::Fault(_)));
+        assert!(matches!(fault().and(End::Stopped(None)), End::Fault(_)));
+        let superseded = End::Restart {
+            reason: RestartReason::Superseded(Epoch(2)),
+            carry: Carry {
+                start_promised: Epoch(1),
+                joined: None,
+                started_ns: 0,
+                superseded: Epoch(0),
+            },
+            log_end: Position(0),
+        };
+        assert!(matches!(superseded.clone().and(fault()), End::Fault(_)));
+        let stop = superseded.and(End::Stopped(None));
+        assert!(matches!(stop, End::Restart { .. }), "else the first counts");
+        let halt = End::Halt(HaltReason::TwoHistories(Epoch(2)));
+        assert!(matches!(halt.and(fault()), End::Halt(_)));
+    }
+}

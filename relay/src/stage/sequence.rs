@@ -450,9 +450,11 @@ impl SequenceAgent {
             .expect("a node without a group asks nothing of one")
     }
 
-    /// The first end counts.
     fn end_with(&mut self, end: End) {
-        self.end.get_or_insert(end);
+        self.end = Some(match self.end.take() {
+            Some(before) => before.and(end),
+            None => end,
+        });
     }
 
     fn write(

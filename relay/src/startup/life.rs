@@ -85,7 +85,7 @@ pub(super) struct Life {
 /// Who has the superblock.
 enum Holder {
     Here(Storage),
-    Keeper(JoinHandle<Storage>),
+    Keeper(JoinHandle<keeper::Kept>),
 }
 
 /// The ends of the links between the agents.
@@ -350,13 +350,18 @@ impl Life {
                 .join()
                 .map_err(|_| "a background thread ended in a panic; see the log")?;
         }
-        let storage = match self.storage {
-            Holder::Here(storage) => storage,
+        let (storage, fault) = match self.storage {
+            Holder::Here(storage) => (storage, None),
             Holder::Keeper(thread) => thread
                 .join()
                 .map_err(|_| "the keeper of the vote ended in a panic; see the log")?,
         };
-        Ok((self.ending.outcome(), storage))
+        // A vote that nobody waited for any more may have failed too.
+        let end = match (self.ending.outcome(), fault) {
+            (Some(end), Some(what)) => Some(end.and(End::Fault(what))),
+            (end, _) => end,
+        };
+        Ok((end, storage))
     }
 }
 

@@ -531,8 +531,8 @@ impl Process {
         if self.end != Some(Exit::Fault) {
             around.note(Note::StorageFault { node: self.node });
             self.machine.on_storage_fault();
-            // What was decided before stays: a node that begins again looks at its disk anew.
-            if !matches!(self.end, Some(Exit::Restart { .. } | Exit::Halt(_))) {
+            // Whatever was decided before, a disk that failed is not gone on with.
+            if !matches!(self.end, Some(Exit::Halt(_))) {
                 self.end = Some(Exit::Fault);
             }
         }
