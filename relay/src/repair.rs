@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use relay_journal::block::{self, HEADER_LENGTH};
 use relay_journal::recovery::Finding;
-use relay_wire::id::{NodeId, Position};
+use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::peer::{self, Envelope, FetchOutcome, Hello, PeerMessage, Place, Standing, prove};
 use relay_wire::proof::is_same;
 
@@ -27,6 +27,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) process: u64,
     pub(crate) secret: &'a [u8],
     pub(crate) peers: &'a [(NodeId, SocketAddr)],
+    /// The newest epoch this node knows to be settled: who leads an earlier one is to be followed by nobody.
+    pub(crate) committed: Epoch,
 }
 
 /// What is to be done about a damaged journal.
@@ -120,10 +122,11 @@ impl Asker<'_> {
         // Its first PROGRESS says whether it leads; it comes by itself.
         while answer.is_none() || leads.is_none() {
             let message = link.hear()?;
-            let (_, message) = PeerMessage::decode(&message).map_err(io::Error::other)?;
+            let (envelope, message) = PeerMessage::decode(&message).map_err(io::Error::other)?;
             match message {
                 PeerMessage::Progress(progress) => {
-                    leads = Some(progress.standing == Standing::Leading);
+                    let is_past = envelope.epoch < self.committed;
+                    leads = Some(progress.standing == Standing::Leading && !is_past);
                 }
                 PeerMessage::Fetched(about, outcome, block) if about == place => {
                     let block = (outcome == FetchOutcome::Here).then(|| block.to_vec());
@@ -205,6 +208,83 @@ impl Link {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => self.bytes.extend_from_slice(&piece[..read]),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread::{self, JoinHandle};
+
+    use relay_wire::id::StreamId;
+    use relay_wire::peer::Progress;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"0123456789abcdef";
+    const PLACE: Place = Place {
+        position: Position(8192),
+        previous_checksum: 7,
+    };
+
+    fn envelope(epoch: u64) -> Envelope {
+        Envelope {
+            stream: StreamId(1),
+            epoch: Epoch(epoch),
+            incarnation: 1,
+        }
+    }
+
+    /// Node 2, which leads `epoch` and has no such block; it serves one conversation.
+    fn leader(epoch: u64) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            let mut link = Link {
+                stream: listener.accept().unwrap().0,
+                bytes: Vec::new(),
+                deadline: Instant::now() + Duration::from_secs(60),
+            };
+            let theirs = link.hear().unwrap();
+            let hello = PeerMessage::Hello(Hello {
+                nonce: [9; 32],
+                node: NodeId(2),
+                process: 5,
+            });
+            let ours = link.say(&envelope(epoch), &hello).unwrap();
+            link.hear().unwrap();
+            let proof = PeerMessage::Proof(prove(SECRET, false, &theirs, &ours));
+            link.say(&envelope(epoch), &proof).unwrap();
+            link.hear().unwrap();
+            let progress = Progress {
+                standing: Standing::Leading,
+                ..Progress::default()
+            };
+            link.say(&envelope(epoch), &PeerMessage::Progress(progress))
+                .unwrap();
+            let answer = PeerMessage::Fetched(PLACE, FetchOutcome::Otherwise, &[]);
+            link.say(&envelope(epoch), &answer).unwrap();
+        });
+        (address, thread)
+    }
+
+    /// Goal: a log is cut on the word of who leads now, and of nobody who led before what this node knows of.
+    #[test]
+    fn who_led_before_is_no_reason_to_cut() {
+        for (epoch, is_to_cut) in [(4, true), (3, true), (2, false)] {
+            let (address, thread) = leader(epoch);
+            let asker = Asker {
+                envelope: envelope(0),
+                node: NodeId(1),
+                process: 6,
+                secret: SECRET,
+                peers: &[(NodeId(2), address)],
+                committed: Epoch(3),
+            };
+            let found = asker.fetch(PLACE);
+            assert_eq!(found == Found::Led(NodeId(2)), is_to_cut, "{found:?}");
+            thread.join().unwrap();
         }
     }
 }

@@ -167,6 +167,7 @@ fn repair(
         process: u64::from_le_bytes(process),
         secret: &group.secret,
         peers: &peers,
+        committed: superblock.committed,
     };
     match repair::remedy(&asker, finding, superblock.block_alignment) {
         Remedy::Write { from, bytes } => {

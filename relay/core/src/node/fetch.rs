@@ -1,8 +1,9 @@
 //! A block that is damaged in one copy is had from another: asking a peer, and answering one.
 //!
 //! Asked for by a scrubber that found the damage while the node runs; a start that finds its journal damaged asks over a
-//! connection of its own, before there is a node. A block is believed because its own checksums fit and it stands where the
-//! asker's log wants it, so that whoever leads, and in which epoch, does not matter.
+//! connection of its own, before there is a node. A block is believed because its own checksums fit, it stands where the asker's
+//! log wants it, and whoever gives it knows it to be released: of the blocks that may follow the one before, in whatever epoch, one
+//! is released, and a copy that nobody counted on is not given.
 
 use relay_journal::block::{self, BlockHeader, HEADER_LENGTH};
 use relay_wire::id::{NodeId, Position};
@@ -79,10 +80,10 @@ impl Node {
 
     /// A peer's copy of a block is damaged: ours is read from disk, not from memory, so that it is known to be good there.
     pub(super) fn on_fetch(&mut self, group: &mut Group, peer: u32, place: Place) {
-        let (_, durable, _) = self.positions(group);
-        let durable = durable.point.position;
+        let (_, durable, released) = self.positions(group);
+        let end = released.point.position.min(durable.point.position);
         let alignment = u64::from(self.settings.block_alignment);
-        let is_there = place.position < durable && place.position.get().is_multiple_of(alignment);
+        let is_there = place.position < end && place.position.get().is_multiple_of(alignment);
         if !is_there {
             self.say_fetched(group, peer, place, FetchOutcome::Otherwise, &[]);
             return;
@@ -91,12 +92,9 @@ impl Node {
             // A read for an earlier question is under way; after it this one is read.
             return;
         }
-        self.read_fetched(peer, place.position, durable);
-    }
-
-    fn read_fetched(&mut self, peer: u32, position: Position, durable: Position) {
+        let position = place.position;
         let left = self.settings.segment_size - position.get() % self.settings.segment_size;
-        let length = durable
+        let length = end
             .since(position)
             .min(left)
             .min(self.settings.block_span_max().into());
@@ -115,15 +113,14 @@ impl Node {
         position: Position,
         bytes: &[u8],
     ) {
-        let Some(place) = group.fetches[peer as usize] else {
+        let Some(place) = group.fetches[peer as usize].take() else {
             return;
         };
         if place.position != position {
-            let (_, durable, _) = self.positions(group);
-            self.read_fetched(peer, place.position, durable.point.position);
+            // Asked for while this was read. What there is may be another by now.
+            self.on_fetch(group, peer, place);
             return;
         }
-        group.fetches[peer as usize] = None;
         let (outcome, length) = match intact(bytes, place.position) {
             None => (FetchOutcome::Damaged, 0),
             Some(header) if header.previous_checksum == place.previous_checksum => {

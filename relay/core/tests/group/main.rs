@@ -458,6 +458,43 @@ fn a_cut_tail_nobody_can_answer_for_waits_for_an_operator() {
     assert_eq!(node.promote(false, now), refused);
     node.promote(true, now).unwrap();
     cluster.accept_loss(0);
+/// Goal: a copy that nobody counted on is not given: another block may have been released at that place since. Method: the standby's
+/// disk holds its writes back, so that the primary's newest block is on its own disk alone; both ask each other for it, then
+/// and once it is released.
+#[test]
+fn a_block_that_is_not_released_is_not_given() {
+    let mut cluster = Cluster::running(2, 2);
+    cluster.publish(10);
+    cluster.machines[1].holds_writes = true;
+    cluster.publisher.wanted += 1;
+    cluster.until("it is on the primary's disk", |cluster| {
+        let end = cluster.ledger.len();
+        cluster.writes_under_way(0) == 0
+            && block::decode_header(&cluster.machines[0].disk.bytes[end..]).is_ok()
+    });
+    let end = cluster.ledger.len();
+    let header = block::decode_header(&cluster.machines[0].disk.bytes[end..]).unwrap();
+    let place = Place {
+        position: header.position,
+        previous_checksum: header.previous_checksum,
+    };
+    let ask = |cluster: &mut Cluster| {
+        let node = cluster.machines[1].node.as_mut().unwrap();
+        assert!(node.fetch(NodeId(1), place));
+        cluster.until("it is answered", |cluster| {
+            !cluster.machines[1].fetched.is_empty()
+        });
+        cluster.machines[1].fetched.pop().unwrap().outcome
+    };
+    assert_eq!(ask(&mut cluster), FetchOutcome::Otherwise);
+    assert_eq!(cluster.ledger.len(), end, "it is not released yet");
+    cluster.machines[1].holds_writes = false;
+    cluster.until("it is released", |cluster| cluster.ledger.len() > end);
+    assert_eq!(ask(&mut cluster), FetchOutcome::Here);
+    cluster.publish(5);
+    cluster.verify();
+}
+
     cluster.until("the new disk is in sync", |cluster| cluster.in_sync() == 2);
     cluster.publish(5);
 }

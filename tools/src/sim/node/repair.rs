@@ -185,11 +185,11 @@ impl Node {
             && let Ok(Some(length)) = peer::front(&repair.inbox, message_max)
         {
             let message: Vec<u8> = repair.inbox.drain(..length).collect();
-            let Ok((_, decoded)) = PeerMessage::decode(&message) else {
+            let Ok((theirs, decoded)) = PeerMessage::decode(&message) else {
                 self.ask_next(around);
                 return;
             };
-            if !self.on_message(end, &message, &decoded, around) {
+            if !self.on_message(end, (&theirs, &message), &decoded, around) {
                 return;
             }
         }
@@ -199,7 +199,7 @@ impl Node {
     fn on_message(
         &mut self,
         end: EndId,
-        bytes: &[u8],
+        (theirs, bytes): (&Envelope, &[u8]),
         message: &PeerMessage<'_>,
         around: &mut Surroundings<'_>,
     ) -> bool {
@@ -226,7 +226,8 @@ impl Node {
                 around.network.write(end, &fetch, around.queue);
             }
             PeerMessage::Progress(progress) => {
-                repair.leads = Some(progress.standing == Standing::Leading);
+                let is_past = theirs.epoch < repair.superblock.committed;
+                repair.leads = Some(progress.standing == Standing::Leading && !is_past);
             }
             PeerMessage::Fetched(about, outcome, block) if *about == place => {
                 if *outcome == FetchOutcome::Here && self.mend(block, around) {
