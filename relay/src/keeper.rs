@@ -246,6 +246,12 @@ fn tell(note: &Note) {
              has answered for what lay there. Bring one back with the disk it had; or, where there is none, give up what may be \
              missing: `relay promote --accept-loss` with this node's number"
         ),
+        Note::TailUnanswered(position) => tracing::error!(
+            %position,
+            "this node is going to lead alone, without what was cut from the end of its log when it started: torn, as a loss of power \
+             leaves it, or damaged. No other member is there to say whether it had been acknowledged; `min_copies = 1` lets \
+             it go on. What was cut is kept beside the journal"
+        ),
         Note::PromotionLapsed => tracing::error!(
             "the promotion was not carried out: the arbiter gave no certain answer in time. See `relay status`, and say it \
              again once the arbiter is reached"

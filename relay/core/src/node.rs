@@ -150,6 +150,9 @@ pub enum Note {
     /// No primary is heard, and this node may not lead: damage was cut from its log at this position, and no other member has answered
     /// for what lay there.
     TailUnknown(Position),
+    /// This node is about to lead as the only copy there is, though damage was cut from its log at this position: nobody could answer for
+    /// what lay there.
+    TailUnanswered(Position),
     /// A promotion was not carried out: the arbiter gave no certain answer in time.
     PromotionLapsed,
     /// A promotion was not carried out: the record read since shows what could be lost.

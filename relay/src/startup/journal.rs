@@ -218,7 +218,7 @@ fn tell_cut(config: &StreamConfig, position: Position, bytes: u64) {
         tracing::warn!(
             %position,
             bytes,
-            "the log's torn end was cut; this node leads only once another member has answered for it"
+            "the log's torn end was cut; where another member is there, this node leads only once it has answered for that"
         );
     }
 }

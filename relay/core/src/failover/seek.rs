@@ -100,6 +100,10 @@ impl Failover {
         } else {
             self.set_to_lead(&record, now_ns)
         };
+        if let Some(position) = self.wanted.unknown_tail {
+            self.orders
+                .push_back(Order::Say(Note::TailUnanswered(position)));
+        }
         // The loss was accepted, and nothing of that reign is in the log: it begins now.
         let is_unopened = is_forced_and_unopened(&record, facts);
         self.unclean = is_unopened.then(|| unclean(&registers, facts, Loss::NotOpened));
