@@ -8,6 +8,9 @@
 //! A slot changes hands by an operation of the ring itself: the hot thread makes no system call of its own for it and
 //! allocates nothing. Until that has completed, and wherever the kernel refuses, the descriptor is named instead; a kernel
 //! operation that was started on the slot's former file keeps that file.
+//!
+//! One slot more holds the journal's lock. A process that is killed leaves its writes to the kernel, which may carry them out when the
+//! next one has read the log already; so the lock goes with the ring, which goes with the last of them.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -75,9 +78,10 @@ impl FixedFiles {
         }
     }
 
-    /// Gives `ring` an empty table; segments are entered from `first` on.
-    pub(crate) fn register(&mut self, ring: &Ring, first: u64) -> io::Result<()> {
-        ring.register_file_slots(SLOTS as u32)?;
+    /// Gives `ring` a table with nothing but the journal's lock; segments are entered from `first` on.
+    pub(crate) fn register(&mut self, ring: &Ring, first: u64, lock: RawFd) -> io::Result<()> {
+        ring.register_file_slots(SLOTS as u32 + 1)?;
+        ring.hold(SLOTS as u32, lock)?;
         self.next = first;
         self.is_usable = true;
         Ok(())
@@ -163,6 +167,29 @@ mod tests {
         }
     }
 
+    fn lock(directory: &tempfile::TempDir) -> File {
+        File::create(directory.path().join("lock")).unwrap()
+    }
+
+    /// Goal: the lock is held as long as the kernel may have a write of the ring's. Method: the file that has it is closed while the ring
+    /// is there, and another one tries.
+    #[test]
+    fn the_lock_goes_with_the_ring() {
+        let directory = tempfile::tempdir().unwrap();
+        let ring = Ring::new(8).unwrap();
+        let held = lock(&directory);
+        held.lock().unwrap();
+        FixedFiles::none()
+            .register(&ring, 0, held.as_raw_fd())
+            .unwrap();
+        drop(held);
+        let other = lock(&directory);
+        assert!(other.try_lock().is_err(), "the ring has it");
+        drop(ring);
+        // The kernel gives a ring's files back in its own time.
+        other.lock().unwrap();
+    }
+
     /// Goal: a number always means the very segment, also after its slot changed hands, and old segments are named by
     /// descriptor. Method: more files than slots, one byte written into each under the name given, all read back.
     #[test]
@@ -170,7 +197,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut ring = Ring::new(8).unwrap();
         let mut fixed = FixedFiles::none();
-        fixed.register(&ring, 0).unwrap();
+        fixed
+            .register(&ring, 0, lock(&directory).as_raw_fd())
+            .unwrap();
         let open = |number: u64| {
             let path = directory.path().join(number.to_string());
             File::options()
@@ -205,7 +234,10 @@ mod tests {
         let mut ring = Ring::new(8).unwrap();
         let mut fixed = FixedFiles::none();
         assert!(fixed.next_update(0, |_| Some(0)).is_none(), "no table yet");
-        fixed.register(&ring, 3).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fixed
+            .register(&ring, 3, lock(&directory).as_raw_fd())
+            .unwrap();
         let entry = fixed.next_update(3, |_| Some(i32::MAX)).unwrap();
         assert!(fixed.next_update(3, |_| Some(0)).is_none(), "one at a time");
         let result = finish(&mut ring, entry);

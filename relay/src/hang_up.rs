@@ -11,8 +11,8 @@
 //!
 //! What was inherited from whoever started relayd is left alone. A clean stop ends the second process first. Both killed at once
 //! (by the kernel when memory runs out, as process 1 of a container, by name), or the second one alone, and everything is as it
-//! would be without: later, not wrong. What the killed process had, its journal's lock and its ports too, goes with the second
-//! one: some milliseconds after whoever waited for the first has been told of its end.
+//! would be without: later, not wrong. What the killed process had, its ports too, goes with the second one: some milliseconds after
+//! whoever waited for the first has been told of its end. Its journal's lock goes when its last write has, too (`fixed_files.rs`).
 //!
 //! The second process allocates nothing, takes no lock and, while the first lives, writes to none of their memory: it is one
 //! system call until then, with all signals blocked.

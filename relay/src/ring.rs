@@ -6,6 +6,7 @@
 //! announced no work.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,13 @@ impl Ring {
     /// Makes a table of `slots` files, all empty, for operations that name a file by its number in it.
     pub(crate) fn register_file_slots(&self, slots: u32) -> io::Result<()> {
         self.submitter.register_files_sparse(slots)
+    }
+
+    /// Has the ring hold on to `file` in an empty slot of that table: it stays open, whoever else closes it, until the kernel has
+    /// nothing of this ring's any more. Also where the process is killed while a write is under way.
+    pub(crate) fn hold(&self, slot: u32, file: RawFd) -> io::Result<()> {
+        self.submitter.register_files_update(slot, &[file])?;
+        Ok(())
     }
 
     /// Makes sure that the next `entries` operations go to the kernel with one enter.

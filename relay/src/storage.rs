@@ -67,7 +67,7 @@ impl fmt::Display for StorageError {
             Self::Locked(path) => write!(
                 f,
                 "{}: another relayd has this journal open, or what is left of one that was killed \
-                 (relayd-hang-up); stop it first, or give each its own directory",
+                 (relayd-hang-up, or its last writes, which wait for the disk); stop it first, or give each its own directory",
                 path.display()
             ),
             Self::Exists(path) => write!(
@@ -228,7 +228,9 @@ impl Storage {
         let geometry = self.superblock.geometry();
         let listed = relay_journal::source::list_segments(&self.directory)
             .map_err(at("listing the segments", &self.directory))?;
-        let segments = Segments::new(geometry);
+        let path = self.directory.join(superblock::FILE_NAME);
+        let lock = self.superblock_file.try_clone();
+        let segments = Segments::new(geometry, lock.map_err(at("holding the lock of", &path))?);
         for (expected, found) in listed.iter().enumerate() {
             let path = segment_path(&self.directory, found.index);
             if found.index != expected as u64 {
@@ -395,7 +397,7 @@ impl Storage {
 }
 
 /// How long a process that was killed may still have the lock: it goes with its memory, which is a matter of some ten
-/// milliseconds (`hang_up.rs`).
+/// milliseconds (`hang_up.rs`), and with its last write.
 const GONE_PATIENCE: Duration = Duration::from_millis(300);
 const GONE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -522,12 +524,15 @@ pub(crate) struct Segments {
     geometry: Geometry,
     files: Arc<[OnceLock<File>]>,
     count: Arc<std::sync::atomic::AtomicUsize>,
+    /// The journal's lock: as long as anybody may write here.
+    lock: Arc<File>,
 }
 
 impl Segments {
-    fn new(geometry: Geometry) -> Self {
+    fn new(geometry: Geometry, lock: File) -> Self {
         Self {
             geometry,
+            lock: Arc::new(lock),
             files: (0..SEGMENTS_MAX).map(|_| OnceLock::new()).collect(),
             count: Arc::default(),
         }
@@ -548,6 +553,11 @@ impl Segments {
     /// How positions map to them.
     pub(crate) const fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// The file that has the journal's lock.
+    pub(crate) fn lock(&self) -> RawFd {
+        self.lock.as_raw_fd()
     }
 
     /// How many there are.

@@ -187,8 +187,12 @@ impl SequenceAgent {
     /// write's file up.
     pub(crate) fn register(&mut self, ring: &Ring) -> std::io::Result<()> {
         let first = self.segments.index_of(self.node.open_position());
-        if let Err(error) = self.files.register(ring, first) {
-            tracing::warn!(%error, "segment files can't be registered: writes cost a little more");
+        if let Err(error) = self.files.register(ring, first, self.segments.lock()) {
+            tracing::warn!(
+                %error,
+                "segment files can't be registered: writes cost a little more, and the journal's lock ends with this process, also \
+                 where the kernel still has a write of it"
+            );
         }
         let (base, length) = self.ring.whole();
         // SAFETY: the pipeline keeps the log ring's memory until the threads, and with them the ring, are gone.
