@@ -4,13 +4,15 @@
 //! slice. Who may touch which part follows from positions alone:
 //!
 //! ```text
-//!            floor            released      durable   open block          floor + size
-//!   ... -------|-----------------|-------------|----------|--------------------|--- ...
-//!              | fan-out reads   |  the kernel writes out |  the sequencer fills |
+//!          forgotten           released                  open block        forgotten + size
+//!   ... -------|-----------------|-------------------------|--------------------|--- ...
+//!              | fan-out reads   |                         |                    |
+//!              | the kernel writes out, from durable on    |  the sequencer fills |
 //! ```
 //!
-//! The sequencer's window never reaches past `floor + size`; the fan-out publishes its floor before the sequencer may use
-//! what lies below it.
+//! The sequencer's window never reaches past `forgotten + size`. Forgotten is what is durable and what the fan-out's floor has
+//! passed; it publishes that before the sequencer may use what lies below it. Released may be beyond durable where copies in
+//! memory count.
 
 use std::io;
 use std::num::NonZeroUsize;

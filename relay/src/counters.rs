@@ -20,7 +20,7 @@ struct Mapping {
     length: usize,
 }
 
-// SAFETY: the mapping is only touched through aligned atomics.
+// SAFETY: a slot is filled by its only owner before anybody has it; from then on it is only touched through aligned atomics.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -139,7 +139,7 @@ impl CounterFile {
         file.write_all(&layout::header(SLOTS as u32, pid, node, stream, started_ns))?;
         file.set_len(length as u64)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a shared mapping of the whole file at an address of the kernel's choice; the file keeps its length.
+        // SAFETY: a shared mapping of the whole file at an address of the kernel's choice; this process keeps the file's length.
         let base = unsafe {
             let nowhere = std::ptr::null_mut();
             libc::mmap(

@@ -180,7 +180,8 @@ impl std::fmt::Display for SpawnError {
 impl std::error::Error for SpawnError {}
 
 struct HotThread {
-    // Dropped in this order: the ring before the agents' buffers it may still fill.
+    // Quiet before it is dropped (`Ring::quiesce`): until then the kernel may fill the agents' buffers. A panic ends the process, as
+    // the profile for a release says; elsewhere the ring at least goes first.
     ring: Ring,
     parts: ThreadParts,
     agents: Agents,
@@ -199,8 +200,8 @@ struct Ended {
     /// What is released is still delivered.
     is_patient: bool,
     farewell_ns: u64,
-}
     is_fault: bool,
+}
 
 impl Ended {
     fn new(end: &End, now: Now) -> Self {
@@ -215,8 +216,8 @@ impl Ended {
             code,
             is_patient,
             farewell_ns,
-        }
             is_fault: matches!(end, End::Fault(_)),
+        }
     }
 }
 

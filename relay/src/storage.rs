@@ -575,7 +575,7 @@ impl Segments {
         self.geometry.segment_size()
     }
 
-    /// Reads from `position` on into `pages`, at most `length` bytes and not beyond the segment's end.
+    /// Reads from `position` on into `pages`, at most `length` bytes and as many as these have, and not beyond the segment's end.
     pub(crate) fn read(
         &self,
         position: Position,
@@ -589,7 +589,8 @@ impl Segments {
             .and_then(OnceLock::get)
             .ok_or(io::ErrorKind::NotFound)?;
         let length = length.min(self.geometry.left_in_segment(position) as usize);
-        // SAFETY: `pages` is borrowed exclusively, so nobody else looks at it.
+        let length = length.min(pages.length());
+        // SAFETY: inside the pages, which are borrowed exclusively, so nobody else looks at them.
         let buffer = unsafe { std::slice::from_raw_parts_mut(pages.pointer(0), length) };
         file.read_at(buffer, self.geometry.offset_of(position))
     }

@@ -120,8 +120,8 @@ impl BlockWriter {
     ) -> Result<BlockWriter, FloorError> {
         let buffer = Buffer::new(depth * BLOCK_BYTES_MAX)?;
         if target.is_some() {
-            // SAFETY: owners declare the ring before the writer, so it is dropped first; an
-            // abandoned buffer stays mapped.
+            // SAFETY: owners drop the ring before the writer, or have given it nothing to do yet; what
+            // is registered stays pinned, and an abandoned buffer mapped.
             unsafe { ring.register_buffer(buffer.address(0), buffer.len()) }?;
         }
         let free = Slot {

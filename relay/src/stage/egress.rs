@@ -2,8 +2,10 @@
 //!
 //! On a node of a group there is nothing to forward before it leads: the fan-out comes over a link when a reign begins.
 //!
-//! Sends never wait (MSG_DONTWAIT), so they are over when the enter that submits them returns, and no socket can hold on
-//! to the ring. A place in the agent's table is given up only when no operation of the kernel's belongs to it any more.
+//! Sends never wait (MSG_DONTWAIT), so no socket can hold on to the ring: they are over when the enter that submits them returns,
+//! which is the next one but where the kernel has no memory for it. Until its completion a send has its connection's headers to
+//! itself; one whose connection was closed meanwhile finds the socket shut down, and looks at nothing it points to but these.
+//! A place in the agent's table is given up only when no operation of the kernel's belongs to it any more.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -33,7 +35,6 @@ const RECEIVE_BUFFER: usize = 4096;
 /// How often subscribers are counted for the counters: a census looks at each of them.
 const EXPORT_EVERY_NS: u64 = 10_000_000;
 
-#[derive(Debug)]
 struct Connection {
     socket: OwnedFd,
     conn: ConnId,
@@ -42,13 +43,15 @@ struct Connection {
     inbox: Vec<u8>,
     is_receiving: bool,
     is_sending: bool,
+    /// Headers of the send under way.
+    vectors: Box<Vectors>,
     /// When the release was that the last send from the ring was timed for: each is timed once, by the first send after it.
     timed_ns: u64,
     /// Whether the send under way is timed.
     is_timed: bool,
 }
 
-/// Headers of one vectored send; they must stay until it is submitted.
+/// Headers of one vectored send; they must stay until it has completed.
 struct Vectors {
     message: libc::msghdr,
     pieces: [libc::iovec; RUNS_MAX + 1],
@@ -90,8 +93,8 @@ pub(crate) struct EgressAgent {
     received: Pages,
     replay: Vec<Pages>,
     replay_slot_size: usize,
-    vectors: Vec<Vectors>,
-    vectors_used: usize,
+    /// By buffer: the kernel is reading into it.
+    is_reading: Vec<bool>,
     is_stopping: bool,
     exported: Exported,
     exported_ns: u64,
@@ -131,8 +134,7 @@ impl EgressAgent {
             received: Pages::new(places as usize * RECEIVE_BUFFER)?,
             replay: replay.collect::<Result<_, _>>()?,
             replay_slot_size: slot_size,
-            vectors: (0..64).map(|_| Vectors::new()).collect(),
-            vectors_used: 0,
+            is_reading: vec![false; parts.replay_slots as usize],
             is_stopping: false,
             exported: Exported {
                 subscribers: counters.counter("egress.subscribers"),
@@ -152,7 +154,6 @@ impl EgressAgent {
     /// One turn; returns how much was done.
     pub(crate) fn turn(&mut self, ring: &mut Ring, now: Now) -> usize {
         let mut work = 0;
-        self.vectors_used = 0;
         work += self.take_words(now);
         if self.machine.is_none() {
             return work;
@@ -217,9 +218,12 @@ impl EgressAgent {
         // SAFETY: as in `turn`.
         let view = unsafe { self.ring.view(start, self.released) };
         let mut replay: [&[u8]; 64] = [&[]; 64];
-        for (slot, pages) in replay.iter_mut().zip(&self.replay) {
-            // SAFETY: the machine looks only at buffers whose read has completed.
-            *slot = unsafe { pages.slice(0, self.replay_slot_size) };
+        for ((slot, pages), is_reading) in replay.iter_mut().zip(&self.replay).zip(&self.is_reading)
+        {
+            if !is_reading {
+                // SAFETY: the kernel writes to it only while a read is under way, and nobody else does.
+                *slot = unsafe { pages.slice(0, self.replay_slot_size) };
+            }
         }
         machine.serve(&view, &replay[..self.replay.len()], now.mono_ns);
     }
@@ -243,6 +247,7 @@ impl EgressAgent {
             inbox: arrival.early,
             is_receiving: false,
             is_sending: false,
+            vectors: Box::new(Vectors::new()),
             timed_ns: self.released_ns,
             is_timed: false,
         });
@@ -312,6 +317,7 @@ impl EgressAgent {
                 self.let_go(index);
             }
             READ => {
+                self.is_reading[index as usize] = false;
                 let length = u32::try_from(completion.result).ok();
                 if length.is_none() {
                     let error = std::io::Error::from_raw_os_error(-completion.result);
@@ -402,13 +408,12 @@ impl EgressAgent {
         let Some(place) = self.place_of(conn) else {
             return;
         };
-        if self.vectors_used == self.vectors.len() {
-            // All headers are in use: let the kernel take them.
-            ring.enter();
-            self.vectors_used = 0;
-        }
-        let at = self.vectors_used;
-        self.vectors_used += 1;
+        let released_ns = self.released_ns;
+        let connection = self.table[place as usize]
+            .as_mut()
+            .expect("the place is taken");
+        assert!(!connection.is_sending, "one send at a time");
+        let vectors = &mut connection.vectors;
         let mut count = 0;
         for piece in serving(&mut self.machine).pieces(conn) {
             let from = match source {
@@ -421,15 +426,12 @@ impl EgressAgent {
                 iov_base: from.cast(),
                 iov_len: piece.length as usize,
             };
-            self.vectors[at].pieces[count] = vector;
+            vectors.pieces[count] = vector;
             count += 1;
         }
-        let vectors = &mut self.vectors[at];
         vectors.message.msg_iov = vectors.pieces.as_mut_ptr();
         vectors.message.msg_iovlen = count;
         let message = std::ptr::from_ref(&vectors.message);
-        let released_ns = self.released_ns;
-        let connection = self.connection(place);
         connection.is_sending = true;
         connection.is_timed = source == Source::Ring && connection.timed_ns != released_ns;
         connection.timed_ns = released_ns;
@@ -437,9 +439,9 @@ impl EgressAgent {
         let entry = opcode::SendMsg::new(socket, message)
             .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32)
             .build();
-        // SAFETY: with MSG_DONTWAIT the send is over when the enter that submits it returns. Until then the headers are not
-        // used again (counted above), and what they point at lies between the published floor and the release, or in a replay
-        // buffer that its reader still has.
+        // SAFETY: the headers are this connection's, which has no other send under way and keeps its place until this one has
+        // completed. What they point at lies between the published floor and the release, or in a replay buffer, which the
+        // machine leaves alone until it hears of this send; where the connection is closed before, nothing of it is read.
         unsafe {
             ring.push(
                 entry,
@@ -465,7 +467,8 @@ impl EgressAgent {
         let entry = opcode::Send::new(socket, pointer, length)
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             .build();
-        // SAFETY: the machine keeps the bytes in place until it hears of this send, which is over when the next enter returns.
+        // SAFETY: the machine keeps the bytes in place until it hears of this send; where the connection is closed before, the socket is
+        // shut down, and nothing is read.
         unsafe {
             ring.push(
                 entry,
@@ -504,7 +507,13 @@ impl EgressAgent {
             serving(&mut self.machine).on_read(slot, None, now.mono_ns);
             return;
         };
-        let pointer = self.replay[slot as usize].pointer(0);
+        let pages = &self.replay[slot as usize];
+        assert!(
+            length as usize <= pages.length(),
+            "a piece is no longer than its buffer"
+        );
+        let pointer = pages.pointer(0);
+        self.is_reading[slot as usize] = true;
         let entry = opcode::Read::new(types::Fd(file), pointer, length)
             .offset(offset)
             .build();

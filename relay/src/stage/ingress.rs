@@ -539,8 +539,8 @@ impl IngressAgent {
         let entry = opcode::Send::new(types::Fd(connection.socket.as_raw_fd()), pointer, length)
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             .build();
-        // SAFETY: the machine keeps the bytes in place until it hears of this send, and with MSG_DONTWAIT the send is over
-        // when the enter that follows this turn returns, before anything can close the connection.
+        // SAFETY: the machine keeps the bytes in place until it hears of this send; where the connection is closed before, the socket is
+        // shut down, and nothing is read.
         unsafe {
             ring.push(
                 entry,

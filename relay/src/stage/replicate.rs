@@ -5,7 +5,8 @@
 //! it is and is offered again, and nothing more is received until then. A place in the table is given up only when no operation
 //! of the kernel's points at its buffer any more.
 //!
-//! Sends never wait (MSG_DONTWAIT), so they are over when the enter that submits them returns.
+//! Sends never wait (MSG_DONTWAIT), so they are over when the enter that submits them returns. The bytes stay in place until
+//! their completion all the same, also those of a closed connection.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -241,7 +241,7 @@ impl SequenceAgent {
         let log = Arc::clone(&self.ring);
         // SAFETY: this agent alone writes to the log. Everything from the open position on is unsealed, or not received
         // yet, so no kernel write points at it; up to one ring's length behind what may be forgotten nobody reads what is
-        // overwritten: on a primary that is the fan-out's floor, on a follower, which has no readers, what is durable.
+        // overwritten: what may be is durable, and on a primary the fan-out's floor has passed it.
         let mut window = unsafe { log.window(start, end) };
         let mut work = hear(&mut self.node, &mut window);
         let (taken, is_stalled) = self.take_commands(&mut window, now);
@@ -497,8 +497,8 @@ impl SequenceAgent {
             purpose: WRITE,
             index: number as u32,
         };
-        // SAFETY: the block is sealed: nothing changes its bytes before the fan-out's floor has passed it, which comes after
-        // release, and so after this write's completion.
+        // SAFETY: the block is sealed: nothing changes its bytes before it may be forgotten, which nothing is that is not durable
+        // (`Node::forgettable`), so not before this write's completion.
         unsafe { ring.push(file.apply(entry), op) };
         self.under_way += 1;
         self.exported.blocks.add(1);
