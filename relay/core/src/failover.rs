@@ -101,6 +101,8 @@ pub(crate) struct PeerView {
     pub(crate) is_connected: bool,
     /// When its connection last ended; none where there was none since the log was read.
     pub(crate) ended_ns: Option<u64>,
+    /// A connection was refused since then, so its process is gone.
+    pub(crate) is_gone: bool,
     /// When it last said something.
     pub(crate) heard_ns: u64,
     /// The epoch it stands in.
@@ -258,6 +260,7 @@ impl Failover {
                 is_observer: peer.is_observer,
                 is_connected: false,
                 ended_ns: None,
+                is_gone: false,
                 heard_ns: 0,
                 epoch: Epoch(0),
                 progress: Progress::default(),
@@ -445,6 +448,7 @@ impl Failover {
         view.member.incarnation = identity.incarnation;
         view.member.process = if counts_process { identity.process } else { 0 };
         view.is_connected = true;
+        view.is_gone = false;
         view.is_called = false;
         view.heard_ns = now_ns;
         view.epoch = Epoch(0);
@@ -459,8 +463,15 @@ impl Failover {
         let view = &mut self.peers[peer as usize];
         view.is_connected = false;
         view.ended_ns = Some(now_ns);
+        view.is_gone = false;
         view.caught_up_ns = None;
         view.asked = Epoch(0);
+    }
+
+    /// Nobody listens at a peer's address.
+    pub(crate) fn on_peer_refused(&mut self, peer: u32) {
+        let view = &mut self.peers[peer as usize];
+        view.is_gone = !view.is_connected;
     }
 
     /// A peer said something.

@@ -41,14 +41,16 @@ pub struct GroupSettings {
     pub heartbeat_ns: u64,
     /// A primary silent for so long is suspected; a member a head start earlier.
     pub suspect_ns: u64,
-    /// A primary whose connection ended and did not come back within so long is suspected; a member after half of it.
+    /// A primary whose connection ended and did not come back within so long is suspected; a member after half of it; either at
+    /// once where a connection is refused.
     pub suspect_closed_ns: u64,
     /// How much earlier a primary suspects a member than the member suspects it; more than two heartbeats, or the two may
     /// suspect each other in the wrong order.
     pub head_start_ns: u64,
     /// A node that starts waits so long for the other members before it goes on without them.
     pub start_wait_ns: u64,
-    /// A member that acknowledges nothing for so long, while something waits, is taken out.
+    /// A member that lets something wait for its acknowledgement for longer is taken out, also where it acknowledges earlier things
+    /// meanwhile.
     pub ack_deadline_ns: u64,
     /// A learner that has kept up for so long is taken in.
     pub readmit_after_ns: u64,

@@ -1,6 +1,7 @@
 //! Connections between the nodes of a group: from the dial to the proof, and what waits to be sent on each.
 //!
-//! Of two nodes the one with the higher number dials. Both say HELLO at once, both prove the group's secret over both HELLOs,
+//! Of two nodes the one with the higher number dials; the other only knocks when a connection ended, to learn whether anybody is
+//! still there. Both say HELLO at once, both prove the group's secret over both HELLOs,
 //! and only then is anything else said or believed. A newer connection of a peer takes the place of the one before. Before
 //! its proof a connection costs a table entry and [`OUTGOING_BEFORE_PROOF`] bytes, there are at most
 //! [`STRANGERS_MAX`] of them, and the oldest gives way.
@@ -50,6 +51,9 @@ impl Hash for LinkId {
 pub enum LinkEffect {
     /// Connect to this peer (its place among the configured ones) and report how it went.
     Dial(u32),
+    /// Connect to this peer and close the connection again: only whether it is refused is of interest
+    /// ([`crate::node::Node::on_peer_refused`]).
+    Knock(u32),
     /// Send [`crate::node::Node::link_outgoing`] and report with [`crate::node::Node::on_link_sent`]. Where there is no such
     /// connection any more, report its end with [`crate::node::Node::on_link_closed`] first, or the same is wanted again.
     Send(LinkId),
@@ -465,6 +469,9 @@ impl Links {
             return None;
         }
         entry.link = None;
+        if entry.node > self.me {
+            self.effects.push_back(LinkEffect::Knock(peer));
+        }
         Some(peer)
     }
 

@@ -37,6 +37,7 @@ const SEND: u8 = 5;
 const ROOM: u8 = 6;
 const READ: u8 = 7;
 const READ_FOR_REPAIR: u8 = 8;
+const KNOCK: u8 = 9;
 
 /// Bytes of a receive buffer before the proof.
 const SMALL_BUFFER: usize = 1024;
@@ -49,6 +50,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(2);
 struct Target {
     address: socket2::SockAddr,
     dialing: Option<OwnedFd>,
+    knocking: Option<OwnedFd>,
     catch_up: Reading,
     repair: Reading,
 }
@@ -69,6 +71,15 @@ impl Reading {
 }
 
 impl Target {
+    /// A new socket, unless one `is_busy`.
+    fn socket(&self, is_busy: bool) -> Option<OwnedFd> {
+        if is_busy {
+            return None;
+        }
+        let made = socket2::Socket::new(self.address.domain(), socket2::Type::STREAM, None);
+        made.ok().map(OwnedFd::from)
+    }
+
     fn reading(&mut self, purpose: ReadPurpose) -> &mut Reading {
         match purpose {
             ReadPurpose::CatchUp => &mut self.catch_up,
@@ -156,6 +167,7 @@ impl ReplicateAgent {
             Ok(Target {
                 address: address.into(),
                 dialing: None,
+                knocking: None,
                 catch_up: Reading::new(read_length)?,
                 repair: Reading::new(read_length)?,
             })
@@ -267,6 +279,7 @@ impl ReplicateAgent {
     pub(crate) fn carry_out(&mut self, ring: &mut Ring, node: &mut Node, wish: ForPeers, now: Now) {
         match wish {
             ForPeers::Link(LinkEffect::Dial(peer)) => self.dial(ring, node, peer, now),
+            ForPeers::Link(LinkEffect::Knock(peer)) => self.knock(ring, peer),
             ForPeers::Link(LinkEffect::Send(link)) => self.send(ring, node, link, now),
             ForPeers::Link(LinkEffect::Close(link)) => {
                 if let Some(place) = self.place_of(link) {
@@ -303,16 +316,33 @@ impl ReplicateAgent {
 
     fn dial(&mut self, ring: &mut Ring, node: &mut Node, peer: u32, now: Now) {
         let target = &mut self.targets[peer as usize];
-        let made = socket2::Socket::new(target.address.domain(), socket2::Type::STREAM, None);
-        let is_busy = target.dialing.is_some();
-        let Ok(socket) = made.and_then(|socket| match is_busy {
-            false => Ok(socket),
-            true => Err(std::io::ErrorKind::AlreadyExists.into()),
-        }) else {
+        let Some(socket) = target.socket(target.dialing.is_some()) else {
             node.on_dial_failed(peer, now);
             return;
         };
+        target.dialing = Some(socket);
         self.exported.dialed.add(1);
+        self.connect(ring, peer, CONNECT);
+    }
+
+    /// Where an earlier one is still under way, or there is no descriptor left, nothing is learnt.
+    fn knock(&mut self, ring: &mut Ring, peer: u32) {
+        let target = &mut self.targets[peer as usize];
+        let Some(socket) = target.socket(target.knocking.is_some()) else {
+            return;
+        };
+        target.knocking = Some(socket);
+        self.connect(ring, peer, KNOCK);
+    }
+
+    /// Connects the socket made for it.
+    fn connect(&mut self, ring: &mut Ring, peer: u32, purpose: u8) {
+        let target = &self.targets[peer as usize];
+        let socket = match purpose {
+            KNOCK => &target.knocking,
+            _ => &target.dialing,
+        };
+        let socket = socket.as_ref().expect("it was made before");
         let connect = opcode::Connect::new(
             types::Fd(socket.as_raw_fd()),
             target.address.as_ptr().cast(),
@@ -321,19 +351,19 @@ impl ReplicateAgent {
         .build()
         .flags(Flags::IO_LINK);
         let timeout = opcode::LinkTimeout::new(&raw const *self.timeout).build();
-        target.dialing = Some(socket.into());
         // A link between two entries holds within one enter only.
         ring.make_room(2);
         // SAFETY: the address lies in the table of targets and the time in a box, both as long as the agent lives; the agent
         // outlives its ring's operations.
         unsafe {
-            ring.push(connect, op(CONNECT, peer));
+            ring.push(connect, op(purpose, peer));
             ring.push(timeout, op(CONNECT_TIMEOUT, peer));
         }
     }
 
     fn on_dialed(&mut self, node: &mut Node, peer: u32, result: i32, now: Now) {
         let socket = self.targets[peer as usize].dialing.take();
+        self.on_answered(node, peer, result);
         let socket = socket.filter(|socket| result == 0 && !met_itself(socket));
         let Some(socket) = socket.filter(|_| !self.is_stopping) else {
             self.exported.dials_failed.add(1);
@@ -342,6 +372,18 @@ impl ReplicateAgent {
         };
         if !self.open(node, Some(peer), socket, now) {
             node.on_dial_failed(peer, now);
+        }
+    }
+
+    fn on_knocked(&mut self, node: &mut Node, peer: u32, result: i32) {
+        self.targets[peer as usize].knocking = None;
+        self.on_answered(node, peer, result);
+    }
+
+    /// A refusal comes from the peer's system, which knows that nobody listens.
+    fn on_answered(&self, node: &mut Node, peer: u32, result: i32) {
+        if result == -libc::ECONNREFUSED && !self.is_stopping {
+            node.on_peer_refused(peer);
         }
     }
 
@@ -459,6 +501,7 @@ impl ReplicateAgent {
         match completion.op.purpose {
             ACCEPT => self.on_accept(node, completion, now),
             CONNECT => self.on_dialed(node, index, completion.result, now),
+            KNOCK => self.on_knocked(node, index, completion.result),
             CONNECT_TIMEOUT => {}
             RECEIVE => self.on_received(node, index, completion.result, now),
             SEND => self.on_sent(ring, node, index, completion.result, now),

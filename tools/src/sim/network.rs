@@ -74,8 +74,10 @@ pub(crate) enum Port {
 pub(crate) enum Signal {
     /// The connection it asked for is made.
     Connected,
-    /// The connection it asked for can't be made.
+    /// Nobody listens where it asked for a connection.
     Refused,
+    /// The connection it asked for was not made in time.
+    Unanswered,
     /// Somebody connects to it.
     Incoming,
     /// There are bytes to read.
@@ -237,7 +239,7 @@ impl Network {
         Some((connection.ends[this].host, connection.ends[1 - this].host))
     }
 
-    /// Begins to connect; the owner hears [`Signal::Connected`] or [`Signal::Refused`].
+    /// Begins to connect; the owner hears [`Signal::Connected`], [`Signal::Refused`] or [`Signal::Unanswered`].
     pub(crate) fn connect(
         &mut self,
         owner: Owner,
@@ -350,7 +352,7 @@ impl Network {
                 let end = self.end(to).filter(|end| end.is_open && !is_made)?;
                 let owner = end.owner;
                 self.drop_end(to);
-                Some((to, owner, Signal::Refused))
+                Some((to, owner, Signal::Unanswered))
             }
             NetworkEvent::Tell { to, signal } => {
                 let (here, there) = self.hosts_of(to)?;

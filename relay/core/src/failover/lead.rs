@@ -144,9 +144,8 @@ impl Failover {
         let settings = &self.settings;
         if !view.is_connected {
             let patience_ns = settings.suspect_closed_ns / 2;
-            return view
-                .ended_ns
-                .is_none_or(|ended| now_ns >= ended + patience_ns);
+            let has_waited = |ended| now_ns >= ended + patience_ns;
+            return view.is_gone || view.ended_ns.is_none_or(has_waited);
         }
         let patience_ns = settings.suspect_ns.saturating_sub(settings.head_start_ns);
         view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)

@@ -261,8 +261,14 @@ impl Failover {
                 }
                 // One that ended says something; one that was never made since this log was read does not.
                 _ => {
-                    let ended_ns = primary.and_then(|view| view.ended_ns);
-                    let closed_ns = ended_ns.map(|ended| ended + settings.suspect_closed_ns);
+                    let closed_ns = primary.and_then(|view| {
+                        let patience_ns = if view.is_gone {
+                            0
+                        } else {
+                            settings.suspect_closed_ns
+                        };
+                        view.ended_ns.map(|ended| ended + patience_ns)
+                    });
                     let silent_ns = self.leaderless_ns + settings.suspect_ns;
                     closed_ns.map_or(silent_ns, |closed| closed.min(silent_ns))
                 }

@@ -48,6 +48,14 @@ impl Node {
         }
     }
 
+    /// The system at a peer's address refused a connection: nobody listens there, so its process is gone. Where the connection was
+    /// dialled, [`Self::on_dial_failed`] is to be reported too.
+    pub fn on_peer_refused(&mut self, peer: u32) {
+        if let Some(group) = &mut self.group {
+            group.failover.on_peer_refused(peer);
+        }
+    }
+
     /// The connection ended.
     pub fn on_link_closed(&mut self, link: LinkId, now: Now) {
         let Some(mut group) = self.group.take() else {

@@ -92,6 +92,8 @@ pub struct Cluster {
     pub now: Now,
     /// Pairs whose bytes don't arrive, from the first to the second.
     pub cut: BTreeSet<(usize, usize)>,
+    /// Hosts that go with their processes: nobody is left to refuse a connection.
+    pub go_dark: BTreeSet<usize>,
     pub no_arbiter: BTreeSet<usize>,
     /// The arbiter does not answer these machines.
     pub mute_arbiter: BTreeSet<usize>,
@@ -228,6 +230,7 @@ impl Cluster {
                 mono_ns: 1_000 * MS,
             },
             cut: BTreeSet::new(),
+            go_dark: BTreeSet::new(),
             no_arbiter: BTreeSet::new(),
             mute_arbiter: BTreeSet::new(),
             unknown_swaps: BTreeSet::new(),
@@ -532,13 +535,15 @@ impl Cluster {
         let now = self.now;
         match effect {
             LinkEffect::Dial(peer) => {
-                let others = (0..self.machines.len()).filter(|other| *other != at);
-                let to = others.collect::<Vec<_>>()[peer as usize];
-                let reaches = !self.cut.contains(&(at, to)) && !self.cut.contains(&(to, at));
-                let is_there = self.machines[to].node.is_some() && reaches;
+                let to = self.peer(at, peer);
+                let is_there = self.is_there(at, to);
+                let is_refused = self.is_refused(at, to);
                 let nonce = [self.now.mono_ns as u8; 32];
                 let node = self.machines[at].node.as_mut().unwrap();
                 if !is_there {
+                    if is_refused {
+                        node.on_peer_refused(peer);
+                    }
                     node.on_dial_failed(peer, now);
                     return;
                 }
@@ -550,6 +555,12 @@ impl Cluster {
                     links: [dialer, acceptor],
                     bytes: [Vec::new(), Vec::new()],
                 });
+            }
+            LinkEffect::Knock(peer) => {
+                if self.is_refused(at, self.peer(at, peer)) {
+                    let node = self.machines[at].node.as_mut().unwrap();
+                    node.on_peer_refused(peer);
+                }
             }
             LinkEffect::Send(link) => {
                 let node = self.machines[at].node.as_mut().unwrap();
@@ -565,6 +576,24 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// The machine that is this peer of another's.
+    fn peer(&self, at: usize, peer: u32) -> usize {
+        let mut others = (0..self.machines.len()).filter(|other| *other != at);
+        others.nth(peer as usize).unwrap()
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        !self.cut.contains(&(from, to)) && !self.cut.contains(&(to, from))
+    }
+
+    fn is_there(&self, from: usize, to: usize) -> bool {
+        self.machines[to].node.is_some() && self.reaches(from, to)
+    }
+
+    fn is_refused(&self, from: usize, to: usize) -> bool {
+        self.machines[to].node.is_none() && self.reaches(from, to) && !self.go_dark.contains(&to)
     }
 
     fn wire_of(&self, at: usize, link: LinkId) -> Option<(usize, usize)> {

@@ -706,6 +706,45 @@ fn a_primary_cut_off_from_everybody_withdraws() {
     }
 }
 
+/// Goal: whose process is gone is not waited for, whichever of two nodes dials the other; whose host does not answer is, for as
+/// long as its connection could come back. Method: a primary is killed, with and without a host that refuses connections then.
+#[test]
+fn a_primary_whose_host_refuses_connections_is_replaced_at_once() {
+    for (first, goes_dark) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        if first == 1 {
+            cluster.machines[0].is_frozen = true;
+            cluster.until("another serves", |cluster| cluster.serving() == Some(1));
+            cluster.machines[0].is_serving = false;
+            cluster.machines[0].is_frozen = false;
+            cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+            cluster.publish(10);
+        }
+        assert_eq!(cluster.serving(), Some(first));
+        if goes_dark {
+            cluster.go_dark.insert(first);
+        }
+        let begun = cluster.now.mono_ns;
+        cluster.kill(first, 9);
+        cluster.until("the other leads", |cluster| {
+            cluster.standing(1 - first) == Standing::Leading
+        });
+        let took_ms = (cluster.now.mono_ns - begun) / MS;
+        let expected = if goes_dark { 40..60 } else { 0..20 };
+        assert!(
+            expected.contains(&took_ms),
+            "{first} {goes_dark}: {took_ms}"
+        );
+        cluster.publish(10);
+        cluster.go_dark.clear();
+        cluster.start(first);
+        cluster.until("both are in sync again", |cluster| cluster.in_sync() == 2);
+        cluster.publish(10);
+        cluster.verify();
+    }
+}
+
 /// Goal: a primary that withdrew because it heard nobody for a moment serves again when its standby is heard, though the arbiter is still
 /// out of reach. Method: cuts of every length around the suspicion.
 #[test]

@@ -299,6 +299,8 @@ impl Run<'_> {
     fn on_link(&mut self, effect: LinkEffect) {
         match effect {
             LinkEffect::Dial(peer) => self.machine.dials[peer as usize] = true,
+            // Without an answer it is as if the peer's host were gone too; here suspicion waits for neither.
+            LinkEffect::Knock(_) => {}
             LinkEffect::Send(link) => {
                 let bytes = self.node().link_outgoing(link).to_vec();
                 self.node().on_link_sent(link, bytes.len());

@@ -222,7 +222,7 @@ impl Publisher {
                 self.receive(scene);
                 self.lose(scene);
             }
-            Signal::Broken | Signal::Refused => self.lose(scene),
+            Signal::Broken | Signal::Refused | Signal::Unanswered => self.lose(scene),
             Signal::Incoming => unreachable!("nobody connects to a client"),
         }
         self.sleep(scene);

@@ -62,7 +62,9 @@ pub(crate) fn on_signal(
             let length = network.readable(end).len();
             network.consume(end, length, queue);
         }
-        Signal::Ended | Signal::Broken | Signal::Refused => network.close(end, queue),
+        Signal::Ended | Signal::Broken | Signal::Refused | Signal::Unanswered => {
+            network.close(end, queue)
+        }
         Signal::Writable | Signal::Incoming => {}
     }
 }

@@ -220,7 +220,7 @@ impl Subscriber {
                 self.has_ended = true;
                 self.receive(scene);
             }
-            Signal::Broken | Signal::Refused => self.lose(scene),
+            Signal::Broken | Signal::Refused | Signal::Unanswered => self.lose(scene),
             Signal::Incoming => unreachable!("nobody connects to a client"),
         }
         self.sleep(scene);

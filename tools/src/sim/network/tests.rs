@@ -156,7 +156,7 @@ fn nobody_connects_through_a_partition_or_to_a_host_that_is_off() {
         pair.network
             .connect(CLIENT, A, B, Port::Clients, &mut pair.queue);
         pair.run();
-        assert_eq!(pair.take(), [(CLIENT, Signal::Refused)]);
+        assert_eq!(pair.take(), [(CLIENT, Signal::Unanswered)]);
     }
 }
 
@@ -172,7 +172,7 @@ fn nobody_hears_anything_before_it_is_connected() {
     pair.network.unblock(B, A, &mut pair.queue);
     pair.network.write(node, b"welcome", &mut pair.queue);
     pair.run();
-    assert_eq!(pair.take(), [(CLIENT, Signal::Refused)]);
+    assert_eq!(pair.take(), [(CLIENT, Signal::Unanswered)]);
 }
 
 /// Goal: a power cut is heard of only by who speaks, and only once the host is up again; nothing old reaches the new.

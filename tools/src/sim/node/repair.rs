@@ -167,7 +167,9 @@ impl Node {
                 around.network.write(end, &repair.ours, around.queue);
             }
             Signal::Readable => self.hear(end, around),
-            Signal::Ended | Signal::Broken | Signal::Refused => self.ask_next(around),
+            Signal::Ended | Signal::Broken | Signal::Refused | Signal::Unanswered => {
+                self.ask_next(around)
+            }
             Signal::Writable | Signal::Incoming => {}
         }
     }

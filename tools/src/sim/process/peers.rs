@@ -24,12 +24,21 @@ struct PeerSocket {
     has_ended: bool,
 }
 
+/// A connection that was asked for.
+#[derive(Debug)]
+struct Dialing {
+    end: EndId,
+    peer: u32,
+    /// Only whether it is refused is of interest.
+    is_knock: bool,
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     sockets: Vec<PeerSocket>,
     /// Connections that were asked for, and to which of the configured peers.
-    dialing: Vec<(EndId, u32)>,
+    dialing: Vec<Dialing>,
 }
 
 impl Process {
@@ -87,12 +96,17 @@ impl Process {
             return;
         };
         let dialing = &mut group.peers.dialing;
-        if let Some(at) = dialing.iter().position(|(dialed, _)| *dialed == end) {
-            let (_, peer) = dialing.remove(at);
-            if signal == Signal::Connected {
+        if let Some(at) = dialing.iter().position(|dialing| dialing.end == end) {
+            let Dialing { peer, is_knock, .. } = dialing.remove(at);
+            if signal == Signal::Refused {
+                self.machine.on_peer_refused(peer);
+            }
+            if signal == Signal::Connected && !is_knock {
                 self.open_peer(end, Some(peer), around);
-            } else {
-                around.network.close(end, around.queue);
+                return;
+            }
+            around.network.close(end, around.queue);
+            if !is_knock {
                 self.machine.on_dial_failed(peer, around.now);
             }
             return;
@@ -119,7 +133,7 @@ impl Process {
                 self.drop_peer(at, around);
                 self.machine.on_link_closed(link, around.now);
             }
-            Signal::Connected | Signal::Refused | Signal::Incoming => {
+            Signal::Connected | Signal::Refused | Signal::Unanswered | Signal::Incoming => {
                 unreachable!("the connection is there")
             }
         }
@@ -180,18 +194,8 @@ impl Process {
     /// What the machine wants of a connection.
     pub(super) fn on_link(&mut self, effect: LinkEffect, around: &mut Surroundings<'_>) {
         match effect {
-            LinkEffect::Dial(peer) => {
-                let owner = Owner::Node {
-                    node: self.node,
-                    process: self.number,
-                };
-                let to = peer as usize + usize::from(peer as usize >= self.node);
-                let patience_ns = self.machine.link_dial_patience_ns();
-                let (network, queue) = (&mut *around.network, &mut *around.queue);
-                let (node, port) = (self.node, Port::Mirror);
-                let end = network.connect_within(patience_ns, owner, node, to, port, queue);
-                self.peers().dialing.push((end, peer));
-            }
+            LinkEffect::Dial(peer) => self.dial(peer, false, around),
+            LinkEffect::Knock(peer) => self.dial(peer, true, around),
             LinkEffect::Send(link) => self.send_to_peer(link, around),
             LinkEffect::Close(link) => {
                 let sockets = &self.peers().sockets;
@@ -200,6 +204,23 @@ impl Process {
                 }
             }
         }
+    }
+
+    fn dial(&mut self, peer: u32, is_knock: bool, around: &mut Surroundings<'_>) {
+        let owner = Owner::Node {
+            node: self.node,
+            process: self.number,
+        };
+        let to = peer as usize + usize::from(peer as usize >= self.node);
+        let patience_ns = self.machine.link_dial_patience_ns();
+        let (network, queue) = (&mut *around.network, &mut *around.queue);
+        let (node, port) = (self.node, Port::Mirror);
+        let end = network.connect_within(patience_ns, owner, node, to, port, queue);
+        self.peers().dialing.push(Dialing {
+            end,
+            peer,
+            is_knock,
+        });
     }
 
     fn send_to_peer(&mut self, link: LinkId, around: &mut Surroundings<'_>) {
@@ -233,7 +254,7 @@ impl Process {
     /// The machine has come to its end: its connections go with it.
     pub(super) fn close_peers(&mut self, around: &mut Surroundings<'_>) {
         let peers = std::mem::take(self.peers());
-        let dialed = peers.dialing.into_iter().map(|(end, _)| end);
+        let dialed = peers.dialing.into_iter().map(|dialing| dialing.end);
         for end in peers
             .sockets
             .into_iter()

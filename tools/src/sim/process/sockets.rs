@@ -118,7 +118,7 @@ impl Process {
             Signal::Readable | Signal::Ended => self.receive(place, around),
             Signal::Writable => self.on_writable(place, around),
             Signal::Broken => self.on_broken(place, around),
-            Signal::Connected | Signal::Refused | Signal::Incoming => {
+            Signal::Connected | Signal::Refused | Signal::Unanswered | Signal::Incoming => {
                 unreachable!("a node opens no connections to clients")
             }
         }
