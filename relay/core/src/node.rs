@@ -792,6 +792,12 @@ impl Node {
         }
     }
 
+    /// When [`Node::turn`] has something to do though nothing happens until then, monotonic ns.
+    #[must_use]
+    pub fn seal_due_ns(&self) -> Option<u64> {
+        self.sequence().and_then(Sequence::seal_due_ns)
+    }
+
     /// An operator or the schedule wants the trading session closed and this one opened.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ impl Persist {
         }
     }
 
-    /// Blocks sealed and not durable.
+    /// Blocks that are being written, or not durable yet.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -76,7 +76,7 @@ impl Persist {
         self.in_flight.len() < self.depth
     }
 
-    /// Block `number`, which ends at `end`, is being written.
+    /// Block `number`, which ends at `end`, is to be written now.
     pub(crate) fn on_sealed(&mut self, number: u64, end: LogEnd) {
         assert!(self.has_room(), "no block is sealed beyond the depth");
         if let Some(last) = self.in_flight.back() {

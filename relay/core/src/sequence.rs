@@ -51,6 +51,10 @@ const TOPIC_WAITS_MAX: usize = 4_096;
 /// been released behind its end, eleven days of a million messages a second. In decimals the numbers go on as they were, and in
 /// front stands how often. So where an arbiter decides no seq is used twice, on whatever copy the reigns before it were.
 pub const SEQS_SKIPPED: u64 = 1_000_000_000_000;
+/// Most bytes of sealed blocks that wait for a place among the writes: none where a release waits for the disk.
+const UNWRITTEN_MAX: u64 = 1 << 20;
+/// While the disk is busy a record waits for others to share its block with, ns: no longer than this where no release waits for the disk.
+const SHARE_NS: u64 = 50_000;
 /// Longest control record: a topic definition.
 const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
     0,
@@ -136,6 +140,15 @@ struct SessionState {
     wanted: Option<(u64, SessionName)>,
 }
 
+/// A sealed block that is not being written yet.
+#[derive(Debug, Clone, Copy, Hash)]
+struct Unwritten {
+    number: u64,
+    position: Position,
+    length: u32,
+    end: LogEnd,
+}
+
 /// The machine. See the module's description.
 #[derive(Debug, Clone, Hash)]
 pub struct Sequence {
@@ -153,6 +166,11 @@ pub struct Sequence {
     acks_due: Vec<u32>,
     packing: Packing,
     persist: Persist,
+    /// Sealed, and waiting for a place among the writes.
+    unwritten: VecDeque<Unwritten>,
+    unwritten_bytes: u64,
+    /// When the open block was seen empty, where no release waits for the disk.
+    unsealed_since_ns: u64,
     /// Sealed and not released: each block's number and end.
     unreleased: VecDeque<(u64, LogEnd)>,
     /// How far the group lets go; the end of the address space for a node that is not in one.
@@ -243,6 +261,9 @@ impl Sequence {
             acks_popped: 0,
             acks_due: Vec::with_capacity(settings.publishers_max as usize),
             persist: Persist::new(beginning.write_method, settings.write_depth, end),
+            unwritten: VecDeque::with_capacity((UNWRITTEN_MAX >> 9) as usize),
+            unwritten_bytes: 0,
+            unsealed_since_ns: beginning.now.mono_ns,
             unreleased: VecDeque::with_capacity(blocks_unreleased_max as usize),
             group_limit: Position(u64::MAX),
             memory_counts: false,
@@ -320,7 +341,7 @@ impl Sequence {
             return false;
         }
         if self.packing.body_length() > 0 {
-            if !self.persist.has_room() {
+            if !self.can_seal() {
                 return false;
             }
             self.seal(log, now);
@@ -331,7 +352,7 @@ impl Sequence {
             .packing
             .position()
             .plus(self.settings.block_alignment.into());
-        if end > self.room_ends(log) || !self.persist.has_room() {
+        if end > self.room_ends(log) || !self.can_seal() {
             return false;
         }
         self.packing.set_epoch(membership.epoch);
@@ -555,7 +576,7 @@ impl Sequence {
             }
             match self.packing.fit(stride) {
                 Fit::Here => return true,
-                Fit::AfterSeal | Fit::AfterFiller if !self.persist.has_room() => return false,
+                Fit::AfterSeal | Fit::AfterFiller if !self.can_seal() => return false,
                 Fit::AfterSeal => self.seal(log, now),
                 Fit::AfterFiller => {
                     let header = self.packing.seal_filler(
@@ -617,17 +638,21 @@ impl Sequence {
             return;
         }
         self.open_session_if_wanted(now, log);
-        if !self.persist.has_room() {
+        if !self.can_seal() {
             return;
         }
         let length = self.packing.body_length();
         if length > 0 {
             self.last_work_ns = now.mono_ns;
             let is_eager = self.persist.in_flight() < self.settings.eager_depth as usize;
-            if is_eager || length >= self.settings.seal_threshold {
+            let has_waited = self.seal_due_ns().is_some_and(|due| now.mono_ns >= due);
+            if is_eager || has_waited || length >= self.settings.seal_threshold {
                 self.seal(log, now);
             }
             return;
+        }
+        if self.memory_counts {
+            self.unsealed_since_ns = now.mono_ns;
         }
         let is_idle = self.persist.in_flight() == 0;
         let is_unmarked = self.records_end > self.released_on_disk
@@ -657,6 +682,19 @@ impl Sequence {
         }
     }
 
+    /// Whether another block may be sealed: it is written at once, or, where no release waits for that, a little later.
+    fn can_seal(&self) -> bool {
+        let is_written_at_once = self.unwritten.is_empty() && self.persist.has_room();
+        is_written_at_once || (self.memory_counts && self.unwritten_bytes < UNWRITTEN_MAX)
+    }
+
+    /// When the open block is to be sealed at the latest, monotonic ns; `None` where the disk says when, or nothing is in it.
+    #[must_use]
+    pub fn seal_due_ns(&self) -> Option<u64> {
+        let has_due = self.memory_counts && self.packing.body_length() > 0 && self.can_seal();
+        has_due.then_some(self.unsealed_since_ns + SHARE_NS)
+    }
+
     fn seal(&mut self, log: &mut LogWindow<'_>, now: Now) {
         let sealed_ns = now.utc_ns.max(self.receive_time_ns);
         self.receive_time_ns = sealed_ns;
@@ -667,6 +705,9 @@ impl Sequence {
             self.records_end = header.next_position();
         }
         self.on_sealed(&header, header.span);
+        if self.memory_counts {
+            self.unsealed_since_ns = now.mono_ns;
+        }
     }
 
     fn on_sealed(&mut self, header: &BlockHeader, length: u32) {
@@ -690,13 +731,30 @@ impl Sequence {
             point,
             block_checksum: header.checksum,
         };
-        self.persist.on_sealed(header.number, end);
         self.unreleased.push_back((header.number, end));
-        self.effects.push_back(SequenceEffect::Write {
+        self.unwritten.push_back(Unwritten {
             number: header.number,
             position: header.position,
             length,
+            end,
         });
+        self.unwritten_bytes += u64::from(length);
+        self.write();
+    }
+
+    /// Has sealed blocks written, as many as may be under way.
+    fn write(&mut self) {
+        while self.persist.has_room()
+            && let Some(block) = self.unwritten.pop_front()
+        {
+            self.unwritten_bytes -= u64::from(block.length);
+            self.persist.on_sealed(block.number, block.end);
+            self.effects.push_back(SequenceEffect::Write {
+                number: block.number,
+                position: block.position,
+                length: block.length,
+            });
+        }
     }
 
     /// Takes nothing more; what was appended is still released, then [`SequenceEffect::Stopped`] comes.
@@ -807,7 +865,7 @@ impl Sequence {
         self.next_seq
     }
 
-    /// Blocks sealed and not yet durable.
+    /// Blocks being written, and not yet durable.
     #[must_use]
     pub fn writes_in_flight(&self) -> usize {
         self.persist.in_flight()

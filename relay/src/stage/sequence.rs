@@ -611,10 +611,11 @@ impl SequenceAgent {
         self.under_way == 0 && self.to_disk.is_empty()
     }
 
-    /// Whether nothing waits in a link for this agent, and no write for its time.
+    /// Whether nothing waits in a link for this agent, and no write or block for its time.
     pub(crate) fn is_idle(&self) -> bool {
         self.commands.is_empty()
             && self.to_disk.is_empty()
+            && self.node.seal_due_ns().is_none()
             && self.admin.words.is_empty()
             && self.testimonies.is_empty()
             && self.group.as_ref().is_none_or(GroupEnds::is_idle)

@@ -35,6 +35,7 @@ impl Sequence {
             return;
         }
         self.persist.on_written(number);
+        self.write();
         self.advance();
     }
 
@@ -44,6 +45,7 @@ impl Sequence {
             return;
         }
         self.persist.on_synced();
+        self.write();
         self.advance();
     }
 

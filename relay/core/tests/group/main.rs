@@ -72,6 +72,37 @@ fn with_two_copies_wanted_a_lone_node_holds_release() {
     cluster.verify();
 }
 
+/// Goal: where a release does not wait for the disk, neither does the block it is in: a slow disk holds nobody up, and is given no more
+/// than it may have under way. Method: disks that complete nothing while messages come one by one, more of them than that.
+#[test]
+fn a_slow_disk_holds_nobody_up_where_memory_counts() {
+    let mut cluster = mirrored_pair(1);
+    cluster.publish(5);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    let depth = cluster.settings.write_depth as usize;
+    for machine in &mut cluster.machines {
+        machine.holds_writes = true;
+    }
+    let begun = cluster.now.mono_ns;
+    for _ in 0..5 * depth {
+        cluster.publish(1);
+        assert!(cluster.writes_under_way(0) <= depth);
+    }
+    let took_ms = (cluster.now.mono_ns - begun) / MS;
+    assert!(took_ms < 200, "{took_ms} ms for {} messages", 5 * depth);
+    let status = cluster.machines[0].node.as_ref().unwrap().status();
+    assert!(status.durable.point.position < status.released.point.position);
+    for machine in &mut cluster.machines {
+        machine.holds_writes = false;
+    }
+    cluster.until("all of it is on the disk", |cluster| {
+        let status = cluster.machines[0].node.as_ref().unwrap().status();
+        status.durable.point.position >= status.released.point.position
+    });
+    cluster.publish(5);
+    cluster.verify();
+}
+
 /// A pair whose policy counts on memory, from the first record, which names no process.
 fn mirrored_pair(min_copies: u8) -> Cluster {
     let mut cluster = Cluster::with_policy(2, min_copies, Policy::Mirrored);
@@ -427,37 +458,6 @@ fn a_running_node_has_a_damaged_block_from_its_peer() {
     assert!(!node.fetch(NodeId(9), place), "nor is there such a node");
 }
 
-/// Damage was cut here and the only disk that could tell what lay there is gone: nobody leads, the node says why once, and an
-/// operator's word ends it.
-#[test]
-fn a_cut_tail_nobody_can_answer_for_waits_for_an_operator() {
-    let mut cluster = Cluster::running(2, 2);
-    cluster.publish(20);
-    cluster.publisher.wanted += 1;
-    cluster.until("it is released", |cluster| {
-        cluster.publisher.acked == cluster.publisher.wanted
-    });
-    cluster.kill(0, 9);
-    cluster.kill(1, 9);
-    let end = cluster.ledger.len();
-    let disk = &mut cluster.machines[0].disk.bytes;
-    let last = (0..end).rev().find(|&at| disk[at] != 0).unwrap();
-    disk[last] ^= 1;
-    cluster.machines[1] = Machine::new(&cluster.settings, 2, 999);
-    cluster.start(0);
-    cluster.start(1);
-    cluster.pass(5_000, |cluster| cluster.serving().is_some());
-    let status = cluster.machines[0].node.as_ref().unwrap().status();
-    assert_eq!(status.obstacle, Some(Obstacle::TailUnknown));
-    let notes = cluster.machines[0].notes.iter();
-    let told = notes.filter(|note| matches!(note, Note::TailUnknown(_)));
-    assert_eq!(told.count(), 1, "it says so once");
-    let now = cluster.now;
-    let node = cluster.machines[0].node.as_mut().unwrap();
-    let refused = Err(WordRefused::MayLose(Loss::TailUnknown));
-    assert_eq!(node.promote(false, now), refused);
-    node.promote(true, now).unwrap();
-    cluster.accept_loss(0);
 /// Goal: a copy that nobody counted on is not given: another block may have been released at that place since. Method: the standby's
 /// disk holds its writes back, so that the primary's newest block is on its own disk alone; both ask each other for it, then
 /// and once it is released.
@@ -495,6 +495,37 @@ fn a_block_that_is_not_released_is_not_given() {
     cluster.verify();
 }
 
+/// Damage was cut here and the only disk that could tell what lay there is gone: nobody leads, the node says why once, and an
+/// operator's word ends it.
+#[test]
+fn a_cut_tail_nobody_can_answer_for_waits_for_an_operator() {
+    let mut cluster = Cluster::running(2, 2);
+    cluster.publish(20);
+    cluster.publisher.wanted += 1;
+    cluster.until("it is released", |cluster| {
+        cluster.publisher.acked == cluster.publisher.wanted
+    });
+    cluster.kill(0, 9);
+    cluster.kill(1, 9);
+    let end = cluster.ledger.len();
+    let disk = &mut cluster.machines[0].disk.bytes;
+    let last = (0..end).rev().find(|&at| disk[at] != 0).unwrap();
+    disk[last] ^= 1;
+    cluster.machines[1] = Machine::new(&cluster.settings, 2, 999);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.pass(5_000, |cluster| cluster.serving().is_some());
+    let status = cluster.machines[0].node.as_ref().unwrap().status();
+    assert_eq!(status.obstacle, Some(Obstacle::TailUnknown));
+    let notes = cluster.machines[0].notes.iter();
+    let told = notes.filter(|note| matches!(note, Note::TailUnknown(_)));
+    assert_eq!(told.count(), 1, "it says so once");
+    let now = cluster.now;
+    let node = cluster.machines[0].node.as_mut().unwrap();
+    let refused = Err(WordRefused::MayLose(Loss::TailUnknown));
+    assert_eq!(node.promote(false, now), refused);
+    node.promote(true, now).unwrap();
+    cluster.accept_loss(0);
     cluster.until("the new disk is in sync", |cluster| cluster.in_sync() == 2);
     cluster.publish(5);
 }
@@ -675,37 +706,6 @@ fn a_gap_is_told_when_it_is_sure() {
     }
 }
 
-/// Goal: a primary that reaches nobody sends its clients away by the time another one may lead, and serves again when it reaches
-/// somebody (R13). Method: an arbiter that can't be reached, and one that does not answer at all.
-#[test]
-fn a_primary_cut_off_from_everybody_withdraws() {
-    for is_mute in [false, true] {
-        let mut cluster = Cluster::running(2, 1);
-        cluster.publish(10);
-        if is_mute {
-            cluster.mute_arbiter.extend([0, 1]);
-        } else {
-            cluster.no_arbiter.extend([0, 1]);
-        }
-        cluster.cut.extend([(0, 1), (1, 0)]);
-        let begun = cluster.now.mono_ns;
-        cluster.until("it withdraws", |cluster| !cluster.machines[0].is_serving);
-        let took_ns = cluster.now.mono_ns - begun;
-        assert!(
-            (190 * MS..=250 * MS).contains(&took_ns),
-            "when the standby would suspect it, not later: {took_ns} ns"
-        );
-        assert!(cluster.has_noted(0, Note::Withdrawn));
-        // It changes its mind only when somebody is heard again.
-        cluster.pass(2_000, |cluster| cluster.machines[0].is_serving);
-        cluster.no_arbiter.clear();
-        cluster.mute_arbiter.clear();
-        cluster.cut.clear();
-        cluster.publish(10);
-        cluster.verify();
-    }
-}
-
 /// Goal: whose process is gone is not waited for, whichever of two nodes dials the other; whose host does not answer is, for as
 /// long as its connection could come back. Method: a primary is killed, with and without a host that refuses connections then.
 #[test]
@@ -740,6 +740,37 @@ fn a_primary_whose_host_refuses_connections_is_replaced_at_once() {
         cluster.go_dark.clear();
         cluster.start(first);
         cluster.until("both are in sync again", |cluster| cluster.in_sync() == 2);
+        cluster.publish(10);
+        cluster.verify();
+    }
+}
+
+/// Goal: a primary that reaches nobody sends its clients away by the time another one may lead, and serves again when it reaches
+/// somebody (R13). Method: an arbiter that can't be reached, and one that does not answer at all.
+#[test]
+fn a_primary_cut_off_from_everybody_withdraws() {
+    for is_mute in [false, true] {
+        let mut cluster = Cluster::running(2, 1);
+        cluster.publish(10);
+        if is_mute {
+            cluster.mute_arbiter.extend([0, 1]);
+        } else {
+            cluster.no_arbiter.extend([0, 1]);
+        }
+        cluster.cut.extend([(0, 1), (1, 0)]);
+        let begun = cluster.now.mono_ns;
+        cluster.until("it withdraws", |cluster| !cluster.machines[0].is_serving);
+        let took_ns = cluster.now.mono_ns - begun;
+        assert!(
+            (190 * MS..=250 * MS).contains(&took_ns),
+            "when the standby would suspect it, not later: {took_ns} ns"
+        );
+        assert!(cluster.has_noted(0, Note::Withdrawn));
+        // It changes its mind only when somebody is heard again.
+        cluster.pass(2_000, |cluster| cluster.machines[0].is_serving);
+        cluster.no_arbiter.clear();
+        cluster.mute_arbiter.clear();
+        cluster.cut.clear();
         cluster.publish(10);
         cluster.verify();
     }

@@ -1,4 +1,4 @@
-//! A process at its disk: what its machine wants written is handed over when it is due, as the appliance does.
+//! A process at its disk: what its machine wants written is handed over when it is due, and blocks are sealed, as the appliance does.
 
 use relay_core::disk_queue::DiskOrder;
 use relay_journal::superblock::WriteMethod;
@@ -25,7 +25,8 @@ impl Process {
                 DiskOrder::Sync => self.sync(around),
             }
         }
-        if let Some(due_ns) = self.to_disk.due_ns()
+        let due_ns = [self.to_disk.due_ns(), self.machine.seal_due_ns()];
+        if let Some(due_ns) = due_ns.into_iter().flatten().min()
             && due_ns != self.disk_turn_ns
         {
             self.disk_turn_ns = due_ns;
