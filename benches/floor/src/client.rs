@@ -16,6 +16,7 @@ use hdrhistogram::Histogram;
 use crate::affinity::{pin, yield_cpu};
 use crate::clock::{Clock, nanoseconds};
 use crate::error::FloorError;
+use crate::hiccups::Hiccups;
 use crate::node::{ACK_BYTES, read_index};
 use crate::options::{Idle, Options};
 use crate::report::{new_histogram, record};
@@ -46,6 +47,7 @@ pub(crate) struct ClientReport {
     pub(crate) latency: Histogram<u64>,
     pub(crate) ack_latency: Histogram<u64>,
     pub(crate) send_lateness: Histogram<u64>,
+    pub(crate) hiccups: Hiccups,
     pub(crate) late_ns: u64,
     pub(crate) measured_at: SystemTime,
     pub(crate) by_second: Vec<Histogram<u64>>,
@@ -65,6 +67,7 @@ pub(crate) fn run_client(
     let deadline_ns = client.due(client.total) + nanoseconds(options.drain);
     loop {
         let now_ns = clock.now();
+        client.hiccups.note(now_ns);
         let busy = client.turn(now_ns)?;
         if client.finished() || now_ns > deadline_ns || stop.load(Ordering::Relaxed) {
             return Ok(client.report());
@@ -100,6 +103,7 @@ struct Client<'a> {
     latency: Histogram<u64>,
     ack_latency: Histogram<u64>,
     send_lateness: Histogram<u64>,
+    hiccups: Hiccups,
     by_second: Vec<Histogram<u64>>,
 }
 
@@ -118,6 +122,7 @@ impl<'a> Client<'a> {
         };
         let by_second = vec![new_histogram(); seconds];
         let start_ns = clock.now() + LEAD_NS;
+        let measured_from_ns = start_ns + options.due_ns(measured_from);
         Client {
             options,
             clock,
@@ -126,7 +131,7 @@ impl<'a> Client<'a> {
             start_ns,
             total,
             measured_from,
-            measured_from_ns: start_ns + options.due_ns(measured_from),
+            measured_from_ns,
             next: 0,
             turns: 0,
             unsent: Vec::with_capacity(SEND_BYTES + options.size),
@@ -140,6 +145,7 @@ impl<'a> Client<'a> {
             latency: new_histogram(),
             ack_latency: new_histogram(),
             send_lateness: new_histogram(),
+            hiccups: Hiccups::since(measured_from_ns),
             by_second,
         }
     }
@@ -274,6 +280,7 @@ impl<'a> Client<'a> {
             latency: self.latency,
             ack_latency: self.ack_latency,
             send_lateness: self.send_lateness,
+            hiccups: self.hiccups,
             late_ns: self.last_receipt_ns.saturating_sub(last_due_ns),
             measured_at: SystemTime::now() - Duration::from_nanos(since),
             by_second: self.by_second,

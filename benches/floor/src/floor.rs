@@ -264,6 +264,7 @@ fn report(options: &Options, mode: WriteMode, client: ClientReport, server: Node
         latency: client.latency,
         ack_latency: client.ack_latency,
         send_lateness: client.send_lateness,
+        hiccups: client.hiccups,
         late_ns: client.late_ns,
         measured_at: client.measured_at,
         by_second: client.by_second,

@@ -34,6 +34,7 @@ mod clock;
 mod data_file;
 mod error;
 mod floor;
+mod hiccups;
 mod hop;
 mod inbound;
 mod node;
@@ -48,6 +49,7 @@ mod write_only;
 
 pub use error::FloorError;
 pub use floor::run;
+pub use hiccups::{HICCUP_NS, Hiccups};
 pub use hop::{hop_only, plain_ping_pong};
 pub use options::{Due, HopOptions, Idle, Options, Policy, SIZES, WriteMode, WriteOptions};
 pub use report::{Report, WriteReport, new_histogram};

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
 
+use crate::hiccups::Hiccups;
 use crate::options::{Options, WriteMode};
 
 /// Largest latency kept apart; anything above counts as this, in nanoseconds.
@@ -56,6 +57,8 @@ pub struct Report {
     pub ack_latency: Histogram<u64>,
     /// Intended send to the client's own send call: what of `latency` is the load generator's.
     pub send_lateness: Histogram<u64>,
+    /// Of the load generator's thread, in the measured time.
+    pub hiccups: Hiccups,
     /// From the last message's due time to the last receipt.
     pub late_ns: u64,
     /// When the first measured message was due.

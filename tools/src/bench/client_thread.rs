@@ -1,13 +1,20 @@
-//! The thread on which a measurement's clients send and receive, and the one that watches it.
+//! The thread on which a measurement's clients send and receive, the one that watches it, and what it says of itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+use relay_floor::{HICCUP_NS, Hiccups};
+use serde::Serialize;
+
 use super::load::pin;
 use crate::exit::{Failure, Interrupt};
 use crate::output::progress;
+use crate::percentiles::Percentiles;
+
+const NS_PER_MS: u64 = 1_000_000;
 
 /// What the two share.
 #[derive(Debug, Default)]
@@ -62,5 +69,41 @@ impl ClientThread<'_> {
             .map_err(|_| Failure::Failed("the client panicked".into()))??;
         self.interrupt.check()?;
         Ok(clients)
+    }
+}
+
+/// What of the latencies is the clients' own: what kept their thread from running delayed every message that was due then.
+#[derive(Debug, Serialize)]
+pub(super) struct OwnDelays {
+    lateness_p99_us: f64,
+    hiccups: u64,
+    hiccups_ms: f64,
+    hiccup_longest_ms: f64,
+}
+
+impl OwnDelays {
+    /// Of how late each message was sent, and of the thread's own stops.
+    pub(super) fn of(lateness: &Histogram<u64>, hiccups: &Hiccups) -> Self {
+        let ms = |ns: u64| ns as f64 / NS_PER_MS as f64;
+        Self {
+            lateness_p99_us: Percentiles::of(lateness).p99_us,
+            hiccups: hiccups.count,
+            hiccups_ms: ms(hiccups.total_ns),
+            hiccup_longest_ms: ms(hiccups.longest_ns),
+        }
+    }
+
+    /// One line for people, where there is something to say.
+    pub(super) fn text(&self) -> Option<String> {
+        (self.hiccups > 0).then(|| {
+            format!(
+                "the clients' thread stood still for more than {} ms {} times, {:.0} ms in all, {:.1} at most: its CPU was not \
+                 its own, and the tail is in part the machine's",
+                HICCUP_NS / NS_PER_MS,
+                self.hiccups,
+                self.hiccups_ms,
+                self.hiccup_longest_ms
+            )
+        })
     }
 }

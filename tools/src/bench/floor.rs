@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use relay_floor::{Due, FloorError, HopOptions, Options, WriteMode, WriteOptions};
 use serde::Serialize;
 
+use super::client_thread::OwnDelays;
 use super::interval_log::Intervals;
 use super::pacing::{Schedule, Shape};
 use super::placement::{Placement, PlacementOptions};
@@ -103,8 +104,8 @@ struct Report {
     received_to_held: Option<Percentiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written_to_sent: Option<Percentiles>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lateness_p99_us: Option<f64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    own: Option<OwnDelays>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plain_p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -250,7 +251,7 @@ impl FloorOptions {
             received_to_written: hop(&found.received_to_written),
             received_to_held: hop(&found.received_to_held),
             written_to_sent: hop(&found.written_to_sent),
-            lateness_p99_us: Some(Percentiles::of(&found.send_lateness).p99_us),
+            own: Some(OwnDelays::of(&found.send_lateness, &found.hiccups)),
             write_method: Some(found.write_mode.name()),
             rate: Some(rate),
             policy: Some(word(&policy)),
@@ -337,7 +338,7 @@ impl FloorOptions {
             received_to_written: None,
             received_to_held: None,
             written_to_sent: None,
-            lateness_p99_us: None,
+            own: None,
             plain_p50_us: None,
             plain_p99_us: None,
             write_method: None,
@@ -427,3 +428,6 @@ impl Report {
         ))
     }
 }
+        if let Some(text) = self.own.as_ref().and_then(OwnDelays::text) {
+            line(&text)?;
+        }

@@ -13,9 +13,10 @@ use std::time::Duration;
 use clap::Args;
 use hdrhistogram::Histogram;
 use relay_client::{OutMessage, TrySendError};
+use relay_floor::Hiccups;
 use serde::Serialize;
 
-use super::client_thread::{ClientThread, Progress};
+use super::client_thread::{ClientThread, OwnDelays, Progress};
 use super::load::{self, Clock, Measured, Receiver, Sender};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
@@ -114,7 +115,8 @@ struct Report {
     epoch_changes: Option<u64>,
     #[serde(flatten)]
     acks: AckPercentiles,
-    lateness_p99_us: f64,
+    #[serde(flatten)]
+    own: OwnDelays,
     rate: f64,
     seconds: f64,
     warmup: f64,
@@ -226,6 +228,7 @@ fn conclude(
         next: sent,
         ack_latency,
         lateness,
+        hiccups,
         ..
     } = client;
     let connections_lost = load::losses(&mut senders, &mut receivers);
@@ -257,7 +260,7 @@ fn conclude(
         connections_lost,
         epoch_changes,
         acks: acks.of_acks(),
-        lateness_p99_us: Percentiles::of(&lateness).p99_us,
+        own: OwnDelays::of(&lateness, &hiccups),
         rate: plan.rate,
         seconds: options.seconds,
         warmup: options.warmup,
@@ -338,6 +341,7 @@ impl Report {
             line("  these are the first stream's")?;
         }
         print_streams(&self.by_stream)?;
+        self.own.text().map_or(Ok(()), |text| line(&text))?;
         line(&format!(
             "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}{}",
             thousands(self.offered),
@@ -413,6 +417,7 @@ struct Client {
     next: u64,
     turns: u64,
     payload: Vec<u8>,
+    hiccups: Hiccups,
     /// The highest publisher sequence acknowledged, by publisher.
     acked: Vec<Arc<AtomicU64>>,
     /// The same as it was when it was looked at.
@@ -435,6 +440,7 @@ impl Client {
         let mut acked = Vec::new();
         for sender in &mut senders {
             let seen = Arc::new(AtomicU64::new(0));
+            hiccups: Hiccups::since(plan.measured().from_ns),
             acked.push(seen.clone());
             sender.publisher.on_ack(Box::new(move |publisher_seq, _| {
                 seen.store(publisher_seq.get(), Ordering::Relaxed);
@@ -454,6 +460,7 @@ impl Client {
             ack_latency: new_histogram(),
             lateness: new_histogram(),
         }
+            self.hiccups.note(now_ns);
     }
 
     fn run(&mut self) -> Result<(), Failure> {

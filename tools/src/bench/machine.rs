@@ -3,6 +3,7 @@
 //! Read once, after the measuring, from `/proc` and `/sys`; what is not there is left out. Of the kernel's command line only
 //! the parameters that decide about latency are kept.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,9 @@ struct DiskReport {
     write_cache: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     io_scheduler: Option<String>,
+    /// CPUs that take the interrupts of its writes; a busy thread there runs between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interrupt_cpus: Option<String>,
 }
 
 impl MachineReport {
@@ -150,6 +154,7 @@ impl DiskReport {
             disk: block.as_deref().map(disk),
             write_cache: of_block("queue/write_cache"),
             io_scheduler: of_block("queue/scheduler").map(|text| chosen(&text)),
+            interrupt_cpus: block.as_deref().and_then(interrupt_cpus),
         })
     }
 }
@@ -197,6 +202,33 @@ fn disk(block: &Path) -> String {
         _ => {}
     }
     parts.join(", ")
+}
+
+/// CPUs on which the interrupts of a block device's queues arrive.
+fn interrupt_cpus(block: &Path) -> Option<String> {
+    let device = fs::canonicalize(block.join("device")).ok()?;
+    let device = device.file_name()?.to_str()?.to_owned();
+    let interrupts = fs::read_to_string("/proc/interrupts").ok()?;
+    let each = interrupts_of(&interrupts, &device).filter_map(|number| {
+        let cpus = word(format!("/proc/irq/{number}/effective_affinity_list"))?;
+        cpus.parse::<usize>().ok()
+    });
+    let cpus: Vec<_> = each
+        .collect::<BTreeSet<_>>()
+        .iter()
+        .map(usize::to_string)
+        .collect();
+    (!cpus.is_empty()).then(|| cpus.join(", "))
+}
+
+/// Numbers of the interrupts of a device's queues, as virtio and NVMe name them: `virtio1-req.0`, `nvme0q1`.
+fn interrupts_of<'a>(interrupts: &'a str, device: &'a str) -> impl Iterator<Item = u32> + 'a {
+    interrupts.lines().filter_map(move |line| {
+        let queue = line.split_whitespace().last()?.strip_prefix(device)?;
+        let is_queue = queue.starts_with("-req") || queue.starts_with('q');
+        let number = line.split(':').next()?.trim();
+        is_queue.then(|| number.parse().ok()).flatten()
+    })
 }
 
 /// The one in brackets of several choices.
@@ -271,6 +303,21 @@ mod tests {
         );
         assert_eq!(found("254:1", "/srv/x"), text("xfs", "rw rw"));
         assert_eq!(found("9:9", "/"), None);
+    }
+
+    #[test]
+    fn the_interrupts_of_a_disks_queues_are_found_by_its_name() {
+        let interrupts = "           CPU0       CPU1\n\
+            \x2035:          0          1 PCI-MSIX-0000:00:02.0   0-edge      virtio1-config\n\
+            \x2036:          0   18751463 PCI-MSIX-0000:00:02.0   1-edge      virtio1-req.0\n\
+            \x2038:          0      27362 PCI-MSIX-0000:00:03.0   1-edge      virtio12-req.0\n\
+            130:          0          7 IR-PCI-MSIX   1-edge      nvme0q1\n\
+            131:          0          7 IR-PCI-MSIX   2-edge      nvme0q2\n\
+            NMI:          0          0   Non-maskable interrupts\n";
+        let found = |device| interrupts_of(interrupts, device).collect::<Vec<_>>();
+        assert_eq!(found("virtio1"), [36]);
+        assert_eq!(found("nvme0"), [130, 131]);
+        assert!(found("sda").is_empty());
     }
 
     #[test]

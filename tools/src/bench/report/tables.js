@@ -215,7 +215,9 @@ function drawRepeats() {
 }
 
 const factNames = {cpu: "CPU", cpus: "CPUs", client_cpu: "Client's CPU", server_cpus: "Servers' CPUs", io_scheduler: "I/O scheduler",
-  write_cache: "Device's write cache", isolation: "CPU isolation", size: "Message size, bytes", lateness_p99_us: "Generator late, p99"};
+  write_cache: "Device's write cache", isolation: "CPU isolation", size: "Message size, bytes", lateness_p99_us: "Generator late, p99",
+  interrupt_cpus: "CPUs of the disk's interrupts", hiccups: "Generator stood still, times", hiccups_ms: "Generator stood still, ms in all",
+  hiccup_longest_ms: "Generator stood still, ms at most"};
 const list = (entries) => element("dl", {}, ...entries.map(([name, value]) =>
   element("div", {class: String(value).includes("\n") || String(value).length > 160 ? "long" : null}, element("dt", {}, name),
     element("dd", {}, typeof value === "number" ? value.toLocaleString("en-US") : String(value)))));
@@ -228,7 +230,7 @@ function shared(objects) {
 }
 
 const machineOrder = ["cpu", "cpus", "memory", "virtualisation", "kernel", "isolation", "kernel_parameters", "governor", "clock_source", "disk", "filesystem",
-  "mount_options", "write_cache", "io_scheduler"];
+  "mount_options", "write_cache", "io_scheduler", "interrupt_cpus"];
 const ofRun = ["command", "measured_at", "version"];
 
 function drawMachine() {
