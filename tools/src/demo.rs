@@ -29,7 +29,7 @@ use crate::output::{line, progress};
 use crate::publish::utc_ns;
 use crate::servers::{
     Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd,
+    find_relayd, scratch_directory,
 };
 use crate::subscribe::LatencySummary;
 
@@ -167,7 +167,7 @@ impl Directory {
         let Some(path) = keep else {
             return tempfile::Builder::new()
                 .prefix("relay-demo-")
-                .tempdir()
+                .tempdir_in(scratch_directory())
                 .map(Self::Temporary)
                 .map_err(|error| Failure::Failed(format!("making a directory: {error}")));
         };

@@ -25,6 +25,20 @@ pub(crate) use cluster::{Cluster, ClusterSettings};
 pub(crate) use daemon::terminate;
 pub(crate) use node::NodeSettings;
 
+/// Where journals lie that nobody wants to keep: the system's temporary directory, or /var/tmp where that one lives in memory, which
+/// relayd refuses. TMPDIR names another.
+pub(crate) fn scratch_directory() -> PathBuf {
+    /// From `linux/magic.h`.
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let usual = std::env::temp_dir();
+    let is_in_memory = rustix::fs::statfs(&usual).is_ok_and(|facts| facts.f_type == TMPFS_MAGIC);
+    if is_in_memory {
+        PathBuf::from("/var/tmp")
+    } else {
+        usual
+    }
+}
+
 /// How relayd spreads its agents over threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {

@@ -21,7 +21,7 @@ use super::{MachineReport, Shown, check_policy};
 use crate::exit::{Failure, Interrupt};
 use crate::output::{json_line, line, progress, spinner, thousands};
 use crate::percentiles::{AckPercentiles, Percentiles};
-use crate::servers::{Idle, Policy, WriteMethod, word};
+use crate::servers::{Idle, Policy, WriteMethod, scratch_directory, word};
 
 /// Bytes of a lone write.
 const WRITE_SIZE: usize = 4096;
@@ -355,7 +355,7 @@ impl FloorOptions {
     }
 
     fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+        self.dir.clone().unwrap_or_else(scratch_directory)
     }
 
     fn write_mode(&self) -> WriteMode {

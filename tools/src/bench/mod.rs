@@ -30,7 +30,7 @@ use crate::exit::{Failure, Interrupt};
 use crate::output::thousands;
 use crate::servers::{
     Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd, word,
+    find_relayd, scratch_directory, word,
 };
 use crate::verify::Judgement;
 
@@ -305,7 +305,7 @@ impl TargetOptions {
         if self.connect {
             return MachineReport::new();
         }
-        MachineReport::with_disk(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
+        MachineReport::with_disk(&self.dir.clone().unwrap_or_else(scratch_directory))
     }
 
     /// What the page says of a run against this. The name tells it from runs that are no repeats of it: by the load,
@@ -464,7 +464,7 @@ struct SettingsReport {
 
 /// A directory for journals, which goes with the value: in the one given, or in the system's.
 fn scratch(parent: Option<&Path>) -> Result<TempDir, Failure> {
-    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+    let parent = parent.map_or_else(scratch_directory, Path::to_owned);
     tempfile::Builder::new()
         .prefix("relay-bench-")
         .tempdir_in(&parent)

@@ -28,7 +28,7 @@ use crate::output::{json_line, line};
 use crate::percentiles::write_hgrm;
 use crate::servers::{
     Background, Cluster, ClusterSettings, Idle, Mode, NodeSettings, Policy, Size, WriteMethod,
-    find_relayd, word,
+    find_relayd, scratch_directory, word,
 };
 use crate::verify::Judgement;
 
@@ -100,7 +100,19 @@ impl OwnOptions {
 
     /// The machine, with the disk of the journals.
     pub(super) fn machine(&self) -> MachineReport {
-        MachineReport::with_disk(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
+        MachineReport::with_disk(&self.dir.clone().unwrap_or_else(scratch_directory))
+    }
+
+    /// What tells a result's name from one of relays that run as usual, with a comma before each.
+    pub(super) fn label(&self) -> String {
+        let mut label = unusual_ways(&[
+            (self.idle == Idle::Park, "idle", word(&self.idle)),
+            (self.mode == Mode::Shared, "threads", word(&self.mode)),
+        ]);
+        if let Some(method) = &self.write_method {
+            label += &format!(", writes {}", word(method));
+        }
+        label
     }
 
     /// Measures, and makes the page of what was found, also of what came before a failure. `count` is how many results
