@@ -246,11 +246,12 @@ impl Point<'_> {
     fn shown(&self, meanwhile: &Histogram<u64>) -> Shown {
         let usual_nodes = 1 + u64::from(self.policy != Policy::Local);
         let name = format!(
-            "relay {}{}, a {} {} behind{}",
+            "relay {}{}, a {} {} behind{}{}",
             word(&self.policy),
             unusual(&[(self.nodes, usual_nodes, "nodes")]),
             self.options.who(),
             self.behind,
+            self.options.own.label(),
             self.options.flow.label(self.load.size)
         );
         Shown::of("catch-up", name, Some(self.load.rate), meanwhile)

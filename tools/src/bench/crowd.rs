@@ -11,6 +11,7 @@
 //! Several streams have the same clients each: client `c` of all belongs to stream `c % S`, and so does message `i` to `i % S`.
 //! Slow subscribers are left out of the epoll and take one message at a time when its time has come.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -92,6 +93,24 @@ impl Shape {
         let count = self.matching.min(self.topics);
         let first = place / self.streams * count;
         Some((first..first + count).map(|topic| topic % self.topics))
+    }
+
+    /// How many of the messages in `counts`, by stream and topic, subscriber `place` wants.
+    fn wanted_by(&self, place: usize, counts: &[Vec<u64>]) -> u64 {
+        let of_stream = &counts[self.stream_of(place)];
+        match self.topics_of(place) {
+            Some(topics) => topics.map(|topic| of_stream[topic]).sum(),
+            None => of_stream.iter().sum(),
+        }
+    }
+
+    /// Messages by stream and topic.
+    fn counts_of(&self, messages: Range<u64>) -> Vec<Vec<u64>> {
+        let mut counts = vec![vec![0; self.topics]; self.streams];
+        for index in messages {
+            counts[self.stream_of(self.publisher_of(index))][self.topic_of(index)] += 1;
+        }
+        counts
     }
 
     fn patterns_of(&self, place: usize) -> Vec<String> {
@@ -253,7 +272,7 @@ impl Crowd {
             crowd.add_publisher(target, place, &names)?;
             crowd.visit_while_connecting()?;
         }
-        let counts = crowd.messages_by_topic();
+        let counts = shape.counts_of(0..crowd.plan.total);
         for place in 0..shape.subscribers {
             crowd.add_subscriber(target, place, &counts)?;
             crowd.visit_while_connecting()?;
@@ -283,17 +302,6 @@ impl Crowd {
         Ok(())
     }
 
-    /// Messages of the whole run by stream and topic.
-    fn messages_by_topic(&self) -> Vec<Vec<u64>> {
-        let shape = self.shape;
-        let mut counts = vec![vec![0; shape.topics]; shape.streams];
-        for index in 0..self.plan.total {
-            let stream = shape.stream_of(shape.publisher_of(index));
-            counts[stream][shape.topic_of(index)] += 1;
-        }
-        counts
-    }
-
     fn add_subscriber(
         &mut self,
         target: &Target,
@@ -306,10 +314,7 @@ impl Crowd {
             .at_stream(stream, target.subscriber())
             .subscriber(shape.patterns_of(place), Start::Live);
         let subscriber = Subscriber::connect(config)?;
-        let wanted: u64 = match shape.topics_of(place) {
-            Some(topics) => topics.map(|topic| counts[stream][topic]).sum(),
-            None => counts[stream].iter().sum(),
-        };
+        let wanted = shape.wanted_by(place, counts);
         let is_slow = place >= shape.subscribers - shape.slow;
         if !is_slow {
             self.listen(subscriber.socket(), shape.publishers + place)?;
@@ -560,19 +565,26 @@ impl Crowd {
         Ok(())
     }
 
-    /// Deliveries that are missing, those that came more than once or out of order, of all but the slow; then what the slow ones
-    /// wanted and received.
+    /// Messages that were due and could not be sent.
+    pub(super) const fn unsent(&self) -> u64 {
+        self.plan.total - self.next
+    }
+
+    /// What became of the deliveries of everything that was due.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for subscribing in &self.subscribers {
+        let unsent = self.shape.counts_of(self.next..self.plan.total);
+        for (place, subscribing) in self.subscribers.iter().enumerate() {
+            let unsent = self.shape.wanted_by(place, &unsent);
+            let wanted = subscribing.wanted - unsent;
             counts.repeated += subscribing.repeated;
             if subscribing.is_slow {
-                counts.slow_wanted += subscribing.wanted;
+                counts.slow_wanted += wanted;
                 counts.slow_received += subscribing.received;
             } else {
-                counts.lost += subscribing.wanted.saturating_sub(subscribing.received);
-                let surplus = subscribing.received.saturating_sub(subscribing.wanted);
-                counts.repeated += surplus;
+                counts.unsent += unsent;
+                counts.lost += wanted.saturating_sub(subscribing.received);
+                counts.repeated += subscribing.received.saturating_sub(wanted);
             }
         }
         counts
@@ -602,8 +614,13 @@ impl Crowd {
 /// What [`Crowd::counts`] says.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Counts {
+    /// Of what could not be sent.
+    pub(super) unsent: u64,
+    /// Of what was sent and did not come.
     pub(super) lost: u64,
+    /// More than once, or out of order.
     pub(super) repeated: u64,
+    /// Of what was sent, by the slow; all before but `repeated` are of the others.
     pub(super) slow_wanted: u64,
     pub(super) slow_received: u64,
 }
@@ -668,11 +685,11 @@ mod tests {
                 of_one
             );
         }
-        let mut counts = [0; 2];
-        for index in 0..600 {
-            counts[two.stream_of(two.publisher_of(index))] += 1;
-        }
-        assert_eq!(counts, [300, 300]);
+        let counts = two.counts_of(0..600);
+        let of_streams: Vec<u64> = counts.iter().map(|topics| topics.iter().sum()).collect();
+        assert_eq!(of_streams, [300, 300]);
+        let wanted = two.wanted_by(0, &counts);
+        assert_eq!(wanted, counts[0][0] + counts[0][1]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ const PREPARED: Size = Size(256 << 20);
 const GAP_S_MAX: f64 = 0.1;
 /// Messages a second unless said otherwise; outages at another rate are named after it.
 const RATE_USUAL: f64 = 1000.0;
+/// Seconds behind an outage that belong to it unless said otherwise.
+const AFTER_S: f64 = 1.0;
 /// Bounds of the histogram's rows, ms.
 const BOUNDS_MS: [u64; 12] = [10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 500, 1_000];
 /// Widest bar of the histogram.
@@ -75,7 +77,7 @@ pub(super) struct FailoverOptions {
     #[arg(long, value_name = "2|3", default_value_t = 2)]
     nodes: u64,
     /// Seconds of flow after it is back in which another silence counts as the outage too
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = AFTER_S)]
     after: f64,
     #[command(flatten)]
     flow: FlowOptions,
@@ -91,6 +93,8 @@ struct Report {
     what: &'static str,
     how: String,
     runs: u64,
+    /// Seconds of flow behind it that belong to an outage.
+    after: f64,
     outage_ms_min: f64,
     outage_ms_p50: f64,
     outage_ms_p99: f64,
@@ -188,7 +192,10 @@ impl FailoverOptions {
         if load.rate != RATE_USUAL {
             name += &format!(", {} msg/s", load.rate);
         }
-        name + &self.flow.label(load.size)
+        if self.after != AFTER_S {
+            name += &format!(", {} s after", self.after);
+        }
+        name + &self.own.label() + &self.flow.label(load.size)
     }
 }
 
@@ -305,6 +312,7 @@ impl Report {
             what: "failover",
             how: word(&options.how),
             runs: options.runs,
+            after: options.after,
             outage_ms_min: quantile(&outages_ms, 0.0),
             outage_ms_p50: quantile(&outages_ms, 0.5),
             outage_ms_p99: quantile(&outages_ms, 0.99),

@@ -114,8 +114,13 @@ struct Report {
     /// Of measured messages to subscribers that are not slow.
     deliveries: u64,
     deliveries_per_s: f64,
+    /// Deliveries of what could not be sent.
+    #[serde(skip)]
+    undelivered: u64,
     /// Of them, by stream.
     stream_deliveries: Vec<u64>,
+    /// What was due and could not be sent until the run was given up.
+    unsent: u64,
     lost: u64,
     repeated: u64,
     connections_lost: Vec<String>,
@@ -227,7 +232,7 @@ impl FanOutOptions {
             latency: report.latency,
             achieved: report.achieved,
             share: share_in_time(report.delivered_share(), self.seconds, late_ns),
-            unsent: 0,
+            unsent: report.unsent,
             order: Order {
                 lost: report.lost,
                 ..Order::default()
@@ -262,11 +267,12 @@ impl FanOutOptions {
 
     fn plan(&self, load: &Load) -> Plan {
         let rate = load.rate.expect("there is a default");
-        let measured_from = (rate * self.warmup).round() as u64;
+        let schedule = Schedule::new(0, rate, load.shape.clone());
+        let measured_from = schedule.warmup(self.warmup);
         let measured = ((rate * self.seconds).round() as u64).max(1);
         Plan {
             clock: Clock::new(),
-            schedule: Schedule::new(0, rate, load.shape.clone()),
+            schedule,
             total: measured_from + measured,
             measured_from,
             size: load.size,
@@ -305,6 +311,7 @@ impl FanOutOptions {
         settings: SettingsReport,
     ) -> Result<Report, Failure> {
         let Counts {
+            unsent: undelivered,
             lost,
             repeated,
             slow_wanted,
@@ -333,7 +340,9 @@ impl FanOutOptions {
             achieved: 0.0,
             deliveries: latency.len(),
             deliveries_per_s: latency.len() as f64 / span_s,
+            undelivered,
             stream_deliveries: seen.latency.iter().map(Histogram::len).collect(),
+            unsent: crowd.unsent(),
             lost,
             repeated,
             connections_lost: crowd.losses(),
@@ -424,9 +433,9 @@ impl Watch {
 impl Report {
     /// How much of what was to be delivered that was; what was lost of the load before counts too.
     fn delivered_share(&self) -> f64 {
-        match (self.deliveries, self.lost) {
+        match (self.deliveries, self.lost + self.undelivered) {
             (0, _) => 0.0,
-            (deliveries, lost) => deliveries as f64 / (deliveries + lost) as f64,
+            (deliveries, missing) => deliveries as f64 / (deliveries + missing) as f64,
         }
     }
 
@@ -457,9 +466,10 @@ impl Report {
         line(Percentiles::HEAD)?;
         line(&self.latency.row("publish to subscriber us"))?;
         line(&format!(
-            "{} deliveries, {} a second, lost {}, repeated or out of order {}",
+            "{} deliveries, {} a second, unsent {}, lost {}, repeated or out of order {}",
             thousands(self.deliveries),
             thousands(self.deliveries_per_s as u64),
+            self.unsent,
             self.lost,
             self.repeated
         ))?;

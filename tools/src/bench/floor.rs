@@ -236,8 +236,7 @@ impl FloorOptions {
         let intervals = Intervals::from(found.by_second);
         load.write_logs(&found.latency, [&intervals], found.measured_at)?;
         let acks = Percentiles::of(&found.ack_latency);
-        let idle = unusual_ways(&[(self.idle == Idle::Yield, "idle", word(&self.idle))]);
-        let name = format!("floor {}{idle}{}", word(&policy), load.label);
+        let name = format!("floor {}{}{}", word(&policy), self.label(), load.label);
         let hop = |found: &Histogram<u64>| (!found.is_empty()).then(|| Percentiles::of(found));
         let report = Report {
             offered: found.offered,
@@ -322,8 +321,8 @@ impl FloorOptions {
         placement: Placement,
     ) -> Report {
         // A lone write has one size only.
-        let label = if self.hop_only { &load.label } else { "" };
-        let name = format!("floor: {what}{label}");
+        let size = if self.hop_only { &load.label } else { "" };
+        let name = format!("floor: {what}{}{size}", self.label());
         Report {
             shown: Shown::of(what, name, None, latency),
             latency: Percentiles::of(latency),
@@ -352,6 +351,19 @@ impl FloorOptions {
             placement,
             machine: MachineReport::with_disk(&self.dir()),
         }
+    }
+
+    /// What tells a run from others of the same load.
+    fn label(&self) -> String {
+        let ways = unusual_ways(&[
+            (self.idle == Idle::Yield, "idle", word(&self.idle)),
+            (
+                self.write_method == WriteMethod::Auto,
+                "writes",
+                word(&self.write_method),
+            ),
+        ]);
+        ways + &self.placement.label()
     }
 
     fn dir(&self) -> PathBuf {
@@ -418,6 +430,9 @@ impl Report {
                 "plain ping-pong of two busy loops: p50 {p50:.1} us, p99 {p99:.1} us"
             ))?;
         }
+        if let Some(text) = self.own.as_ref().and_then(OwnDelays::text) {
+            line(&text)?;
+        }
         line(&format!(
             "offered {}, received {}, achieved {:.1} per s, lost {}, writes {}",
             thousands(self.offered),
@@ -428,6 +443,3 @@ impl Report {
         ))
     }
 }
-        if let Some(text) = self.own.as_ref().and_then(OwnDelays::text) {
-            line(&text)?;
-        }

@@ -375,13 +375,7 @@ impl Plan {
         let clock = Clock::new();
         let start_ns = clock.now_ns() + LEAD_NS;
         let schedule = Schedule::new(start_ns, rate, load.shape.clone());
-        let mut measured_from = (rate * options.warmup).round() as u64;
-        // Receipts tell by the due time what is measured, so what is due together belongs together: to the warm-up.
-        while measured_from > 0
-            && schedule.due_ns(measured_from - 1) == schedule.due_ns(measured_from)
-        {
-            measured_from += 1;
-        }
+        let measured_from = schedule.warmup(options.warmup);
         let measured = ((rate * options.seconds).round() as u64).max(1);
         Self {
             clock,
@@ -417,13 +411,13 @@ struct Client {
     next: u64,
     turns: u64,
     payload: Vec<u8>,
-    hiccups: Hiccups,
     /// The highest publisher sequence acknowledged, by publisher.
     acked: Vec<Arc<AtomicU64>>,
     /// The same as it was when it was looked at.
     acked_before: Vec<u64>,
     ack_latency: Histogram<u64>,
     lateness: Histogram<u64>,
+    hiccups: Hiccups,
 }
 
 impl Client {
@@ -440,13 +434,13 @@ impl Client {
         let mut acked = Vec::new();
         for sender in &mut senders {
             let seen = Arc::new(AtomicU64::new(0));
-            hiccups: Hiccups::since(plan.measured().from_ns),
             acked.push(seen.clone());
             sender.publisher.on_ack(Box::new(move |publisher_seq, _| {
                 seen.store(publisher_seq.get(), Ordering::Relaxed);
             }));
         }
         Self {
+            hiccups: Hiccups::since(plan.measured().from_ns),
             payload: vec![0; plan.size],
             shares: load::shares(plan.total, streams),
             plan,
@@ -460,13 +454,13 @@ impl Client {
             ack_latency: new_histogram(),
             lateness: new_histogram(),
         }
-            self.hiccups.note(now_ns);
     }
 
     fn run(&mut self) -> Result<(), Failure> {
         let deadline_ns = self.plan.due_ns(self.plan.total) + DRAIN_NS;
         loop {
             let now_ns = self.plan.clock.now_ns();
+            self.hiccups.note(now_ns);
             let is_busy = self.turn(now_ns)?;
             let is_stopped = self.progress.stop.load(Ordering::Relaxed);
             if self.is_finished() || now_ns > deadline_ns || is_stopped {

@@ -344,8 +344,14 @@ impl TargetOptions {
                 "background",
                 word(&self.background),
             ),
+            (
+                self.write_method == WriteMethod::Auto,
+                "writes",
+                word(&self.write_method),
+            ),
         ]);
-        let name = format!("{whose}{counts}{more}{at_rate}{ways}{}", load.label);
+        let places = self.placement.label();
+        let name = format!("{whose}{counts}{more}{at_rate}{ways}{places}{}", load.label);
         let shown = Shown::of(what, name, load.rate, latency).over_time(over_time);
         if self.connect {
             return shown;

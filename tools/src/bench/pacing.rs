@@ -192,6 +192,16 @@ impl Schedule {
         self.start_ns + (self.shape.place(index) * self.interval_ns) as u64
     }
 
+    /// How many messages a warm-up of so many seconds has. What is measured is told by when it was due, so what is due together
+    /// belongs together: to the warm-up.
+    pub(super) fn warmup(&self, seconds: f64) -> u64 {
+        let mut count = (seconds * 1e9 / self.interval_ns).round() as u64;
+        while count > 0 && self.due_ns(count - 1) == self.due_ns(count) {
+            count += 1;
+        }
+        count
+    }
+
     /// How many messages are due before `end_ns`.
     pub(super) fn due_until(&self, end_ns: u64) -> u64 {
         let (mut least, mut most) = (0, 1);

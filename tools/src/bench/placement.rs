@@ -64,6 +64,22 @@ impl PlacementOptions {
         )))
     }
 
+    /// What tells a result from one at the usual places, with a comma before each.
+    pub(super) fn label(&self) -> String {
+        if self.unpinned {
+            return ", unpinned".into();
+        }
+        let mut label = String::new();
+        if !self.server_cpus.is_empty() {
+            let cpus: Vec<_> = self.server_cpus.iter().map(usize::to_string).collect();
+            label += &format!(", servers on CPU {}", cpus.join("+"));
+        }
+        if let Some(cpu) = self.client_cpu {
+            label += &format!(", clients on CPU {cpu}");
+        }
+        label
+    }
+
     fn on(&self, cpus: usize, nodes: usize, threads: usize) -> Placement {
         if self.unpinned {
             return Placement {
@@ -170,6 +186,8 @@ mod tests {
             unpinned: true,
             ..FREE
         };
+        let labels = [FREE.label(), given.label(), free.label()];
+        assert_eq!(labels, ["", ", servers on CPU 3+4", ", unpinned"]);
         assert!(free.of("node", 3, 3).expect("anything").node(2).is_empty());
     }
 }

@@ -28,7 +28,8 @@
 //! | `cpu_us_per_message`, `cpu_share`, `resident_peak`, `deliveries_per_s`; `seek_ms`, `append` | of a point of a scale curve, beside the latencies |
 //!
 //! Null counts as absent, and so do latencies whose `max_us` is 0. Of repeats the page shows the median with the least and the most. Points of scale curves stand on
-//! their curves alone. Lines whose `what` is `summary` or `knee` sum up the results before them, and are left out.
+//! their curves alone. Lines whose `what` is `summary` sum up the results before them, and are left out; what a `knee` says stands
+//! beside the rates.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,7 +39,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::series::{KNEE, SUMMARY};
+use super::series::{KNEE, Knee, SUMMARY};
 use crate::exit::Failure;
 use crate::output::line;
 use crate::output_file::OutputFile;
@@ -93,86 +94,113 @@ pub(super) struct ReportOptions {
 
 /// Runs the command.
 pub(super) fn run(options: &ReportOptions) -> Result<(), Failure> {
-    let mut runs = Vec::new();
+    let mut results = Results::default();
     for path in &options.files {
-        runs.extend(read(path)?);
-        if runs.len() > RUNS_MAX {
+        results.read(path)?;
+        if results.runs.len() > RUNS_MAX {
             return Err(Failure::Failed(format!(
                 "more than {RUNS_MAX} results; make several pages"
             )));
         }
     }
-    write_page(&options.output, &options.title, &runs)?;
+    write_page(&options.output, &options.title, &results)?;
     line(&format!(
         "{} results in {}",
-        runs.len(),
+        results.runs.len(),
         options.output.display()
     ))
 }
 
 /// Writes the page of results that were just measured.
-pub(super) fn write(path: &Path, results: &[impl Serialize]) -> Result<(), Failure> {
+pub(super) fn write(
+    path: &Path,
+    results: &[impl Serialize],
+    knees: &[Knee],
+) -> Result<(), Failure> {
     let run = |result| {
         let value = serde_json::to_value(result).expect("a report has string keys only");
         Run::of(&value).expect("a bench prints every key there must be")
     };
-    let runs: Vec<_> = results.iter().map(run).collect();
-    write_page(path, "Latency report", &runs)
+    let results = Results {
+        runs: results.iter().map(run).collect(),
+        knees: knees.iter().map(Knee::text).collect(),
+    };
+    write_page(path, "Latency report", &results)
 }
 
-/// The results in a file.
-fn read(path: &Path) -> Result<Vec<Run>, Failure> {
-    let failed = |error| Failure::file("reading", path, &error);
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    let advice = "give what `relay bench latency --json` prints, one object a line";
-    let shown = path.display();
-    if bytes.len() as u64 > FILE_MAX {
-        let mib = FILE_MAX >> 20;
-        return Err(Failure::Failed(format!(
-            "{shown} has more than {mib} MiB; {advice}"
-        )));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::Failed(format!("{shown} is no text; {advice}")))?;
-    let mut runs = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let wrong =
-            |reason: String| Failure::Failed(format!("{shown}, line {number}: {reason}; {advice}"));
-        let value: Value =
-            serde_json::from_str(line).map_err(|error| wrong(format!("no JSON ({error})")))?;
-        let what = value.get("what").and_then(Value::as_str);
-        if what.is_some_and(|what| [SUMMARY, KNEE].contains(&what)) {
-            continue;
-        }
-        runs.push(Run::of(&value).map_err(wrong)?);
-    }
-    if runs.is_empty() {
-        return Err(Failure::Failed(format!(
-            "{shown} holds no result; {advice}"
-        )));
-    }
-    Ok(runs)
+/// What a page shows.
+#[derive(Debug, Default, Serialize)]
+struct Results {
+    runs: Vec<Run>,
+    /// What searches for the knee found, for people.
+    knees: Vec<String>,
 }
 
-fn write_page(path: &Path, title: &str, runs: &[Run]) -> Result<(), Failure> {
+impl Results {
+    /// Adds those in a file.
+    fn read(&mut self, path: &Path) -> Result<(), Failure> {
+        let failed = |error| Failure::file("reading", path, &error);
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(FILE_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        let advice = "give what `relay bench latency --json` prints, one object a line";
+        let shown = path.display();
+        if bytes.len() as u64 > FILE_MAX {
+            let mib = FILE_MAX >> 20;
+            return Err(Failure::Failed(format!(
+                "{shown} has more than {mib} MiB; {advice}"
+            )));
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::Failed(format!("{shown} is no text; {advice}")))?;
+        let before = self.runs.len();
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let wrong = |reason: String| {
+                Failure::Failed(format!("{shown}, line {number}: {reason}; {advice}"))
+            };
+            let value: Value =
+                serde_json::from_str(line).map_err(|error| wrong(format!("no JSON ({error})")))?;
+            let what = value.get("what").and_then(Value::as_str);
+            match what {
+                Some(SUMMARY) => {}
+                Some(KNEE) => {
+                    let knee: Knee = serde_json::from_value(value)
+                        .map_err(|error| wrong(format!("no whole knee ({error})")))?;
+                    self.knees.push(knee.text());
+                }
+                _ => self.runs.push(Run::of(&value).map_err(wrong)?),
+            }
+        }
+        if self.runs.len() == before {
+            return Err(Failure::Failed(format!(
+                "{shown} holds no result; {advice}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn write_page(path: &Path, title: &str, results: &Results) -> Result<(), Failure> {
     let mut out = OutputFile::create(path)?;
-    match out.write_all(page(title, runs).as_bytes()) {
+    match out.write_all(page(title, results).as_bytes()) {
         Ok(()) => out.finish(),
         Err(error) => Err(out.failed(&error)),
     }
 }
 
 /// The page as text.
-fn page(title: &str, runs: &[Run]) -> String {
-    let data =
-        serde_json::json!({"title": title, "version": env!("CARGO_PKG_VERSION"), "runs": runs});
+fn page(title: &str, results: &Results) -> String {
+    let data = serde_json::json!({
+        "title": title,
+        "version": env!("CARGO_PKG_VERSION"),
+        "runs": results.runs,
+        "knees": results.knees,
+    });
     let data = in_script(&data.to_string());
     let mut page = String::with_capacity(PAGE.len() + data.len() + (128 << 10));
     let mut rest = PAGE;
@@ -205,7 +233,11 @@ mod tests {
         let hostile = "</script><script>alert(1)</script><!--";
         let value =
             json!({"name": hostile, "p50_us": 1, "p99_us": 2, "max_us": 3, "note": "/*PAGE_JS*/"});
-        let found = page(hostile, &[Run::of(&value).expect("complete")]);
+        let results = Results {
+            runs: vec![Run::of(&value).expect("complete")],
+            knees: Vec::new(),
+        };
+        let found = page(hostile, &results);
         assert!(!found.contains("alert(1)</script>"));
         assert!(found.contains(r"\u003c/script>\u003cscript>alert(1)"));
         assert!(
@@ -217,7 +249,7 @@ mod tests {
             PAGE.matches("</script>").count()
         );
         let start = found
-            .find(r#"{"runs""#)
+            .find(r#"{"knees""#)
             .or_else(|| found.find(r#"{"title""#));
         let data = &found[start.expect("the data")..];
         let data = &data[..data.find("</script>").expect("its end")];
@@ -263,19 +295,23 @@ mod tests {
             ),
         ] {
             fs::write(&path, content).expect("written");
-            let failure = read(&path).expect_err(content).to_string();
+            let read = Results::default().read(&path);
+            let failure = read.expect_err(content).to_string();
             assert!(failure.contains(reason), "{content}: {failure}");
             assert!(failure.contains("--json"), "{content}: {failure}");
         }
         fs::write(&path, [0xff, 0xfe]).expect("written");
-        assert!(
-            read(&path)
-                .expect_err("bytes")
-                .to_string()
-                .contains("no text")
-        );
+        let failure = Results::default().read(&path).expect_err("bytes");
+        assert!(failure.to_string().contains("no text"));
         let summary = r#"{"what":"summary","rate":500,"runs":2}"#;
-        fs::write(&path, format!("{whole}\n\n{whole}\n{summary}\n")).expect("written");
-        assert_eq!(read(&path).expect("two results").len(), 2);
+        let knee = r#"{"what":"knee","knee_rate":2000,"failed_rate":null,"p99_under_us":900,"size":64,"steps":3,"stopped":"enough"}"#;
+        fs::write(&path, format!("{whole}\n\n{whole}\n{summary}\n{knee}\n")).expect("written");
+        let mut results = Results::default();
+        results.read(&path).expect("two results");
+        assert_eq!(results.runs.len(), 2);
+        let expected = "2,000 msg/s hold with 64 bytes and p99 under 900 us, after 3 steps: enough";
+        assert_eq!(results.knees, [expected]);
+        let shown = page("a", &results);
+        assert!(shown.contains(expected));
     }
 }

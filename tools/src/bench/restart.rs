@@ -167,7 +167,7 @@ impl RestartOptions {
         let taken = before.zip(after);
         let taken = taken.map(|(before, after)| after.cpu_seconds - before.cpu_seconds);
         let report = Report {
-            name: format!("restart {length}"),
+            name: format!("restart {length}{}", self.own.label()),
             what: "restart",
             blocks: log.tables.next_block_number - 1,
             length_bytes: log.tables.position.get(),

@@ -16,13 +16,13 @@ use std::time::SystemTime;
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::interval_log::{self, Intervals, check_log};
 use super::pacing::{Pacing, Shape};
 use super::{check_seconds, check_size, report};
 use crate::exit::Failure;
-use crate::output::{json_line, line};
+use crate::output::{json_line, line, thousands};
 use crate::percentiles::{Percentiles, write_hgrm};
 
 /// A rate holds when so much of it arrives.
@@ -319,9 +319,10 @@ fn fault(runs: &[Run], p99_under_us: f64) -> Option<String> {
 }
 
 /// The last line of `--sweep`.
-#[derive(Debug, Serialize)]
-struct Knee {
-    what: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Knee {
+    /// [`KNEE`].
+    what: String,
     /// Highest rate that was seen to hold; none if none did.
     knee_rate: Option<f64>,
     /// Lowest one that was seen not to.
@@ -329,7 +330,7 @@ struct Knee {
     p99_under_us: f64,
     size: usize,
     steps: u32,
-    stopped: &'static str,
+    stopped: String,
 }
 
 impl Knee {
@@ -337,13 +338,18 @@ impl Knee {
         if is_json {
             return json_line(self);
         }
+        line(&self.text())
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
         let found = self.knee_rate.map_or("no rate holds".into(), |rate| {
-            format!("{rate:.0} msg/s hold")
+            format!("{} msg/s hold", thousands(rate.round() as u64))
         });
-        line(&format!(
+        format!(
             "{found} with {} bytes and p99 under {} us, after {} steps: {}",
             self.size, self.p99_under_us, self.steps, self.stopped
-        ))
+        )
     }
 }
 
@@ -435,7 +441,8 @@ impl SeriesOptions {
         mut measure: impl FnMut(&Load) -> Result<(Run, R), Failure>,
     ) -> Result<(), Failure> {
         let mut results = Vec::new();
-        let outcome = self.measure(rates, |load| {
+        let mut knees = Vec::new();
+        let outcome = self.measure(rates, &mut knees, |load| {
             let (run, result) = measure(load)?;
             results.push(result);
             Ok(run)
@@ -443,7 +450,7 @@ impl SeriesOptions {
         if let Some(path) = &self.report
             && !results.is_empty()
         {
-            report::write(path, &results)?;
+            report::write(path, &results, &knees)?;
         }
         outcome
     }
@@ -451,6 +458,7 @@ impl SeriesOptions {
     fn measure(
         &self,
         rates: &[f64],
+        knees: &mut Vec<Knee>,
         mut measure: impl FnMut(&Load) -> Result<Run, Failure>,
     ) -> Result<(), Failure> {
         let shape = Shape::of(&self.pacing, self.seed)?;
@@ -494,7 +502,9 @@ impl SeriesOptions {
         };
         for &size in &self.size {
             if let (Some(p99_under_us), Some(start)) = (self.p99_under, rates[0]) {
-                sweep(start, size, p99_under_us, self.json, &mut repeat)?;
+                let knee = sweep(start, size, p99_under_us, self.json, &mut repeat)?;
+                knee.print(self.json)?;
+                knees.push(knee);
                 continue;
             }
             for &rate in &rates {
@@ -559,7 +569,7 @@ fn sweep(
     p99_under_us: f64,
     is_json: bool,
     repeat: &mut impl FnMut(Option<f64>, usize) -> Result<(Summary, Vec<Run>), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Knee, Failure> {
     let mut bracket = Bracket::default();
     let mut steps = 0;
     let stopped = loop {
@@ -574,16 +584,15 @@ fn sweep(
         bracket.note(rate, summary.why.is_none());
         summary.print(is_json)?;
     };
-    let knee = Knee {
-        what: KNEE,
+    Ok(Knee {
+        what: KNEE.into(),
         knee_rate: bracket.held,
         failed_rate: bracket.failed,
         p99_under_us,
         size,
         steps,
-        stopped,
-    };
-    knee.print(is_json)
+        stopped: stopped.into(),
+    })
 }
 
 /// `latency.hgrm` as `latency.hgrm.3`.

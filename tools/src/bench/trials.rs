@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::flow::{Counts, FlowLoad};
 use super::pacing::{Pacing, Shape};
-use super::series::{SIZE_USUAL, label, numbered};
+use super::series::{SIZE_USUAL, label, numbered, unusual_ways};
 use super::{
     MachineReport, check_journals, check_load, check_policy, check_room, journals_text, report,
     scratch,
@@ -131,7 +131,7 @@ impl OwnOptions {
         if let Some(path) = &self.report
             && !results.all.is_empty()
         {
-            report::write(path, &results.all)?;
+            report::write(path, &results.all, &[])?;
         }
         outcome
     }

@@ -219,7 +219,8 @@ function drawRates() {
   if (!several) return;
   const few = curves.length <= 3;
   const measures = few ? ["p50", "p99"] : [choice.measure];
-  part("rates", ".note").textContent = `By the rate that arrived; of repeats, the median.${few ? " Line: p50; dashes: p99." : ""}`;
+  part("rates", ".note").textContent = [`By the rate that arrived; of repeats, the median.${few ? " Line: p50; dashes: p99." : ""}`,
+    ...data.knees.map((knee) => `Knee: ${knee}.`)].join(" ");
   if (!few) part("rates", ".note").after(measureSwitch());
   const tables = curves.flatMap((curve) => measures.map((measure) =>
     [curve.points.map((point) => point.x), curve.points.map((point) => point[measure])]));
