@@ -172,20 +172,28 @@ mod tests {
     }
 
     /// Goal: the lock is held as long as the kernel may have a write of the ring's. Method: the file that has it is closed while the ring
-    /// is there, and another one tries.
+    /// is there, and another one tries; the ring is another thread's, since it goes with that too.
     #[test]
     fn the_lock_goes_with_the_ring() {
         let directory = tempfile::tempdir().unwrap();
-        let ring = Ring::new(8).unwrap();
         let held = lock(&directory);
         held.lock().unwrap();
-        FixedFiles::none()
-            .register(&ring, 0, held.as_raw_fd())
-            .unwrap();
-        drop(held);
+        let (closed, is_closed) = std::sync::mpsc::channel();
+        let (end, is_to_end) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let ring = Ring::new(8).unwrap();
+            FixedFiles::none()
+                .register(&ring, 0, held.as_raw_fd())
+                .unwrap();
+            drop(held);
+            closed.send(()).unwrap();
+            is_to_end.recv().unwrap();
+        });
+        is_closed.recv().unwrap();
         let other = lock(&directory);
         assert!(other.try_lock().is_err(), "the ring has it");
-        drop(ring);
+        end.send(()).unwrap();
+        thread.join().unwrap();
         // The kernel gives a ring's files back in its own time.
         other.lock().unwrap();
     }

@@ -132,7 +132,7 @@ fn a_page_of_real_results_draws_every_plot() {
     let found = last_object(&slow);
     assert_eq!(
         (&found["name"], &found["copies"]),
-        (&"relay local, idle park".into(), &1.into())
+        (&"relay local, idle park, unpinned".into(), &1.into())
     );
     for key in ["percentiles", "over_time"] {
         assert!(

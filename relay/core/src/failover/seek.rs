@@ -256,6 +256,11 @@ impl Failover {
                 .find(|view| view.member.node == record.primary);
             due_ns = match primary {
                 Some(view) if view.is_connected && view.progress.is_disk_stalled => view.heard_ns,
+                // Over a new connection it has yet to say what it does: one that comes late, as after a loss of power that its kernel
+                // was slow to notice, is not taken over from the moment it is there.
+                Some(view) if view.is_connected && !view.has_spoken => {
+                    view.heard_ns + settings.suspect_ns
+                }
                 Some(view) if view.is_connected => {
                     view.heard_ns.min(self.leaderless_ns) + settings.suspect_ns
                 }
