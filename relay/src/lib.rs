@@ -1,9 +1,9 @@
-//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration;
-//! `witness` is another program in the same binary, which keeps the membership records of groups.
+//! `relayd`: the appliance. `format` makes journals, `init-group` a group, `run` serves, `check` looks at a configuration,
+//! `rotate-key` changes the key that signs seals; `witness` is another program in the same binary, which keeps the membership records of groups.
 //!
 //! The program is [`main`]; the rest of the crate is its own. The way of a message through it: `stage/ingress` receives,
-//! `stage/sequence` orders and writes, `stage/egress` forwards, each driving a machine of `relay-core`; `pipeline` runs
-//! them on threads, `startup` builds them from a `config`.
+//! `stage/sequence` orders and writes, `stage/replicate` carries it to the group's other nodes, `stage/egress` forwards, each driving
+//! a machine of `relay-core`; `pipeline` runs them on threads, `startup` builds them from a `config`.
 //!
 //! Exit status: 0 all went well (for `run`: a clean stop), 1 it did not (the reason is the last line on standard error),
 //! 2 the command line is wrong.

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = r#"[witness]
-listen = "127.0.0.1:7500"
+listen = "10.0.0.3:7500"
 directory = "/var/lib/relay/witness"
 secret = "000102030405060708090a0b0c0d0e0f"
 [witness.limits]
