@@ -645,8 +645,8 @@ impl Sequence {
         if length > 0 {
             self.last_work_ns = now.mono_ns;
             let is_eager = self.persist.in_flight() < self.settings.eager_depth as usize;
-            let has_waited = self.seal_due_ns().is_some_and(|due| now.mono_ns >= due);
-            if is_eager || has_waited || length >= self.settings.seal_threshold {
+            let has_waited = || self.seal_due_ns().is_some_and(|due| now.mono_ns >= due);
+            if is_eager || length >= self.settings.seal_threshold || has_waited() {
                 self.seal(log, now);
             }
             return;
@@ -732,28 +732,37 @@ impl Sequence {
             block_checksum: header.checksum,
         };
         self.unreleased.push_back((header.number, end));
-        self.unwritten.push_back(Unwritten {
-            number: header.number,
-            position: header.position,
-            length,
-            end,
-        });
-        self.unwritten_bytes += u64::from(length);
-        self.write();
+        if self.unwritten.is_empty() && self.persist.has_room() {
+            self.write(header.number, header.position, length, end);
+        } else {
+            self.unwritten_bytes += u64::from(length);
+            self.unwritten.push_back(Unwritten {
+                number: header.number,
+                position: header.position,
+                length,
+                end,
+            });
+        }
     }
 
-    /// Has sealed blocks written, as many as may be under way.
-    fn write(&mut self) {
-        while self.persist.has_room()
-            && let Some(block) = self.unwritten.pop_front()
+    /// Has a sealed block written.
+    fn write(&mut self, number: u64, position: Position, length: u32, end: LogEnd) {
+        self.persist.on_sealed(number, end);
+        self.effects.push_back(SequenceEffect::Write {
+            number,
+            position,
+            length,
+        });
+    }
+
+    /// Has those written that waited, as many as may be under way.
+    fn write_more(&mut self) {
+        while let Some(block) = self.unwritten.front().copied()
+            && self.persist.has_room()
         {
+            self.unwritten.pop_front();
             self.unwritten_bytes -= u64::from(block.length);
-            self.persist.on_sealed(block.number, block.end);
-            self.effects.push_back(SequenceEffect::Write {
-                number: block.number,
-                position: block.position,
-                length: block.length,
-            });
+            self.write(block.number, block.position, block.length, block.end);
         }
     }
 

@@ -35,7 +35,7 @@ impl Sequence {
             return;
         }
         self.persist.on_written(number);
-        self.write();
+        self.write_more();
         self.advance();
     }
 
@@ -45,7 +45,7 @@ impl Sequence {
             return;
         }
         self.persist.on_synced();
-        self.write();
+        self.write_more();
         self.advance();
     }
 
