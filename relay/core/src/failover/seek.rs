@@ -100,10 +100,6 @@ impl Failover {
         } else {
             self.set_to_lead(&record, now_ns)
         };
-        if let Some(position) = self.wanted.unknown_tail {
-            self.orders
-                .push_back(Order::Say(Note::TailUnanswered(position)));
-        }
         // The loss was accepted, and nothing of that reign is in the log: it begins now.
         let is_unopened = is_forced_and_unopened(&record, facts);
         self.unclean = is_unopened.then(|| unclean(&registers, facts, Loss::NotOpened));
@@ -220,6 +216,10 @@ impl Failover {
             floor_base: Some(registers.floor_revision),
             is_open: false,
         };
+        if let Some(position) = self.wanted.unknown_tail {
+            self.orders
+                .push_back(Order::Say(Note::TailUnanswered(position)));
+        }
         self.ask_swap(proposal, now_ns);
     }
 
