@@ -80,6 +80,8 @@ pub(crate) struct Facts {
     pub(crate) holds_opening: bool,
     /// Epoch of the last block in this node's log, 0 for none; a primary's own.
     pub(crate) log_epoch: Epoch,
+    /// The peer that was told to take over, as long as it may do so.
+    pub(crate) successor: Option<u32>,
 }
 
 /// A peer as the primary's mirror sees it.

@@ -561,6 +561,10 @@ impl Node {
             is_disk_stalled: in_flight > 0 && now.mono_ns >= self.disk_moved_ns + stall_ns,
             holds_opening,
             log_epoch,
+            successor: match &self.role {
+                Role::Primary(primary) => primary.successor(),
+                Role::Follower(_) | Role::Over => None,
+            },
         }
     }
 

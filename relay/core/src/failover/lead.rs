@@ -33,7 +33,7 @@ impl Failover {
         }
         self.is_confirmed |= self.settings.is_manual && self.is_followed_by_all(&reign);
         let members = self.set_to_keep(&reign, now_ns);
-        let demanded = self.demanded(&reign, now_ns);
+        let demanded = self.demanded(&reign, facts.successor, now_ns);
         let min_copies = self.min_copies_for(&reign, members);
         let is_same = members == reign.members && min_copies == reign.min_copies;
         if is_same && demanded <= reign.epoch {
@@ -151,10 +151,14 @@ impl Failover {
         view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)
     }
 
-    /// The highest epoch a node demands to be let in, members at once and learners now and then.
-    fn demanded(&self, reign: &Membership, now_ns: u64) -> Epoch {
+    /// The highest epoch a node demands to be let in, members at once and learners now and then. A successor's promise is for the
+    /// epoch it is to lead: opened here, it would be the one to come second.
+    fn demanded(&self, reign: &Membership, successor: Option<u32>, now_ns: u64) -> Epoch {
         let mut demanded = Epoch(0);
-        for view in self.peers.iter().filter(|view| view.is_connected) {
+        let others = (0..)
+            .zip(&self.peers)
+            .filter(|(at, view)| view.is_connected && successor != Some(*at));
+        for (_, view) in others {
             let is_member = reign.members.contains(&view.member);
             let is_due = is_member || now_ns >= view.obliged_ns + OBLIGE_LEARNER_NS;
             if is_due {

@@ -63,6 +63,12 @@ impl Primary {
         self.hand_over.is_none()
     }
 
+    /// The peer that was told to take over, until that is given up.
+    pub(super) fn successor(&self) -> Option<u32> {
+        let hand_over = self.hand_over.filter(|hand_over| hand_over.is_said);
+        hand_over.map(|hand_over| hand_over.peer)
+    }
+
     /// Whether control records may be stamped: the epoch is open and goes on.
     pub(super) const fn is_stamping(&self) -> bool {
         self.opening.is_none() && self.hand_over.is_none()
