@@ -13,11 +13,11 @@
 
 mod clients;
 mod release;
+mod seal;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay_journal::block::BlockHeader;
 use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
 use relay_journal::topics::Topics;
@@ -31,6 +31,7 @@ use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 use self::clients::Session;
+use self::seal::{UNWRITTEN_MAX, Unwritten};
 use crate::command::{
     ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, Testimony, ToIngress,
     ToSequence,
@@ -51,10 +52,6 @@ const TOPIC_WAITS_MAX: usize = 4_096;
 /// been released behind its end, eleven days of a million messages a second. In decimals the numbers go on as they were, and in
 /// front stands how often. So where an arbiter decides no seq is used twice, on whatever copy the reigns before it were.
 pub const SEQS_SKIPPED: u64 = 1_000_000_000_000;
-/// Most bytes of sealed blocks that wait for a place among the writes: none where a release waits for the disk.
-const UNWRITTEN_MAX: u64 = 1 << 20;
-/// While the disk is busy a record waits for others to share its block with, ns: no longer than this where no release waits for the disk.
-const SHARE_NS: u64 = 50_000;
 /// Longest control record: a topic definition.
 const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
     0,
@@ -138,15 +135,6 @@ struct SessionState {
     released: u64,
     /// To be opened once there is room.
     wanted: Option<(u64, SessionName)>,
-}
-
-/// A sealed block that is not being written yet.
-#[derive(Debug, Clone, Copy, Hash)]
-struct Unwritten {
-    number: u64,
-    position: Position,
-    length: u32,
-    end: LogEnd,
 }
 
 /// The machine. See the module's description.
@@ -630,140 +618,6 @@ impl Sequence {
             }
         }
         true
-    }
-
-    /// Seals what is worth it. Call once a turn, after the commands.
-    pub fn seal_if_due(&mut self, now: Now, log: &mut LogWindow<'_>) {
-        if self.is_failed {
-            return;
-        }
-        self.open_session_if_wanted(now, log);
-        if !self.can_seal() {
-            return;
-        }
-        let length = self.packing.body_length();
-        if length > 0 {
-            self.last_work_ns = now.mono_ns;
-            let is_eager = self.persist.in_flight() < self.settings.eager_depth as usize;
-            let has_waited = || self.seal_due_ns().is_some_and(|due| now.mono_ns >= due);
-            if is_eager || length >= self.settings.seal_threshold || has_waited() {
-                self.seal(log, now);
-            }
-            return;
-        }
-        if self.memory_counts {
-            self.unsealed_since_ns = now.mono_ns;
-        }
-        let is_idle = self.persist.in_flight() == 0;
-        let is_unmarked = self.records_end > self.released_on_disk
-            && self.released().position >= self.records_end;
-        let is_due = now.mono_ns >= self.last_work_ns + self.settings.mark_after_ns;
-        // A mark takes one unit, so it fits where records don't any more. Where not even that is left, a clean stop is proof
-        // enough: the superblock then names the tail.
-        let mark_end = self
-            .packing
-            .position()
-            .plus(self.settings.block_alignment.into());
-        let is_markable = is_unmarked && mark_end <= self.room_ends(log);
-        if is_idle && is_markable && (is_due || self.stop_asked) {
-            self.seal(log, now);
-        } else if is_idle
-            && self.stop_asked
-            && !is_markable
-            && !self.is_stopped
-            && self.unreleased.is_empty()
-        {
-            self.is_stopped = true;
-            self.effects.push_back(SequenceEffect::Stopped(CleanStop {
-                tail: self.packing.position(),
-                checksum: self.packing.previous_checksum(),
-                next_seq: self.next_seq,
-            }));
-        }
-    }
-
-    /// Whether another block may be sealed: it is written at once, or, where no release waits for that, a little later.
-    fn can_seal(&self) -> bool {
-        let is_written_at_once = self.unwritten.is_empty() && self.persist.has_room();
-        is_written_at_once || (self.memory_counts && self.unwritten_bytes < UNWRITTEN_MAX)
-    }
-
-    /// When the open block is to be sealed at the latest, monotonic ns; `None` where the disk says when, or nothing is in it.
-    #[must_use]
-    pub fn seal_due_ns(&self) -> Option<u64> {
-        let has_due = self.memory_counts && self.packing.body_length() > 0 && self.can_seal();
-        has_due.then_some(self.unsealed_since_ns + SHARE_NS)
-    }
-
-    fn seal(&mut self, log: &mut LogWindow<'_>, now: Now) {
-        let sealed_ns = now.utc_ns.max(self.receive_time_ns);
-        self.receive_time_ns = sealed_ns;
-        let header = self
-            .packing
-            .seal(log, sealed_ns, self.released.point.position);
-        if header.record_count > 0 {
-            self.records_end = header.next_position();
-        }
-        self.on_sealed(&header, header.span);
-        if self.memory_counts {
-            self.unsealed_since_ns = now.mono_ns;
-        }
-    }
-
-    fn on_sealed(&mut self, header: &BlockHeader, length: u32) {
-        self.released_on_disk = header.released;
-        self.newest_block = (header.position, header.previous_checksum);
-        let end = header.next_position();
-        for entry in self
-            .acks
-            .iter_mut()
-            .rev()
-            .take_while(|entry| entry.end.get() == u64::MAX)
-        {
-            entry.end = end;
-        }
-        let point = ReleasePoint {
-            position: end,
-            next_seq: header.next_seq(),
-            checksum: self.last_checksum,
-        };
-        let end = LogEnd {
-            point,
-            block_checksum: header.checksum,
-        };
-        self.unreleased.push_back((header.number, end));
-        if self.unwritten.is_empty() && self.persist.has_room() {
-            self.write(header.number, header.position, length, end);
-        } else {
-            self.unwritten_bytes += u64::from(length);
-            self.unwritten.push_back(Unwritten {
-                number: header.number,
-                position: header.position,
-                length,
-                end,
-            });
-        }
-    }
-
-    /// Has a sealed block written.
-    fn write(&mut self, number: u64, position: Position, length: u32, end: LogEnd) {
-        self.persist.on_sealed(number, end);
-        self.effects.push_back(SequenceEffect::Write {
-            number,
-            position,
-            length,
-        });
-    }
-
-    /// Has those written that waited, as many as may be under way.
-    fn write_more(&mut self) {
-        while let Some(block) = self.unwritten.front().copied()
-            && self.persist.has_room()
-        {
-            self.unwritten.pop_front();
-            self.unwritten_bytes -= u64::from(block.length);
-            self.write(block.number, block.position, block.length, block.end);
-        }
     }
 
     /// Takes nothing more; what was appended is still released, then [`SequenceEffect::Stopped`] comes.
