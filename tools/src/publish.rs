@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -278,7 +277,7 @@ impl Run {
                 Turn::Idle(nap) if self.publisher.unacknowledged() > 0 => {
                     self.publisher.wait_released(nap)?;
                 }
-                Turn::Idle(nap) => thread::sleep(nap),
+                Turn::Idle(nap) => self.publisher.wait(nap),
             }
         }
         while !self.publisher.wait_released(Duration::from_millis(100))? {

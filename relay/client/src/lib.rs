@@ -20,7 +20,7 @@
 //! One object, one connection, one thread: nothing runs in the background. Whoever owns a [`Publisher`] or a
 //! [`Subscriber`] calls its `poll` often (several times a second, or the relay takes it for dead after five; the more often,
 //! the sooner a lost relay is noticed); that call writes, reads, answers heartbeats, and connects again after a loss, and it never blocks. The calls that do
-//! block say so.
+//! block say so; between two polls [`Publisher::wait`] does, until there is something to do.
 //!
 //! ```text
 //! try_send -> [ resend window: each record laid out once ] -- flush/poll --> socket      publisher.rs, resend.rs

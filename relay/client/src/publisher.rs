@@ -331,6 +331,26 @@ impl Publisher {
         Err(error)
     }
 
+    /// Blocks until [`Publisher::poll`] may have something to do, at most for `limit`: bytes came, there is room for what is
+    /// queued, or a lost connection's next step or a heartbeat is due. It may return early; it does nothing itself.
+    ///
+    /// A thread that polls in between sees an acknowledgement, or that its relay is gone, as soon as it is there, where one that
+    /// sleeps sees each step of the next connection after another sleep.
+    pub fn wait(&self, limit: Duration) {
+        let pause_end = [self.paused_until, self.asking_paused_until]
+            .into_iter()
+            .flatten()
+            .min();
+        let limit = match pause_end {
+            Some(until) => until.saturating_duration_since(Instant::now()).min(limit),
+            None => limit,
+        };
+        let has_records = self.may_write_records()
+            && !self.window.is_written()
+            && !self.window.queued(self.terms.credit).0.is_empty();
+        self.link.wait(has_records, limit);
+    }
+
     /// The oldest event that was not fetched yet.
     pub fn next_event(&mut self) -> Option<PublisherEvent> {
         self.events.pop()
@@ -451,22 +471,6 @@ impl Publisher {
             None => Ok(()),
             Some(error) => Err(error.clone()),
         }
-    }
-
-    /// Blocks until there may be something to do, at most for `limit`.
-    fn wait(&self, limit: Duration) {
-        let pause_end = [self.paused_until, self.asking_paused_until]
-            .into_iter()
-            .flatten()
-            .min();
-        let limit = match pause_end {
-            Some(until) => until.saturating_duration_since(Instant::now()).min(limit),
-            None => limit,
-        };
-        let has_records = self.may_write_records()
-            && !self.window.is_written()
-            && !self.window.queued(self.terms.credit).0.is_empty();
-        self.link.wait(has_records, limit);
     }
 
     fn turn(&mut self, now: Instant) -> Result<usize, Failure> {

@@ -416,6 +416,41 @@ fn a_blocking_wait_sends_heartbeats() {
     assert!(publisher.is_connected());
 }
 
+/// Between polls a thread waits for what there is to do next, through a loss too: it neither sleeps past it nor spins.
+#[test]
+fn waiting_ends_when_there_is_something_to_do() {
+    let relay = Relay::new();
+    let (mut publisher, mut session, topic) =
+        relay.publisher(relay.publisher_config(), Terms::default());
+    queue(&mut publisher, topic, 1);
+    queue(&mut publisher, topic, 2);
+    let begun = Instant::now();
+    let mut polls = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            session.records(2, || {});
+            session.ack(1, 1);
+            drop(session);
+            let mut session = relay.accept(|| {});
+            let terms = Terms {
+                next_expected: 2,
+                released_through: 1,
+                ..Terms::default()
+            };
+            session.log_on_again(&terms, 1, || {});
+            session.records(1, || {});
+            session.ack(2, 2);
+        });
+        while publisher.acked_through() < PublisherSeq(2) {
+            publisher.poll().unwrap();
+            publisher.wait(PATIENCE);
+            polls += 1;
+        }
+    });
+    assert!(begun.elapsed() < PATIENCE);
+    assert!(polls < 1_000, "{polls} polls");
+}
+
 /// A frozen node: its kernel still takes connections, and nothing ever comes. Neither the old connection nor attempts at a new
 /// one keep the publisher from the other address.
 #[test]

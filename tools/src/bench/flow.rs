@@ -248,7 +248,7 @@ fn publish(
         }
         publisher.poll()?;
         let left = Duration::from_nanos(due_ns(next).saturating_sub(clock.now_ns()));
-        thread::sleep(left.min(NAP_MAX));
+        publisher.wait(left.min(NAP_MAX));
     }
     let is_released = publisher.wait_released(PATIENCE)?;
     shared.total.store(next, Ordering::Relaxed);
