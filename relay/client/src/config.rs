@@ -49,9 +49,9 @@ pub struct PublisherConfig {
     pub window_bytes: usize,
     /// Most time for one attempt to connect and log on.
     pub connect_timeout: Duration,
-    /// Where there are several addresses, an attempt gets this much, or four times what logging on takes if that is more (250 ms
-    /// before the first logon), and the more the longer the client is down: a node that does not answer must not keep the client
-    /// from the one that does.
+    /// Where there are several addresses, an attempt gets this much, or four times what it takes until a node answers if that is more
+    /// (250 ms before any has), and the more the longer the client is down: a node that does not answer must not keep the client
+    /// from the one that does. One that has answered gets 250 ms at least, since it may be about to lead.
     pub attempt_timeout: Duration,
     /// A connection is left after so many of the relay's heartbeat intervals in silence, 2 or more.
     pub silent_intervals: u32,
@@ -111,9 +111,9 @@ pub struct SubscriberConfig {
     pub start: Start,
     /// Most time for one attempt to connect, log on and subscribe.
     pub connect_timeout: Duration,
-    /// Where there are several addresses, connecting and logging on get this much, or four times what logging on takes if that is
-    /// more (250 ms before the first logon), and the more the longer the client is down: a node that does not answer must not
-    /// keep the client from the one that does.
+    /// Where there are several addresses, connecting and logging on get this much, or four times what it takes until a node answers
+    /// if that is more (250 ms before any has), and the more the longer the client is down: a node that does not answer must not
+    /// keep the client from the one that does. One that has answered gets 250 ms at least, since it may be about to lead.
     pub attempt_timeout: Duration,
     /// A connection is left after so many of the relay's heartbeat intervals in silence, 2 or more.
     pub silent_intervals: u32,

@@ -301,15 +301,19 @@ impl Link {
                 in_time(deadline, now)?;
                 Ok(None)
             }
-            State::Connected { deadline } | State::LogonSent { deadline, .. } => {
+            State::Connected { .. } | State::LogonSent { .. } => {
                 self.write((&[], &[]), false, now);
                 self.fill(now)?;
                 while let Some(item) = self.next_item()? {
-                    if let Some(answer) = self.on_logon_item(item, deadline, seen, now)? {
+                    if let Some(answer) = self.on_logon_item(item, seen, now)? {
                         return Ok(Some(answer));
                     }
                 }
-                in_time(deadline, now)?;
+                if let State::Connected { deadline } | State::LogonSent { deadline, .. } =
+                    self.state
+                {
+                    in_time(deadline, now)?;
+                }
                 Ok(None)
             }
             State::Up { .. } => Ok(None),
@@ -339,15 +343,20 @@ impl Link {
             Err(error) => return Err(connecting(&error).into()),
         }
         self.socket = Some(socket.into());
-        let patience = self.give_up_after.map(|after| self.down_since + after);
         let down = now.duration_since(self.down_since);
-        let deadline = now + self.patience.attempt(down);
         self.attempt_at = now;
         self.state = State::Connecting {
-            deadline: patience.map_or(deadline, |end| end.max(now).min(deadline)),
+            deadline: self.deadline(self.patience.attempt(down)),
         };
         (self.heard_at, self.sent_at) = (now, now);
         Ok(())
+    }
+
+    /// When an attempt that gets so long has had it, or the time for trying is over.
+    fn deadline(&self, attempt: Duration) -> Instant {
+        let given_up = self.give_up_after.map(|after| self.down_since + after);
+        let deadline = self.attempt_at + attempt;
+        given_up.map_or(deadline, |end| end.max(self.attempt_at).min(deadline))
     }
 
     /// Whether the connection that was begun is there.
@@ -377,13 +386,15 @@ impl Link {
     fn on_logon_item(
         &mut self,
         item: Item,
-        deadline: Instant,
         seen: Epoch,
         now: Instant,
     ) -> Result<Option<LogonAck>, Failure> {
         match (&self.state, item) {
             (State::Connected { .. }, Item::Message(Inbound::Challenge(challenge))) => {
                 let client = self.send_logon(&challenge)?;
+                self.patience.learn(now.duration_since(self.attempt_at));
+                let down = now.duration_since(self.down_since);
+                let deadline = self.deadline(self.patience.answer(down));
                 self.state = State::LogonSent {
                     deadline,
                     relay: challenge.nonce,
@@ -404,7 +415,6 @@ impl Link {
                     return Err(DisconnectReason::NotPrimary.into());
                 }
                 self.accept(&answer)?;
-                self.patience.learn(now.duration_since(self.attempt_at));
                 self.state = State::Up { since: now };
                 Ok(Some(answer))
             }

@@ -4,6 +4,8 @@
 //! neither does an attempt to connect to it. Where there are other addresses, waiting for such a node costs exactly what a
 //! failover was to save; so silence is short there, and so is an attempt, growing with the time the client has been down:
 //! whatever the distance, and however slow a node that is just taking over, an attempt in the end gets the time it needs.
+//! A node that has sent its CHALLENGE is alive. It may be about to take over, and answers the LOGON when it does: to go away then
+//! would be to come back too late.
 
 use std::time::Duration;
 
@@ -11,12 +13,12 @@ use crate::error::ClientError;
 
 /// Longer settings mean this, so that a deadline can be reckoned with: ten years.
 pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// An attempt gets so long before any logon has shown how long one takes.
+/// An attempt gets so long before any has shown how soon a node answers, and one to which a node has answered at least so long.
 const ATTEMPT_UNKNOWN: Duration = Duration::from_millis(250);
-/// And so many times what a logon takes, which is smoothed as TCP does with its round trips (RFC 6298, section 2, with a
-/// quarter): one that waited for a node just taking over says little, a machine that has no time to spare says it each time.
-const LOGONS: u32 = 4;
-/// What the newest logon counts.
+/// And so many times what it takes until the CHALLENGE is there, which is smoothed as TCP does with its round trips (RFC 6298,
+/// section 2, with a quarter): one late answer says little, a machine that has no time to spare says it each time.
+const CHALLENGES: u32 = 4;
+/// What the newest one counts.
 const PART_OF_NEWEST: u32 = 4;
 /// An attempt gets at least this part of the time that the client has been down.
 const PART_OF_DOWN: u32 = 4;
@@ -28,7 +30,7 @@ pub(crate) struct Patience {
     attempt_timeout: Duration,
     silent_intervals: u32,
     has_others: bool,
-    logon: Option<Duration>,
+    challenge: Option<Duration>,
 }
 
 impl Patience {
@@ -51,7 +53,7 @@ impl Patience {
             attempt_timeout,
             silent_intervals,
             has_others: false,
-            logon: None,
+            challenge: None,
         })
     }
 
@@ -60,25 +62,31 @@ impl Patience {
         self.has_others = addresses > 1;
     }
 
-    /// A logon succeeded after so long.
-    pub(crate) fn learn(&mut self, logon_took: Duration) {
-        let before = self.logon.unwrap_or(logon_took);
-        self.logon = Some(before - before / PART_OF_NEWEST + logon_took / PART_OF_NEWEST);
+    /// A CHALLENGE came so long after its attempt had begun.
+    pub(crate) fn learn(&mut self, took: Duration) {
+        let before = self.challenge.unwrap_or(took);
+        self.challenge = Some(before - before / PART_OF_NEWEST + took / PART_OF_NEWEST);
     }
 
-    /// Most time for the attempt that begins when the client has been down for so long.
+    /// Most time until the CHALLENGE of the attempt that begins when the client has been down for so long.
     pub(crate) fn attempt(&self, down: Duration) -> Duration {
         if !self.has_others {
             return self.connect_timeout;
         }
-        let usual = match self.logon {
+        let usual = match self.challenge {
             None => ATTEMPT_UNKNOWN,
-            Some(took) => took.saturating_mul(LOGONS),
+            Some(took) => took.saturating_mul(CHALLENGES),
         };
         usual
             .max(self.attempt_timeout)
             .max(down / PART_OF_DOWN)
             .min(self.connect_timeout)
+    }
+
+    /// Most time for all of an attempt to which the node has sent its CHALLENGE, when the client has been down for so long.
+    pub(crate) fn answer(&self, down: Duration) -> Duration {
+        let least = ATTEMPT_UNKNOWN.min(self.connect_timeout);
+        self.attempt(down).max(least)
     }
 
     /// Most silence on a connection whose relay speaks every `heartbeat`; before it does (`is_flowing`), the time for one
@@ -118,7 +126,16 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_logon_says_little_and_many_say_it() {
+    fn a_node_that_has_spoken_is_waited_for_longer() {
+        let mut patience = patience(2);
+        patience.learn(MS);
+        for (down_ms, answer_ms) in [(0, 250), (800, 250), (4_000, 1_000), (9_000, 2_000)] {
+            assert_eq!(patience.answer(down_ms * MS), answer_ms * MS, "{down_ms}");
+        }
+    }
+
+    #[test]
+    fn one_slow_answer_says_little_and_many_say_it() {
         let mut patience = patience(2);
         patience.learn(2 * MS);
         patience.learn(22 * MS);
