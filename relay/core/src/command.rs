@@ -159,6 +159,8 @@ pub enum ToIngress {
         epoch: Epoch,
         /// Number of the trading session.
         trading_session: u64,
+        /// The next seq to be released.
+        next_seq: Seq,
     },
     /// Another trading session is open, and its record is released.
     Session {
@@ -167,6 +169,9 @@ pub enum ToIngress {
     },
     /// This node leads but reaches neither its standbys nor the arbiter: clients are to try elsewhere until it serves again.
     Withdraw,
+    /// Whether this node may be about to lead, because nobody is known to or its primary asked for it: a client that logs on
+    /// meanwhile waits here for [`ToIngress::Serve`]. Before the first such word, and after `false`, clients are sent on.
+    Vacant(bool),
     /// Release moved on, or publishers are held or let go.
     Progress {
         /// The next seq to be released.

@@ -762,6 +762,31 @@ impl Failover {
         self.peers.iter().find(leads).map(|view| view.member.node)
     }
 
+    /// Whether this node may be about to lead, because nobody is known to since a short time ago (twice the time after which a
+    /// silent primary is suspected: a client that waits here is not to wait for ever) or because its primary asked for it.
+    pub(crate) fn is_vacant(&self, now_ns: u64) -> bool {
+        let is_recent = |since_ns: u64| now_ns < since_ns + 2 * self.settings.suspect_ns;
+        if let Some(asked_ns) = self.handed_over_ns {
+            return is_recent(asked_ns);
+        }
+        let Some(record) = self.membership() else {
+            return false;
+        };
+        if self.reign.is_none() && self.wanted.committed > record.epoch {
+            // Another one won since.
+            return false;
+        }
+        let is_its_primary = |view: &PeerView| view.member.node == record.primary;
+        // One that this process never heard may lead all the time: it is only not reached yet.
+        let was_led = self
+            .peers
+            .iter()
+            .any(|view| is_its_primary(view) && view.heard_ns > 0);
+        let may_lead = self.is_in(record) && !self.settings.is_observer && !self.settings.is_manual;
+        let is_heir = self.reign.is_some() || (self.has_joined && was_led && may_lead);
+        is_heir && is_recent(self.leaderless_ns) && !self.is_primary_heard(now_ns)
+    }
+
     /// Fewer copies than this and nothing is released: as the reign's record says.
     pub(crate) fn min_copies(&self) -> u8 {
         let reign = self.reign.as_ref();

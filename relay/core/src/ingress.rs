@@ -6,7 +6,8 @@
 //! subscriber is handed over to the fan-out once it is logged on.
 //!
 //! Before a logon a connection costs one table entry and [`OUTGOING_BEFORE_LOGON`] bytes; whoever holds one too long, or
-//! holds the oldest when there are too many, loses it.
+//! holds the oldest when there are too many, loses it. While this node may be about to lead, whoever proved who it is waits among
+//! these for the answer: asking every few milliseconds, it would be there some milliseconds too late.
 
 mod time;
 mod words;
@@ -14,7 +15,7 @@ mod words;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay_wire::code::{Held, Role, TerminateCode};
+use relay_wire::code::{Held, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq};
 use relay_wire::item::{self, Front, Limits};
 use relay_wire::message::{
@@ -62,11 +63,22 @@ pub enum IngressEffect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Free,
-    AwaitLogon { since_ns: u64 },
-    AwaitEstablished { client_nonce: Nonce },
+    AwaitLogon {
+        since_ns: u64,
+    },
+    /// It proved who it is, and waits for this node to lead.
+    AwaitPrimary {
+        since_ns: u64,
+        client_nonce: Nonce,
+    },
+    AwaitEstablished {
+        client_nonce: Nonce,
+    },
     Publisher,
     HandingOver,
-    Closing { since_ns: u64 },
+    Closing {
+        since_ns: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -122,6 +134,8 @@ pub struct Ingress {
     is_stopping: bool,
     /// False on a node of a group that does not lead, or leads and has not released what it began with.
     is_serving: bool,
+    /// Meanwhile: this node may be about to lead.
+    is_vacant: bool,
     refused: u64,
 }
 
@@ -157,11 +171,12 @@ impl Ingress {
             round: None,
             is_stopping: false,
             is_serving: true,
+            is_vacant: false,
             refused: 0,
         }
     }
 
-    /// Sends every client on to another node until the sequencer says [`ToIngress::Serve`].
+    /// Sends every client on to another node until the sequencer says [`ToIngress::Serve`], or [`ToIngress::Vacant`].
     pub fn stand_by(&mut self) {
         self.is_serving = false;
     }
@@ -174,7 +189,11 @@ impl Ingress {
         while self.unauthenticated.len() >= self.settings.unauthenticated_max as usize {
             let oldest = self.unauthenticated.front().copied()?;
             self.refused += 1;
-            self.end(oldest, TerminateCode::Full, 0, FULL_TEXT, now_ns);
+            if self.is_waiting(oldest) {
+                self.send_on(oldest, now_ns);
+            } else {
+                self.end(oldest, TerminateCode::Full, 0, FULL_TEXT, now_ns);
+            }
         }
         let Some(index) = self.free.pop() else {
             self.refused += 1;
@@ -224,7 +243,8 @@ impl Ingress {
             let limits = match self.slots[conn.index as usize].state {
                 State::AwaitLogon { .. } => Limits::BEFORE_LOGON,
                 State::Publisher => Limits::after_logon(self.settings.payload_limit),
-                State::AwaitEstablished { .. }
+                State::AwaitPrimary { .. }
+                | State::AwaitEstablished { .. }
                 | State::HandingOver
                 | State::Closing { .. }
                 | State::Free => break,
@@ -382,30 +402,77 @@ impl Ingress {
             );
             return;
         };
-        if !self.is_serving {
-            let text = terminate_text(TerminateCode::NotPrimary);
-            self.end(conn, TerminateCode::NotPrimary, 0, text, now_ns);
+        if !self.is_serving && !self.is_vacant {
+            self.send_on(conn, now_ns);
             return;
         }
-        self.unauthenticated.retain(|&other| other != conn);
+        if !self.is_serving {
+            self.end_waiting_before(logon.publisher, logon.incarnation, now_ns);
+        }
         let slot = &mut self.slots[conn.index as usize];
         slot.credential = credential;
         slot.publisher = logon.publisher;
         slot.incarnation = logon.incarnation;
-        slot.state = State::AwaitEstablished {
+        slot.state = State::AwaitPrimary {
+            since_ns: now_ns,
             client_nonce: logon.nonce,
         };
-        match logon.role {
-            Role::Publisher => self.commands.push_back(ToSequence::Logon {
-                conn,
-                publisher: logon.publisher,
-                incarnation: logon.incarnation,
-                credential,
-            }),
-            Role::Subscriber => {
-                self.establish(conn, PublisherSeq(0), PublisherSeq(0), now_ns);
-            }
+        if self.is_serving {
+            self.unauthenticated.retain(|&other| other != conn);
+            self.proceed(conn, now_ns);
         }
+    }
+
+    /// A publisher that logs on anew has left the connection on which it waited: nothing is received there, so nobody knows.
+    fn end_waiting_before(
+        &mut self,
+        publisher: PublisherId,
+        incarnation: Incarnation,
+        now_ns: u64,
+    ) {
+        let is_left = |conn: &ConnId| {
+            let slot = &self.slots[conn.index as usize];
+            let is_same = slot.publisher == publisher && slot.incarnation <= incarnation;
+            is_same && publisher.get() != 0 && self.is_waiting(*conn)
+        };
+        let left = self.unauthenticated.iter().copied().find(is_left);
+        if let Some(left) = left {
+            let text = terminate_text(TerminateCode::Superseded);
+            self.end(left, TerminateCode::Superseded, 0, text, now_ns);
+        }
+    }
+
+    /// A client that proved who it is is served by this node: a publisher once the sequencer knows it, a subscriber at once.
+    fn proceed(&mut self, conn: ConnId, now_ns: u64) {
+        let slot = &mut self.slots[conn.index as usize];
+        let State::AwaitPrimary { client_nonce, .. } = slot.state else {
+            return;
+        };
+        slot.state = State::AwaitEstablished { client_nonce };
+        slot.heard_ns = now_ns;
+        if slot.publisher.get() == 0 {
+            self.establish(conn, PublisherSeq(0), PublisherSeq(0), now_ns);
+        } else {
+            self.commands.push_back(ToSequence::Logon {
+                conn,
+                publisher: slot.publisher,
+                incarnation: slot.incarnation,
+                credential: slot.credential,
+            });
+        }
+    }
+
+    fn is_waiting(&self, conn: ConnId) -> bool {
+        matches!(
+            self.slots[conn.index as usize].state,
+            State::AwaitPrimary { .. }
+        )
+    }
+
+    /// Another node serves, or may.
+    fn send_on(&mut self, conn: ConnId, now_ns: u64) {
+        let text = terminate_text(TerminateCode::NotPrimary);
+        self.end(conn, TerminateCode::NotPrimary, 0, text, now_ns);
     }
 
     /// Sends LOGON_ACK and lets the client go on.
@@ -516,15 +583,34 @@ impl Ingress {
             ToIngress::Serve {
                 epoch,
                 trading_session,
+                next_seq,
             } => {
                 self.is_serving = true;
                 self.epoch = epoch;
                 self.trading_session = trading_session;
+                self.next_seq = next_seq;
+                // In the order in which they came: of one client the newest connection is the one that stays.
+                for _ in 0..self.unauthenticated.len() {
+                    let conn = self.unauthenticated.pop_front().expect("one of them");
+                    if self.is_waiting(conn) {
+                        self.proceed(conn, now_ns);
+                    } else {
+                        self.unauthenticated.push_back(conn);
+                    }
+                }
             }
             ToIngress::Session { number } => self.trading_session = number,
             ToIngress::Withdraw => {
                 self.is_serving = false;
                 self.end_all(TerminateCode::NotPrimary, now_ns);
+            }
+            ToIngress::Vacant(is_vacant) => {
+                self.is_vacant = is_vacant;
+                let mut waiting = self.unauthenticated.clone();
+                waiting.retain(|&conn| !is_vacant && self.is_waiting(conn));
+                for conn in waiting {
+                    self.send_on(conn, now_ns);
+                }
             }
             ToIngress::Taken { .. } => {}
         }
@@ -651,15 +737,15 @@ impl Ingress {
         if matches!(slot.state, State::Closing { .. } | State::Free) {
             return;
         }
-        let was_publisher =
-            slot.publisher.get() != 0 && !matches!(slot.state, State::AwaitLogon { .. });
+        // Whom the sequencer never heard of it need not hear the end of either.
+        let is_to_tell = slot.is_known_publisher() && !slot.close_sent;
+        slot.close_sent = true;
         slot.state = State::Closing { since_ns: now_ns };
         slot.ack_pending = None;
         let terminate = Terminate { code, detail, text };
         let fits = slot.outgoing.push(&Message::Terminate(terminate)).is_ok();
         self.unauthenticated.retain(|&other| other != conn);
-        if was_publisher && !self.slots[conn.index as usize].close_sent {
-            self.slots[conn.index as usize].close_sent = true;
+        if is_to_tell {
             self.commands.push_back(ToSequence::Closed { conn });
         }
         if fits {
@@ -671,9 +757,8 @@ impl Ingress {
 
     /// Closes without another word.
     fn abandon(&mut self, conn: ConnId) {
-        let slot = &mut self.slots[conn.index as usize];
-        let told = slot.close_sent || matches!(slot.state, State::AwaitLogon { .. });
-        if slot.publisher.get() != 0 && !told {
+        let slot = &self.slots[conn.index as usize];
+        if slot.is_known_publisher() && !slot.close_sent {
             self.commands.push_back(ToSequence::Closed { conn });
         }
         self.unauthenticated.retain(|&other| other != conn);
@@ -735,5 +820,14 @@ impl Slot {
             said_ns: 0,
             close_sent: false,
         }
+    }
+
+    /// Whether the sequencer heard of it.
+    const fn is_known_publisher(&self) -> bool {
+        let is_unknown = matches!(
+            self.state,
+            State::AwaitLogon { .. } | State::AwaitPrimary { .. }
+        );
+        self.publisher.get() != 0 && !is_unknown
     }
 }

@@ -21,6 +21,7 @@ mod primary;
 mod testimony;
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use relay_journal::superblock::{CleanStop, WriteMethod};
@@ -256,6 +257,15 @@ struct Group {
     /// Something was received since this node last said how far it is.
     has_received: bool,
     said_durable: Position,
+    told_vacant: ToldVacant,
+}
+
+/// What ingress was told last of whether clients are to wait here for a primary; a hint to clients, and no part of what a state is.
+#[derive(Debug, Clone, Copy, Default)]
+struct ToldVacant(bool);
+
+impl Hash for ToldVacant {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// See the module's description.
@@ -351,6 +361,7 @@ impl Node {
                 carry_released: released,
                 has_received: false,
                 said_durable: Position(0),
+                told_vacant: ToldVacant::default(),
             })),
             ring_start,
             testimonies: Testimonies::default(),
@@ -534,9 +545,25 @@ impl Node {
             self.carry_out(group, order, now);
         }
         self.release(group, now);
+        self.tell_vacancy(group, now);
         group.links.on_time(now.mono_ns);
         self.hand_over_if_due(group, now);
         self.stop_if_due(group, now);
+    }
+
+    /// Tells ingress whether clients are to wait here for a primary, where that has changed.
+    fn tell_vacancy(&mut self, group: &mut Group, now: Now) {
+        let is_yet_to_serve = match &self.role {
+            Role::Follower(_) => true,
+            Role::Primary(primary) => primary.is_yet_to_serve(),
+            Role::Over => false,
+        };
+        let is_vacant = is_yet_to_serve && group.failover.is_vacant(now.mono_ns);
+        if is_vacant != group.told_vacant.0 {
+            group.told_vacant.0 = is_vacant;
+            let word = ToIngress::Vacant(is_vacant);
+            self.effects.push_back(NodeEffect::Reply(word));
+        }
     }
 
     fn facts(&self, group: &Group, now: Now) -> Facts {

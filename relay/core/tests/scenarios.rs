@@ -2,11 +2,12 @@
 
 mod world;
 
+use relay_core::command::ToIngress;
 use relay_wire::code::{From, Role};
-use relay_wire::id::{Position, PublisherSeq, Seq, TopicId};
+use relay_wire::id::{Epoch, Position, PublisherSeq, Seq, TopicId};
 use relay_wire::record::Record;
 
-use world::{Got, RING, World, message};
+use world::{Got, RING, World, key, message};
 
 const ONE: (u64, u64) = (1, 10);
 
@@ -336,6 +337,94 @@ fn silent_connections_give_way() {
     world.publisher("one", 1, 10);
     world.pass(6_000_000_000);
     assert!(world.ingress.connections() <= 1);
+}
+
+/// Goal: while this node may be about to lead, whoever proved who it is waits: let in when it leads, sent on when another does or
+/// after the time for a logon. A publisher that comes again, or its next life, has left the connection before; an earlier life is
+/// refused as ever. The sequencer hears of nobody who only waited. Before and after, clients are sent on at once.
+#[test]
+fn logons_wait_for_a_primary_that_is_about_to_be() {
+    let mut world = World::new();
+    world.ingress.stand_by();
+    let sent_on = |world: &World, conn| {
+        assert!(world.client(conn).has("code: NotPrimary"));
+        assert!(world.client(conn).is_closed);
+    };
+    let waits = |world: &World, conn| {
+        assert_eq!(world.client(conn).messages().len(), 1, "the challenge");
+        assert!(!world.client(conn).is_closed);
+    };
+    let early = world.logon("one", Role::Publisher, 1, 10);
+    sent_on(&world, early);
+
+    world.reply(ToIngress::Vacant(true));
+    let stranger = world.connect();
+    world.logon_on(
+        stranger,
+        "one",
+        Role::Publisher,
+        1,
+        10,
+        b"wrong secret 1234",
+    );
+    assert!(world.client(stranger).has("code: Authentication"));
+    let left = world.logon("one", Role::Publisher, 1, 10);
+    let publisher = world.logon("one", Role::Publisher, 1, 10);
+    assert!(world.client(left).has("code: Superseded"));
+    let reader = world.logon("two", Role::Subscriber, 0, 0);
+    waits(&world, publisher);
+    waits(&world, reader);
+    world.reply(ToIngress::Vacant(false));
+    sent_on(&world, publisher);
+    sent_on(&world, reader);
+
+    world.reply(ToIngress::Vacant(true));
+    let patient = world.logon("one", Role::Publisher, 1, 10);
+    world.pass(6_000_000_000);
+    sent_on(&world, patient);
+    let gone = world.logon("one", Role::Publisher, 1, 10);
+    world.ingress.on_closed(gone);
+    assert_eq!(world.commands_made, 0);
+
+    let publisher = world.logon("one", Role::Publisher, 1, 10);
+    let earlier_life = world.logon("one", Role::Publisher, 1, 9);
+    let reader = world.logon("two", Role::Subscriber, 0, 0);
+    waits(&world, publisher);
+    waits(&world, earlier_life);
+    world.reply(ToIngress::Serve {
+        epoch: Epoch(7),
+        trading_session: 0,
+        next_seq: Seq(1),
+    });
+    assert!(world.client(publisher).has("LogonAck"));
+    assert!(world.client(publisher).has("epoch: Epoch(7)"));
+    assert!(world.client(earlier_life).has("code: OldIncarnation"));
+    assert!(!world.clients.contains_key(&(false, key(reader))));
+    let topic = world.topic(publisher, "a.x").expect("the topic is told");
+    world.publish(publisher, (1, 10), topic, 1..=3);
+    assert_eq!(world.acked.last().unwrap().1, PublisherSeq(3));
+    world.reply(ToIngress::Vacant(false));
+    assert!(!world.client(publisher).is_closed);
+}
+
+/// Goal: those who wait for a primary are no more than those who may be before their logon; the oldest are sent on.
+#[test]
+fn those_who_wait_for_a_primary_are_bounded() {
+    let mut world = World::new();
+    world.ingress.stand_by();
+    world.reply(ToIngress::Vacant(true));
+    let most = world.settings.unauthenticated_max as usize;
+    let waiting: Vec<_> = (0..3 * most)
+        .map(|_| world.logon("two", Role::Subscriber, 0, 0))
+        .collect();
+    assert_eq!(world.ingress.connections(), most);
+    let (gone, there) = waiting.split_at(2 * most);
+    for &conn in gone {
+        assert!(world.client(conn).has("code: NotPrimary"));
+    }
+    for &conn in there {
+        assert!(!world.client(conn).is_closed);
+    }
 }
 
 /// Goal: bytes that are no items end the connection and nothing else. Method: one broken item each.

@@ -79,6 +79,11 @@ impl Ingress {
                     );
                 }
             }
+            State::AwaitPrimary { since_ns, .. } => {
+                if now_ns >= since_ns + self.settings.logon_timeout_ns {
+                    self.send_on(conn, now_ns);
+                }
+            }
             State::Closing { since_ns } => {
                 if now_ns >= since_ns + FAREWELL_NS {
                     self.abandon(conn);

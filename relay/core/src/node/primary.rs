@@ -69,6 +69,11 @@ impl Primary {
         hand_over.map(|hand_over| hand_over.peer)
     }
 
+    /// Whether clients are let in as soon as what the epoch begins with is released.
+    pub(super) const fn is_yet_to_serve(&self) -> bool {
+        !self.is_withdrawn && (self.opening.is_some() || self.serving.is_some())
+    }
+
     /// Whether control records may be stamped: the epoch is open and goes on.
     pub(super) const fn is_stamping(&self) -> bool {
         self.opening.is_none() && self.hand_over.is_none()
@@ -296,6 +301,7 @@ impl Node {
             self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {
                 epoch: membership.epoch,
                 trading_session: primary.sequence.trading_session(),
+                next_seq: primary.sequence.released().next_seq,
             }));
         } else if primary.is_withdrawn {
             primary.serving = group.failover.membership().copied();

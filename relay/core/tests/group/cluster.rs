@@ -70,6 +70,8 @@ pub struct Machine {
     pub is_frozen: bool,
     pub holds_writes: bool,
     pub is_serving: bool,
+    /// Clients wait here for a primary.
+    pub is_vacant: bool,
     pub has_stopped: bool,
     pub reigns: Vec<Epoch>,
 }
@@ -350,6 +352,7 @@ impl Cluster {
         machine.replies.clear();
         machine.restart = None;
         machine.is_serving = false;
+        machine.is_vacant = false;
         machine.is_frozen = false;
         for wire in &mut self.wires {
             for end in 0..2 {
@@ -704,6 +707,7 @@ impl Machine {
             is_frozen: false,
             holds_writes: false,
             is_serving: false,
+            is_vacant: false,
             has_stopped: false,
             reigns: Vec::new(),
         }

@@ -199,6 +199,55 @@ fn a_frozen_primary_releases_nothing_when_it_wakes() {
     cluster.verify();
 }
 
+/// Goal: clients wait at a node that may be about to lead, and at no other: from the end of its primary's connection until it serves,
+/// or until it follows another, and for twice the time of a suspicion at most. Method: the primaries of three nodes are killed in
+/// turn; then the arbiter is gone, so that nobody leads.
+#[test]
+fn clients_wait_where_a_primary_is_about_to_be() {
+    let mut cluster = Cluster::running(3, 2);
+    cluster.until("all are in sync", |cluster| cluster.in_sync() == 3);
+    cluster.publish(10);
+    assert!(cluster.machines.iter().all(|machine| !machine.is_vacant));
+    cluster.kill(0, 0);
+    let mut has_waited = [false; 3];
+    for _ in 0..1_000 {
+        cluster.step();
+        for (has_waited, machine) in has_waited.iter_mut().zip(&cluster.machines) {
+            *has_waited |= machine.is_vacant;
+            assert!(!(machine.is_vacant && machine.is_serving));
+        }
+    }
+    assert!(cluster.serving().is_some());
+    assert_eq!(has_waited, [false, true, true]);
+    cluster.publish(10);
+    assert!(cluster.machines.iter().all(|machine| !machine.is_vacant));
+
+    // One that comes back does not know yet that another leads, but it was not led before.
+    cluster.start(0);
+    for _ in 0..500 {
+        cluster.step();
+        assert!(!cluster.machines[0].is_vacant);
+    }
+    cluster.until("all are in sync", |cluster| cluster.in_sync() == 3);
+
+    let primary = cluster.serving().unwrap();
+    cluster.no_arbiter.extend(0..3);
+    cluster.kill(primary, 0);
+    let others: Vec<_> = (0..3).filter(|&at| at != primary).collect();
+    cluster.until("clients wait", |cluster| {
+        others.iter().all(|&at| cluster.machines[at].is_vacant)
+    });
+    let begun = cluster.now.mono_ns;
+    cluster.until("they are sent on", |cluster| {
+        others.iter().all(|&at| !cluster.machines[at].is_vacant)
+    });
+    let waited_ms = (cluster.now.mono_ns - begun) / MS;
+    assert!((200..=420).contains(&waited_ms), "{waited_ms} ms");
+    cluster.no_arbiter.clear();
+    cluster.publish(10);
+    cluster.verify();
+}
+
 /// Goal: a tail nobody else saw is set aside and cut. Method: the standby is cut off before the primary writes on and dies.
 #[test]
 fn a_tail_nobody_released_is_set_aside() {

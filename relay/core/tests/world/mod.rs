@@ -178,6 +178,8 @@ pub struct World {
     buffers: BTreeMap<ConnIdKey, Vec<u8>>,
     stalled: Option<(ToSequence, usize)>,
     commands: VecDeque<ToSequence>,
+    /// How many there were.
+    pub commands_made: usize,
     replay: Vec<Vec<u8>>,
     replay_starts: Vec<Position>,
     pub stopped: Option<CleanStop>,
@@ -289,6 +291,7 @@ impl World {
             buffers: BTreeMap::new(),
             stalled: None,
             commands: VecDeque::new(),
+            commands_made: 0,
             stopped: None,
             damaged: Vec::new(),
             doubts: 0,
@@ -335,6 +338,7 @@ impl World {
         let mut work = 0;
         while let Some(command) = self.ingress.poll_command() {
             self.commands.push_back(command);
+            self.commands_made += 1;
         }
         work += self.sequence_turn();
         work += self.fanout_turn();
@@ -578,6 +582,12 @@ impl World {
         if parsed.is_open {
             assert_eq!(parsed.consumed, bytes.len(), "scenarios send whole items");
         }
+        self.run();
+    }
+
+    /// The node says something to ingress.
+    pub fn reply(&mut self, reply: ToIngress) {
+        self.ingress.on_reply(reply, self.now.mono_ns);
         self.run();
     }
 

@@ -110,6 +110,10 @@ impl Cluster {
             self.machines[at].is_serving = reply != ToIngress::Withdraw;
             return;
         }
+        if let ToIngress::Vacant(is_vacant) = reply {
+            self.machines[at].is_vacant = is_vacant;
+            return;
+        }
         let publisher = &mut self.publisher;
         let own = publisher.conn();
         match reply {
