@@ -120,6 +120,8 @@ enum State {
         deadline: Instant,
         relay: Nonce,
         client: Nonce,
+        /// How long the CHALLENGE took.
+        challenged_after: Duration,
     },
     Up {
         since: Instant,
@@ -392,18 +394,27 @@ impl Link {
         match (&self.state, item) {
             (State::Connected { .. }, Item::Message(Inbound::Challenge(challenge))) => {
                 let client = self.send_logon(&challenge)?;
-                self.patience.learn(now.duration_since(self.attempt_at));
                 let down = now.duration_since(self.down_since);
                 let deadline = self.deadline(self.patience.answer(down));
                 self.state = State::LogonSent {
                     deadline,
                     relay: challenge.nonce,
                     client,
+                    challenged_after: now.duration_since(self.attempt_at),
                 };
                 self.write((&[], &[]), false, now);
                 Ok(None)
             }
-            (State::LogonSent { relay, client, .. }, Item::Message(Inbound::LogonAck(answer))) => {
+            (
+                State::LogonSent {
+                    relay,
+                    client,
+                    challenged_after,
+                    ..
+                },
+                Item::Message(Inbound::LogonAck(answer)),
+            ) => {
+                let challenged_after = *challenged_after;
                 if !answer.proof_holds(&self.identity.credential.secret, client, relay) {
                     let address = self.addresses.present().to_string();
                     self.let_go();
@@ -415,6 +426,7 @@ impl Link {
                     return Err(DisconnectReason::NotPrimary.into());
                 }
                 self.accept(&answer)?;
+                self.patience.learn(challenged_after);
                 self.state = State::Up { since: now };
                 Ok(Some(answer))
             }

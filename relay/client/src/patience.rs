@@ -62,7 +62,7 @@ impl Patience {
         self.has_others = addresses > 1;
     }
 
-    /// A CHALLENGE came so long after its attempt had begun.
+    /// A logon succeeded whose CHALLENGE came so long after the attempt had begun.
     pub(crate) fn learn(&mut self, took: Duration) {
         let before = self.challenge.unwrap_or(took);
         self.challenge = Some(before - before / PART_OF_NEWEST + took / PART_OF_NEWEST);

@@ -336,7 +336,13 @@ impl Publisher {
     ///
     /// A thread that polls in between sees an acknowledgement, or that its relay is gone, as soon as it is there, where one that
     /// sleeps sees each step of the next connection after another sleep.
+    ///
+    /// Where the publisher has ended with an error there is nothing more to do: it sleeps.
     pub fn wait(&self, limit: Duration) {
+        if self.dead.is_some() {
+            std::thread::sleep(limit);
+            return;
+        }
         let pause_end = [self.paused_until, self.asking_paused_until]
             .into_iter()
             .flatten()

@@ -237,18 +237,22 @@ fn publish(
     let mut random = Random::new(load.seed);
     let mut next = 0;
     while !shared.stop.load(Ordering::Relaxed) {
+        let mut is_full = false;
         while due_ns(next) <= clock.now_ns() {
             write_head(&mut payload, next, due_ns(next));
             spread(random.next(), &mut payload[HEAD_LENGTH..]);
             match publisher.try_send(&OutMessage::new(topic, &payload)) {
                 Ok(_) => next += 1,
-                Err(TrySendError::Full) => break,
+                Err(TrySendError::Full) => {
+                    is_full = true;
+                    break;
+                }
                 Err(error) => return Err(Failure::Failed(format!("sending: {error}"))),
             }
         }
         publisher.poll()?;
         let left = Duration::from_nanos(due_ns(next).saturating_sub(clock.now_ns()));
-        publisher.wait(left.min(NAP_MAX));
+        publisher.wait(if is_full { NAP_MAX } else { left.min(NAP_MAX) });
     }
     let is_released = publisher.wait_released(PATIENCE)?;
     shared.total.store(next, Ordering::Relaxed);
