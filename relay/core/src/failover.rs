@@ -587,8 +587,8 @@ impl Failover {
     /// silent primary is suspected: a client that waits here is not to wait for ever) or because its primary asked for it.
     pub(crate) fn is_vacant(&self, now_ns: u64) -> bool {
         let is_recent = |since_ns: u64| now_ns < since_ns + 2 * self.settings.suspect_ns;
-        if let Some(asked_ns) = self.handed_over_ns {
-            return is_recent(asked_ns);
+        if self.handed_over_ns.is_some_and(is_recent) {
+            return true;
         }
         let Some(record) = self.membership() else {
             return false;

@@ -6,8 +6,8 @@
 //! subscriber is handed over to the fan-out once it is logged on.
 //!
 //! Before a logon a connection costs one table entry and [`OUTGOING_BEFORE_LOGON`] bytes; whoever holds one too long, or
-//! holds the oldest when there are too many, loses it. While this node may be about to lead, whoever proved who it is waits among
-//! these for the answer: asking every few milliseconds, it would be there some milliseconds too late.
+//! holds the oldest when there are too many, loses it. While this node may be about to lead, whoever proved who it is waits for
+//! the answer: asking every few milliseconds, it would be there some milliseconds too late.
 
 mod time;
 mod words;
@@ -84,6 +84,8 @@ enum State {
 #[derive(Debug, Clone)]
 struct Slot {
     generation: u32,
+    /// Its number among all that were accepted.
+    accepted: u64,
     state: State,
     nonce: Nonce,
     credential: u32,
@@ -117,6 +119,10 @@ pub struct Ingress {
     /// Places that are not free.
     taken: PlaceSet,
     unauthenticated: VecDeque<ConnId>,
+    /// Those that wait for this node to lead.
+    waiting: VecDeque<ConnId>,
+    /// Connections accepted so far.
+    accepted: u64,
     effects: VecDeque<IngressEffect>,
     commands: VecDeque<ToSequence>,
     epoch: Epoch,
@@ -156,6 +162,8 @@ impl Ingress {
             free: (0..places).rev().collect(),
             taken: PlaceSet::new(places),
             unauthenticated: VecDeque::with_capacity(settings.unauthenticated_max as usize + 1),
+            waiting: VecDeque::with_capacity(places as usize),
+            accepted: 0,
             effects: VecDeque::with_capacity(4 * places as usize),
             commands: VecDeque::with_capacity(1024),
             settings,
@@ -189,11 +197,7 @@ impl Ingress {
         while self.unauthenticated.len() >= self.settings.unauthenticated_max as usize {
             let oldest = self.unauthenticated.front().copied()?;
             self.refused += 1;
-            if self.is_waiting(oldest) {
-                self.send_on(oldest, now_ns);
-            } else {
-                self.end(oldest, TerminateCode::Full, 0, FULL_TEXT, now_ns);
-            }
+            self.end(oldest, TerminateCode::Full, 0, FULL_TEXT, now_ns);
         }
         let Some(index) = self.free.pop() else {
             self.refused += 1;
@@ -202,6 +206,8 @@ impl Ingress {
         self.taken.insert(index);
         let conn = self.conn_at(index);
         let slot = &mut self.slots[index as usize];
+        self.accepted += 1;
+        slot.accepted = self.accepted;
         slot.state = State::AwaitLogon { since_ns: now_ns };
         slot.nonce = nonce;
         slot.heard_ns = now_ns;
@@ -406,9 +412,7 @@ impl Ingress {
             self.send_on(conn, now_ns);
             return;
         }
-        if !self.is_serving {
-            self.end_waiting_before(logon.publisher, logon.incarnation, now_ns);
-        }
+        self.unauthenticated.retain(|&other| other != conn);
         let slot = &mut self.slots[conn.index as usize];
         slot.credential = credential;
         slot.publisher = logon.publisher;
@@ -418,27 +422,41 @@ impl Ingress {
             client_nonce: logon.nonce,
         };
         if self.is_serving {
-            self.unauthenticated.retain(|&other| other != conn);
             self.proceed(conn, now_ns);
+        } else {
+            self.waiting.push_back(conn);
+            self.end_left_by(conn, now_ns);
         }
     }
 
-    /// A publisher that logs on anew has left the connection on which it waited: nothing is received there, so nobody knows.
-    fn end_waiting_before(
-        &mut self,
-        publisher: PublisherId,
-        incarnation: Incarnation,
-        now_ns: u64,
-    ) {
-        let is_left = |conn: &ConnId| {
+    /// A publisher that logs on anew has left the connections on which it waited: nothing is received there, so nobody knows. Which
+    /// of two is the newer one the accepts tell; a LOGON may be late.
+    fn end_left_by(&mut self, conn: ConnId, now_ns: u64) {
+        let slot = &self.slots[conn.index as usize];
+        let (publisher, incarnation) = (slot.publisher, slot.incarnation);
+        if publisher.get() == 0 {
+            return;
+        }
+        let order = |conn: &ConnId| {
             let slot = &self.slots[conn.index as usize];
-            let is_same = slot.publisher == publisher && slot.incarnation <= incarnation;
-            is_same && publisher.get() != 0 && self.is_waiting(*conn)
+            (slot.incarnation, slot.accepted)
         };
-        let left = self.unauthenticated.iter().copied().find(is_left);
-        if let Some(left) = left {
-            let text = terminate_text(TerminateCode::Superseded);
-            self.end(left, TerminateCode::Superseded, 0, text, now_ns);
+        let is_same = |conn: &&ConnId| {
+            let slot = &self.slots[conn.index as usize];
+            slot.publisher == publisher && slot.incarnation == incarnation
+        };
+        let newest = self.waiting.iter().filter(is_same).max_by_key(|c| order(c));
+        let newest = newest.copied().unwrap_or(conn);
+        let is_left = |other: &ConnId| {
+            let slot = &self.slots[other.index as usize];
+            let is_older = slot.incarnation <= incarnation && *other != newest;
+            slot.publisher == publisher && is_older
+        };
+        let mut left = self.waiting.clone();
+        left.retain(is_left);
+        let text = terminate_text(TerminateCode::Superseded);
+        for conn in left {
+            self.end(conn, TerminateCode::Superseded, 0, text, now_ns);
         }
     }
 
@@ -460,13 +478,6 @@ impl Ingress {
                 credential: slot.credential,
             });
         }
-    }
-
-    fn is_waiting(&self, conn: ConnId) -> bool {
-        matches!(
-            self.slots[conn.index as usize].state,
-            State::AwaitPrimary { .. }
-        )
     }
 
     /// Another node serves, or may.
@@ -589,14 +600,8 @@ impl Ingress {
                 self.epoch = epoch;
                 self.trading_session = trading_session;
                 self.next_seq = next_seq;
-                // In the order in which they came: of one client the newest connection is the one that stays.
-                for _ in 0..self.unauthenticated.len() {
-                    let conn = self.unauthenticated.pop_front().expect("one of them");
-                    if self.is_waiting(conn) {
-                        self.proceed(conn, now_ns);
-                    } else {
-                        self.unauthenticated.push_back(conn);
-                    }
+                while let Some(conn) = self.waiting.pop_front() {
+                    self.proceed(conn, now_ns);
                 }
             }
             ToIngress::Session { number } => self.trading_session = number,
@@ -606,9 +611,7 @@ impl Ingress {
             }
             ToIngress::Vacant(is_vacant) => {
                 self.is_vacant = is_vacant;
-                let mut waiting = self.unauthenticated.clone();
-                waiting.retain(|&conn| !is_vacant && self.is_waiting(conn));
-                for conn in waiting {
+                while let Some(&conn) = self.waiting.front().filter(|_| !is_vacant) {
                     self.send_on(conn, now_ns);
                 }
             }
@@ -744,7 +747,7 @@ impl Ingress {
         slot.ack_pending = None;
         let terminate = Terminate { code, detail, text };
         let fits = slot.outgoing.push(&Message::Terminate(terminate)).is_ok();
-        self.unauthenticated.retain(|&other| other != conn);
+        self.forget(conn);
         if is_to_tell {
             self.commands.push_back(ToSequence::Closed { conn });
         }
@@ -755,13 +758,19 @@ impl Ingress {
         }
     }
 
+    /// It waits for nothing any more.
+    fn forget(&mut self, conn: ConnId) {
+        self.unauthenticated.retain(|&other| other != conn);
+        self.waiting.retain(|&other| other != conn);
+    }
+
     /// Closes without another word.
     fn abandon(&mut self, conn: ConnId) {
         let slot = &self.slots[conn.index as usize];
         if slot.is_known_publisher() && !slot.close_sent {
             self.commands.push_back(ToSequence::Closed { conn });
         }
-        self.unauthenticated.retain(|&other| other != conn);
+        self.forget(conn);
         self.release_slot(conn);
         self.effects.push_back(IngressEffect::Close(conn));
     }
@@ -809,6 +818,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             generation: 0,
+            accepted: 0,
             state: State::Free,
             nonce: [0; 32],
             credential: 0,

@@ -407,24 +407,43 @@ fn logons_wait_for_a_primary_that_is_about_to_be() {
     assert!(!world.client(publisher).is_closed);
 }
 
-/// Goal: those who wait for a primary are no more than those who may be before their logon; the oldest are sent on.
+/// Goal: strangers drive nobody away who waits for a primary. Method: more of both than there may be strangers.
 #[test]
-fn those_who_wait_for_a_primary_are_bounded() {
+fn strangers_drive_nobody_away_who_waits() {
     let mut world = World::new();
     world.ingress.stand_by();
     world.reply(ToIngress::Vacant(true));
     let most = world.settings.unauthenticated_max as usize;
-    let waiting: Vec<_> = (0..3 * most)
+    let waiting: Vec<_> = (0..2 * most)
         .map(|_| world.logon("two", Role::Subscriber, 0, 0))
         .collect();
-    assert_eq!(world.ingress.connections(), most);
-    let (gone, there) = waiting.split_at(2 * most);
-    for &conn in gone {
-        assert!(world.client(conn).has("code: NotPrimary"));
+    let first = world.connect();
+    for _ in 0..2 * most {
+        world.connect();
     }
-    for &conn in there {
-        assert!(!world.client(conn).is_closed);
-    }
+    assert!(world.client(first).has("code: Full"));
+    assert!(waiting.iter().all(|&conn| !world.client(conn).is_closed));
+    assert_eq!(world.ingress.connections(), 3 * most);
+}
+
+/// Goal: of two connections on which a publisher waits the one that was accepted last stays, also where the LOGON of the other one
+/// is late.
+#[test]
+fn a_late_logon_is_not_taken_for_a_newer_one() {
+    let mut world = World::new();
+    world.ingress.stand_by();
+    world.reply(ToIngress::Vacant(true));
+    let left = world.connect();
+    let newer = world.logon("one", Role::Publisher, 1, 10);
+    world.logon_on(left, "one", Role::Publisher, 1, 10, world::SECRET);
+    assert!(world.client(left).has("code: Superseded"));
+    assert!(!world.client(newer).is_closed);
+    world.reply(ToIngress::Serve {
+        epoch: Epoch(7),
+        trading_session: 0,
+        next_seq: Seq(1),
+    });
+    assert!(world.client(newer).has("LogonAck"));
 }
 
 /// Goal: bytes that are no items end the connection and nothing else. Method: one broken item each.
