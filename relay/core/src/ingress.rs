@@ -9,6 +9,7 @@
 //! holds the oldest when there are too many, loses it. While this node may be about to lead, whoever proved who it is waits for
 //! the answer: asking every few milliseconds, it would be there some milliseconds too late.
 
+mod logon;
 mod time;
 mod words;
 
@@ -18,19 +19,14 @@ use std::sync::Arc;
 use relay_wire::code::{Held, TerminateCode};
 use relay_wire::id::{Epoch, Incarnation, PublisherId, PublisherSeq, Seq};
 use relay_wire::item::{self, Front, Limits};
-use relay_wire::message::{
-    Ack, Challenge, Logon, LogonAck, Message, MessageError, Reject, Terminate, Topic,
-};
+use relay_wire::message::{Ack, Challenge, Message, MessageError, Reject, Terminate, Topic};
 use relay_wire::proof::Nonce;
 use relay_wire::record::{self, RecordError};
 use relay_wire::{PROTOCOL_VERSION, stride};
 
 use self::time::Round;
 pub(crate) use self::words::terminate_text;
-use self::words::{
-    AUTHENTICATION_TEXT, FULL_TEXT, MALFORMED_TEXT, NOT_HERE_TEXT, STREAM_TEXT, item_error,
-    reject_text,
-};
+use self::words::{FULL_TEXT, MALFORMED_TEXT, NOT_HERE_TEXT, item_error, reject_text};
 use crate::command::{ConnId, ToIngress, ToSequence};
 use crate::credential::CredentialBook;
 use crate::outgoing::Outgoing;
@@ -383,149 +379,6 @@ impl Ingress {
             _ => self.end(conn, TerminateCode::Protocol, 0, NOT_HERE_TEXT, now_ns),
         }
         false
-    }
-
-    fn on_logon(&mut self, conn: ConnId, logon: &Logon<'_>, now_ns: u64) {
-        let nonce = self.slots[conn.index as usize].nonce;
-        if logon.stream.get() != 0 && logon.stream != self.settings.stream {
-            let detail = self.settings.stream.get().into();
-            self.end(
-                conn,
-                TerminateCode::UnknownStream,
-                detail,
-                STREAM_TEXT,
-                now_ns,
-            );
-            return;
-        }
-        let Some(credential) = self.credentials.admit(logon, &nonce) else {
-            self.end(
-                conn,
-                TerminateCode::Authentication,
-                0,
-                AUTHENTICATION_TEXT,
-                now_ns,
-            );
-            return;
-        };
-        if !self.is_serving && !self.is_vacant {
-            self.send_on(conn, now_ns);
-            return;
-        }
-        self.unauthenticated.retain(|&other| other != conn);
-        let slot = &mut self.slots[conn.index as usize];
-        slot.credential = credential;
-        slot.publisher = logon.publisher;
-        slot.incarnation = logon.incarnation;
-        slot.state = State::AwaitPrimary {
-            since_ns: now_ns,
-            client_nonce: logon.nonce,
-        };
-        if self.is_serving {
-            self.proceed(conn, now_ns);
-        } else {
-            self.waiting.push_back(conn);
-            self.end_left_by(conn, now_ns);
-        }
-    }
-
-    /// A publisher that logs on anew has left the connections on which it waited: nothing is received there, so nobody knows. Which
-    /// of two is the newer one the accepts tell; a LOGON may be late.
-    fn end_left_by(&mut self, conn: ConnId, now_ns: u64) {
-        let slot = &self.slots[conn.index as usize];
-        let (publisher, incarnation) = (slot.publisher, slot.incarnation);
-        if publisher.get() == 0 {
-            return;
-        }
-        let order = |conn: &ConnId| {
-            let slot = &self.slots[conn.index as usize];
-            (slot.incarnation, slot.accepted)
-        };
-        let is_same = |conn: &&ConnId| {
-            let slot = &self.slots[conn.index as usize];
-            slot.publisher == publisher && slot.incarnation == incarnation
-        };
-        let newest = self.waiting.iter().filter(is_same).max_by_key(|c| order(c));
-        let newest = newest.copied().unwrap_or(conn);
-        let is_left = |other: &ConnId| {
-            let slot = &self.slots[other.index as usize];
-            let is_older = slot.incarnation <= incarnation && *other != newest;
-            slot.publisher == publisher && is_older
-        };
-        let mut left = self.waiting.clone();
-        left.retain(is_left);
-        let text = terminate_text(TerminateCode::Superseded);
-        for conn in left {
-            self.end(conn, TerminateCode::Superseded, 0, text, now_ns);
-        }
-    }
-
-    /// A client that proved who it is is served by this node: a publisher once the sequencer knows it, a subscriber at once.
-    fn proceed(&mut self, conn: ConnId, now_ns: u64) {
-        let slot = &mut self.slots[conn.index as usize];
-        let State::AwaitPrimary { client_nonce, .. } = slot.state else {
-            return;
-        };
-        slot.state = State::AwaitEstablished { client_nonce };
-        slot.heard_ns = now_ns;
-        if slot.publisher.get() == 0 {
-            self.establish(conn, PublisherSeq(0), PublisherSeq(0), now_ns);
-        } else {
-            self.commands.push_back(ToSequence::Logon {
-                conn,
-                publisher: slot.publisher,
-                incarnation: slot.incarnation,
-                credential: slot.credential,
-            });
-        }
-    }
-
-    /// Another node serves, or may.
-    fn send_on(&mut self, conn: ConnId, now_ns: u64) {
-        let text = terminate_text(TerminateCode::NotPrimary);
-        self.end(conn, TerminateCode::NotPrimary, 0, text, now_ns);
-    }
-
-    /// Sends LOGON_ACK and lets the client go on.
-    fn establish(
-        &mut self,
-        conn: ConnId,
-        next_expected: PublisherSeq,
-        released_through: PublisherSeq,
-        now_ns: u64,
-    ) {
-        let slot = &mut self.slots[conn.index as usize];
-        let State::AwaitEstablished { client_nonce } = slot.state else {
-            return;
-        };
-        let is_publisher = slot.publisher.get() != 0;
-        let ack = LogonAck {
-            proof: [0; 32],
-            epoch: self.epoch,
-            trading_session: self.trading_session,
-            next_expected,
-            released_through,
-            next_seq: self.next_seq,
-            credit: if is_publisher {
-                self.settings.credit
-            } else {
-                0
-            },
-            payload_limit: self.settings.payload_limit,
-            heartbeat_ms: self.settings.heartbeat_ms(),
-            stream: self.settings.stream,
-        };
-        let secret = &self.credentials.get(slot.credential).secret;
-        let ack = ack.with_proof(secret, &client_nonce, &slot.nonce);
-        slot.state = if is_publisher {
-            State::Publisher
-        } else {
-            State::HandingOver
-        };
-        if is_publisher {
-            self.effects.push_back(IngressEffect::WidenReceive(conn));
-        }
-        self.say(conn, &Message::LogonAck(ack), now_ns);
     }
 
     /// The sequencer's word.
