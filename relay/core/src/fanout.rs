@@ -445,8 +445,10 @@ impl Fanout {
         };
         subscriber.runs.clear();
         if let Some(rest) = subscriber.rest {
-            let reach = rest.position.since(from) as usize + rest.length as usize;
-            if bytes.len() < reach {
+            // It was cut short where it came from the ring, or from another reading of the disk.
+            let verifies = source != Source::Ring;
+            let block = cursor::enter(bytes, from, verifies).map_err(|e| self.give_reason(e))?;
+            if block.is_none() {
                 self.reread(subscriber, from);
                 return Ok(());
             }
@@ -492,13 +494,7 @@ impl Fanout {
         } else {
             walked.or(Ok(WalkEnd::Budget))
         };
-        let end = walked.map_err(|error| match error {
-            WalkError::WrongHistory(seq) => (TerminateCode::WrongHistory, seq.get()),
-            WalkError::Damaged(position) => {
-                self.effects.push_back(FanoutEffect::Damaged(position));
-                (TerminateCode::StorageFault, position.get())
-            }
-        })?;
+        let end = walked.map_err(|error| self.give_reason(error))?;
         if !subscriber.runs.is_empty() {
             self.begin_send(subscriber, Sending::Log);
             self.effects.push_back(FanoutEffect::SendLog {
@@ -513,6 +509,17 @@ impl Fanout {
             }
         }
         Ok(())
+    }
+
+    /// What a subscriber is told whose walk can't go on.
+    fn give_reason(&mut self, error: WalkError) -> (TerminateCode, u64) {
+        match error {
+            WalkError::WrongHistory(seq) => (TerminateCode::WrongHistory, seq.get()),
+            WalkError::Damaged(position) => {
+                self.effects.push_back(FanoutEffect::Damaged(position));
+                (TerminateCode::StorageFault, position.get())
+            }
+        }
     }
 
     /// A send took `length` bytes, fewer than asked (0 included) when the socket is full.

@@ -692,6 +692,34 @@ fn a_damaged_block_is_not_forwarded() {
     assert_eq!(world.damaged, [Position(damaged as u64)]);
 }
 
+/// Goal: what is left of a block whose first part went out of memory is verified like a whole one where it is read from disk. Found by the
+/// simulator. Method: a subscriber takes half a block, falls behind the ring, and the block rots on disk meanwhile.
+#[test]
+fn the_rest_of_a_block_is_verified_too() {
+    let mut world = World::new();
+    let (conn, topic) = world.publisher("one", 1, 10);
+    let slow = world.subscribe(From::Live, 0, None, &[">"]);
+    world.give_room(slow, Some(700));
+    let block = world.sequence.open_position().get() as usize;
+    world.publish(conn, ONE, topic, 1..=10);
+    let taken = world.subscriber_client(slow).seqs();
+    assert!(
+        (1..10).contains(&taken.len()),
+        "part of the block: {taken:?}"
+    );
+    let mut next = 11;
+    while world.sequence.open_position().get() < 3 * RING {
+        world.publish(conn, ONE, topic, next..next + 40);
+        next += 40;
+    }
+    world.disk.bytes[block + 2_000] ^= 1;
+    world.give_room(slow, None);
+    let client = world.subscriber_client(slow);
+    assert_eq!(client.seqs(), taken, "nothing of it came after that");
+    assert!(client.is_closed);
+    assert_eq!(world.damaged, [Position(block as u64)]);
+}
+
 /// Goal: the ring goes round although nobody subscribes. (It once did not: only serving a subscriber moved the floor.)
 #[test]
 fn without_subscribers_the_ring_goes_round() {

@@ -134,6 +134,28 @@ pub(super) struct Stretch<'a> {
     pub(super) is_trusted: bool,
 }
 
+/// The header of the block at `at`, with which `bytes` start; `None` where they end before it does.
+pub(super) fn enter(
+    bytes: &[u8],
+    at: Position,
+    verifies: bool,
+) -> Result<Option<BlockHeader>, WalkError> {
+    if bytes.len() < HEADER_LENGTH {
+        return Ok(None);
+    }
+    let header = block::decode_header(bytes).map_err(|e| WalkError::from((at, e)))?;
+    if header.position != at {
+        return Err(WalkError::Damaged(at));
+    }
+    let Some(body) = bytes.get(HEADER_LENGTH..header.body_end()) else {
+        return Ok(None);
+    };
+    if verifies {
+        block::verify_body(&header, body).map_err(|e| WalkError::from((at, e)))?;
+    }
+    Ok(Some(header))
+}
+
 /// Collects runs from `cursor` on into `runs`, advancing it.
 pub(super) fn walk(
     cursor: &mut Cursor,
@@ -158,19 +180,12 @@ pub(super) fn walk(
         let Some(rest) = bytes.get(at.since(base) as usize..) else {
             return Ok(WalkEnd::OutOfBytes);
         };
-        if rest.len() < HEADER_LENGTH {
+        let verifies = !is_trusted && verified <= at;
+        let Some(header) = enter(rest, at, verifies)? else {
             return Ok(WalkEnd::OutOfBytes);
-        }
-        let header = block::decode_header(rest).map_err(|e| WalkError::from((at, e)))?;
-        if header.position != at {
-            return Err(WalkError::Damaged(at));
-        }
-        if rest.len() < header.body_end() {
-            return Ok(WalkEnd::OutOfBytes);
-        }
+        };
         let body = &rest[HEADER_LENGTH..header.body_end()];
-        if !is_trusted && verified <= at {
-            block::verify_body(&header, body).map_err(|e| WalkError::from((at, e)))?;
+        if verifies {
             verified = header.next_position();
         }
         if selection.is_plain() && is_trusted {
