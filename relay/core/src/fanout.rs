@@ -432,11 +432,12 @@ impl Fanout {
             .rest
             .map_or(subscriber.cursor.block, |rest| rest.block);
         let is_in_ring = from >= self.floor && from >= ring.start();
-        let (source, bytes) = if from >= self.tail.position {
-            (Source::Ring, &[][..])
+        let tail = self.tail.position;
+        let (source, bytes, end) = if from >= tail {
+            (Source::Ring, &[][..], tail)
         } else if is_in_ring {
             self.give_up_slot(subscriber);
-            (Source::Ring, ring.from(from))
+            (Source::Ring, ring.from(from), tail)
         } else {
             match self.slot_bytes(subscriber, from, replay) {
                 Some(found) => found,
@@ -469,7 +470,6 @@ impl Fanout {
             bytes: skipped,
             is_trusted: source == Source::Ring,
         };
-        let tail = self.tail.position;
         let wanted = Wanted {
             interest: &self.interest,
             place,
@@ -479,15 +479,21 @@ impl Fanout {
             selection,
             wanted,
             stretch,
-            tail,
+            end,
             budget,
             &mut subscriber.runs,
         );
         subscriber.cursor = cursor;
-        if matches!(walked, Ok(WalkEnd::AtTail)) {
-            self.at_tail.insert(place);
-            subscriber.was_at_tail = true;
-        }
+        let walked = match walked {
+            // The end of what may be looked at in a replay buffer: it goes on in the ring, or with another reading.
+            Ok(WalkEnd::AtEnd) if cursor.block < tail => Ok(WalkEnd::Budget),
+            Ok(WalkEnd::AtEnd) => {
+                self.at_tail.insert(place);
+                subscriber.was_at_tail = true;
+                walked
+            }
+            _ => walked,
+        };
         // What lies before a damaged block is sent first; the walk meets the damage again after it.
         let walked = if subscriber.runs.is_empty() {
             walked
@@ -503,7 +509,7 @@ impl Fanout {
             });
         } else {
             match end {
-                WalkEnd::AtTail => self.give_up_slot(subscriber),
+                WalkEnd::AtEnd => self.give_up_slot(subscriber),
                 WalkEnd::Budget => self.queue_taken(subscriber),
                 WalkEnd::OutOfBytes => self.reread(subscriber, cursor.block),
             }

@@ -121,8 +121,8 @@ pub(super) enum WalkEnd {
     Budget,
     /// The given bytes end before the block at the cursor does.
     OutOfBytes,
-    /// The cursor is at the end of what is released.
-    AtTail,
+    /// The cursor is at the end of what may be looked at.
+    AtEnd,
 }
 
 /// Bytes of the log.
@@ -162,7 +162,7 @@ pub(super) fn walk(
     selection: &mut Selection,
     wanted: Wanted<'_>,
     Stretch { bytes, is_trusted }: Stretch<'_>,
-    released: Position,
+    end: Position,
     budget: Budget,
     runs: &mut Vec<Run>,
 ) -> Result<WalkEnd, WalkError> {
@@ -170,8 +170,8 @@ pub(super) fn walk(
     let mut looked_at = 0_u32;
     let mut verified = base;
     loop {
-        if cursor.block >= released {
-            return Ok(WalkEnd::AtTail);
+        if cursor.block >= end {
+            return Ok(WalkEnd::AtEnd);
         }
         if runs.len() >= budget.runs || looked_at >= budget.bytes {
             return Ok(WalkEnd::Budget);

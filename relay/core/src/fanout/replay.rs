@@ -9,41 +9,46 @@ use relay_wire::id::Position;
 use super::subscriber::{Sending, Subscriber};
 use super::{Fanout, FanoutEffect, Source};
 
+/// What is read into a replay buffer, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) owner: u32,
+    pub(super) start: Position,
+    pub(super) length: u32,
+    /// Blocks from here on may not have been on the disk when it was read: a release may be ahead of it. They are in the ring, or
+    /// were, and are not looked at here.
+    pub(super) end: Position,
+}
+
 /// A buffer for subscribers behind the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slot {
     Free,
-    Reading {
-        owner: u32,
-        start: Position,
-        length: u32,
-    },
-    Ready {
-        owner: u32,
-        start: Position,
-        length: u32,
-    },
+    Reading(Reading),
+    Ready(Reading),
 }
 
 impl Fanout {
-    /// The bytes from `from` on in the subscriber's replay buffer; asks for them where they are not there.
+    /// The bytes from `from` on in the subscriber's replay buffer, and where to look for blocks no more; asks for them where they are
+    /// not there.
     pub(super) fn slot_bytes<'a>(
         &mut self,
         subscriber: &mut Subscriber,
         from: Position,
         replay: &[&'a [u8]],
-    ) -> Option<(Source, &'a [u8])> {
+    ) -> Option<(Source, &'a [u8], Position)> {
         if let Some(slot) = subscriber.slot {
             match self.slots[slot as usize] {
-                Slot::Ready { start, length, .. } if start <= from => {
-                    let filled = &replay[slot as usize][..length as usize];
-                    if let Some(bytes) = filled.get(from.since(start) as usize..)
+                Slot::Ready(read) if (read.start..read.end).contains(&from) => {
+                    let filled = &replay[slot as usize][..read.length as usize];
+                    if let Some(bytes) = filled.get(from.since(read.start) as usize..)
                         && !bytes.is_empty()
                     {
-                        return Some((Source::Replay { slot, start }, bytes));
+                        let start = read.start;
+                        return Some((Source::Replay { slot, start }, bytes, read.end));
                     }
                 }
-                Slot::Reading { .. } => return None,
+                Slot::Reading(_) => return None,
                 _ => {}
             }
         }
@@ -75,11 +80,18 @@ impl Fanout {
         let size = u64::from(self.settings.replay_slot_size);
         let length = size.min(left_in_segment).min(released) as u32;
         let owner = subscriber.conn.index;
-        self.slots[slot as usize] = Slot::Reading {
+        // What lies before the floor is durable; blocks from there on are in the ring.
+        let end = if from < self.floor {
+            self.floor
+        } else {
+            self.tail.position
+        };
+        self.slots[slot as usize] = Slot::Reading(Reading {
             owner,
             start: from,
             length,
-        };
+            end,
+        });
         self.effects.push_back(FanoutEffect::Read {
             slot,
             position: from,
@@ -92,8 +104,8 @@ impl Fanout {
         for (index, slot) in self.slots.iter().enumerate() {
             match *slot {
                 Slot::Free => return Some(index as u32),
-                Slot::Reading { .. } => {}
-                Slot::Ready { owner, .. } => {
+                Slot::Reading(_) => {}
+                Slot::Ready(Reading { owner, .. }) => {
                     if let Some(holder) = &mut self.subscribers[owner as usize]
                         && holder.blocked_since_ns.is_some()
                         && holder.sending == Sending::Nothing
@@ -111,7 +123,7 @@ impl Fanout {
         let Some(slot) = subscriber.slot.take() else {
             return;
         };
-        if let Slot::Reading { .. } = self.slots[slot as usize] {
+        if let Slot::Reading(_) = self.slots[slot as usize] {
             // The kernel still writes into it: it becomes free when the read completes.
             return;
         }
@@ -130,14 +142,10 @@ impl Fanout {
 
     /// A read into a replay buffer completed with `length` bytes; `None` when it failed.
     pub fn on_read(&mut self, slot: u32, length: Option<u32>, now_ns: u64) {
-        let Slot::Reading {
-            owner,
-            start,
-            length: wanted,
-        } = self.slots[slot as usize]
-        else {
+        let Slot::Reading(read) = self.slots[slot as usize] else {
             panic!("a read completes that was asked for");
         };
+        let Reading { owner, start, .. } = read;
         let is_owned = self.subscribers[owner as usize]
             .as_ref()
             .is_some_and(|s| s.slot == Some(slot));
@@ -146,20 +154,12 @@ impl Fanout {
             return;
         }
         match length {
-            Some(length) if length > 0 && length <= wanted => {
-                self.slots[slot as usize] = Slot::Ready {
-                    owner,
-                    start,
-                    length,
-                };
+            Some(length) if length > 0 && length <= read.length => {
+                self.slots[slot as usize] = Slot::Ready(Reading { length, ..read });
                 self.queue(owner);
             }
             _ => {
-                self.slots[slot as usize] = Slot::Ready {
-                    owner,
-                    start,
-                    length: 0,
-                };
+                self.slots[slot as usize] = Slot::Ready(Reading { length: 0, ..read });
                 self.effects.push_back(FanoutEffect::Damaged(start));
                 let conn = self.subscribers[owner as usize].as_ref().map(|s| s.conn);
                 if let Some(conn) = conn {
