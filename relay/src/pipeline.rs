@@ -439,14 +439,14 @@ fn sequence_turn(
 ) -> usize {
     let Some(replicate) = replicate else {
         let work = sequence.turn(now, |_, _| 0);
-        sequence.submit(ring, now);
+        sequence.submit(ring);
         return work;
     };
     let work = sequence.turn(now, |node, window| replicate.hear(node, window, now));
     while let Some(wish) = sequence.poll_for_peers() {
         replicate.carry_out(ring, sequence.node(), wish, now);
     }
-    sequence.submit(ring, now);
+    sequence.submit(ring);
     work
 }
 

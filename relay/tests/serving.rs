@@ -68,8 +68,8 @@ fn blocks_go_to_registered_files() {
         let counters = appliance.counters();
         assert!(counters["position.released"] > 5 * (4 << 20), "{method}");
         let (all, registered) = (
-            counters["sequence.blocks"],
-            counters["sequence.blocks_to_registered_files"],
+            counters["sequence.writes"],
+            counters["sequence.writes_to_registered_files"],
         );
         // Those of the very first turns, before the kernel has answered, name the descriptor.
         assert!(registered + 8 >= all, "{registered} of {all}, {method}");

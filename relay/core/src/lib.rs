@@ -12,7 +12,6 @@
 //!
 //! * [`ingress`]: connections, logon, what a publisher may send;
 //! * [`sequence`]: the one order: sequence numbers, duplicate check, blocks, durability, release, acknowledgement;
-//! * [`disk_queue`]: what the disk is to do, and when it is told;
 //! * [`fanout`]: subscribers, each a cursor over what is released;
 //! * [`node`]: a node of a group, which follows or leads: it holds [`sequence`] or [`standby`], the links to the peers, a mirror
 //!   for each of them, and the failover decisions;
@@ -24,7 +23,6 @@
 pub mod arbiter;
 pub mod command;
 pub mod credential;
-pub mod disk_queue;
 mod failover;
 pub mod fanout;
 pub mod group;

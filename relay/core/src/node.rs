@@ -27,7 +27,6 @@ use std::sync::Arc;
 
 use relay_journal::superblock::{CleanStop, WriteMethod};
 use relay_journal::tables::Tables;
-use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, NodeId, Position, Seq};
 use relay_wire::membership::Membership;
 use relay_wire::peer::{Envelope, Place};
@@ -105,6 +104,26 @@ pub enum NodeEffect {
     Halt(HaltReason),
     /// For the log of the process: something an operator may want to know.
     Note(Note),
+}
+
+impl From<SequenceEffect> for NodeEffect {
+    fn from(effect: SequenceEffect) -> Self {
+        match effect {
+            SequenceEffect::Write {
+                number,
+                position,
+                length,
+            } => Self::Write {
+                number,
+                position,
+                length,
+            },
+            SequenceEffect::Sync => Self::Sync,
+            SequenceEffect::Reply(reply) => Self::Reply(reply),
+            SequenceEffect::Released(point) => Self::Released(point),
+            SequenceEffect::Stopped(stop) => Self::Stopped(Some(stop)),
+        }
+    }
 }
 
 /// What a piece of the log is read for. At most one read of each kind is under way for a peer.
@@ -430,13 +449,7 @@ impl Node {
             group.winning = None;
         }
         if let Role::Follower(standby) = &mut self.role {
-            while let Some(write) = standby.next_write() {
-                self.effects.push_back(NodeEffect::Write {
-                    number: write.number,
-                    position: write.position,
-                    length: write.length,
-                });
-            }
+            write_follower(standby, group.winning.is_some(), now, &mut self.effects);
             if standby.start_sync() {
                 self.effects.push_back(NodeEffect::Sync);
             }
@@ -552,20 +565,38 @@ impl Node {
             Order::Reopen(membership) => self.reopen(group, &membership),
             Order::AskEnd { peer, epoch } => self.ask_end(group, peer, epoch),
             Order::StepDown(epoch) => {
-                self.end(group, RestartReason::Superseded(epoch));
+                self.end(group, RestartReason::Superseded(epoch), now);
             }
             Order::Halt(reason) => {
-                self.role = Role::Over;
+                self.give_up(now);
                 group.links.close_all();
                 self.effects.push_back(NodeEffect::Halt(reason));
             }
         }
     }
 
-    /// Gives everything up; the log is rebuilt from the disk.
-    fn end(&mut self, group: &mut Group, reason: RestartReason) {
-        let carry = group.failover.carry();
+    /// Does nothing any more, but for the writes that still wait, as many as may be under way: what is in this node's memory may have
+    /// counted.
+    fn give_up(&mut self, now: Now) {
+        match &mut self.role {
+            Role::Primary(primary) => {
+                primary.sequence.write_what_waits(now);
+                while let Some(effect) = primary.sequence.poll_effect() {
+                    if let SequenceEffect::Write { .. } = effect {
+                        self.effects.push_back(effect.into());
+                    }
+                }
+            }
+            Role::Follower(standby) => write_follower(standby, true, now, &mut self.effects),
+            Role::Over => {}
+        }
         self.role = Role::Over;
+    }
+
+    /// Gives everything up; the log is rebuilt from the disk.
+    fn end(&mut self, group: &mut Group, reason: RestartReason, now: Now) {
+        let carry = group.failover.carry();
+        self.give_up(now);
         // Also those that have not proven themselves: nobody would hear of their sockets any more.
         group.links.close_all();
         if group.stop_asked_ns.is_some() {
@@ -603,24 +634,8 @@ impl Node {
         if let Role::Primary(primary) = &mut self.role
             && let Some(effect) = primary.sequence.poll_effect()
         {
-            return Some(match effect {
-                SequenceEffect::Write {
-                    number,
-                    position,
-                    length,
-                } => NodeEffect::Write {
-                    number,
-                    position,
-                    length,
-                },
-                SequenceEffect::Sync => NodeEffect::Sync,
-                SequenceEffect::Reply(reply) => NodeEffect::Reply(reply),
-                SequenceEffect::Released(point) => NodeEffect::Released(point),
-                SequenceEffect::Stopped(stop) => {
-                    self.is_stopped = true;
-                    NodeEffect::Stopped(Some(stop))
-                }
-            });
+            self.is_stopped |= matches!(effect, SequenceEffect::Stopped(_));
+            return Some(effect.into());
         }
         let group = self.group.as_mut()?;
         group.links.poll_effect().map(NodeEffect::Link)
@@ -668,20 +683,14 @@ impl Node {
         }
     }
 
-    /// Whether releases wait for this node's memory only, not for its disk.
-    #[must_use]
-    pub fn is_release_from_memory(&self) -> bool {
-        match &self.role {
-            Role::Primary(primary) => primary.sequence.is_release_from_memory(),
-            Role::Follower(_) => self.settings.policy == Policy::Mirrored,
-            Role::Over => false,
-        }
-    }
-
     /// When [`Node::turn`] has something to do though nothing happens until then, monotonic ns.
     #[must_use]
-    pub fn seal_due_ns(&self) -> Option<u64> {
-        self.sequence().and_then(Sequence::seal_due_ns)
+    pub fn due_ns(&self) -> Option<u64> {
+        match &self.role {
+            Role::Primary(primary) => primary.sequence.due_ns(),
+            Role::Follower(standby) => standby.write_due_ns(),
+            Role::Over => None,
+        }
     }
 
     /// An operator or the schedule wants the trading session closed and this one opened.
@@ -721,6 +730,22 @@ impl Node {
             Role::Follower(standby) => standby.received().point.next_seq,
             Role::Over => Seq(0),
         }
+    }
+}
+
+/// Has written what a follower has received, as far as it is due.
+fn write_follower(
+    standby: &mut Standby,
+    hurries: bool,
+    now: Now,
+    effects: &mut VecDeque<NodeEffect>,
+) {
+    while let Some(write) = standby.next_write(hurries, now) {
+        effects.push_back(NodeEffect::Write {
+            number: write.number,
+            position: write.position,
+            length: write.length,
+        });
     }
 }
 

@@ -31,7 +31,6 @@ use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 use self::clients::Session;
-use self::seal::{UNWRITTEN_MAX, Unwritten};
 use crate::command::{
     ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, Testimony, ToIngress,
     ToSequence,
@@ -67,7 +66,7 @@ const CONTROL_STRIDE_MAX: usize = record::encoded_stride(
 pub enum SequenceEffect {
     /// Write `length` bytes of the log at `position` and report with [`Sequence::on_written`].
     Write {
-        /// Block number, for the report.
+        /// For the report.
         number: u64,
         /// First byte.
         position: Position,
@@ -154,11 +153,8 @@ pub struct Sequence {
     acks_due: Vec<u32>,
     packing: Packing,
     persist: Persist,
-    /// Sealed, and waiting for a place among the writes.
-    unwritten: VecDeque<Unwritten>,
-    unwritten_bytes: u64,
-    /// When the open block was seen empty, where no release waits for the disk.
-    unsealed_since_ns: u64,
+    /// When the newest block was sealed, monotonic ns.
+    sealed_ns: u64,
     /// Sealed and not released: each block's number and end.
     unreleased: VecDeque<(u64, LogEnd)>,
     /// How far the group lets go; the end of the address space for a node that is not in one.
@@ -248,10 +244,8 @@ impl Sequence {
             acks: VecDeque::with_capacity(ACKS_MAX),
             acks_popped: 0,
             acks_due: Vec::with_capacity(settings.publishers_max as usize),
-            persist: Persist::new(beginning.write_method, settings.write_depth, end),
-            unwritten: VecDeque::with_capacity((UNWRITTEN_MAX >> 9) as usize),
-            unwritten_bytes: 0,
-            unsealed_since_ns: beginning.now.mono_ns,
+            persist: Persist::new(&settings, beginning.write_method, end),
+            sealed_ns: beginning.now.mono_ns,
             unreleased: VecDeque::with_capacity(blocks_unreleased_max as usize),
             group_limit: Position(u64::MAX),
             memory_counts: false,
@@ -572,7 +566,7 @@ impl Sequence {
                         now.utc_ns.max(self.receive_time_ns),
                         self.released.point.position,
                     );
-                    self.on_sealed(&header, self.settings.block_alignment);
+                    self.on_sealed(&header, self.settings.block_alignment, now);
                 }
             }
         }
@@ -728,7 +722,7 @@ impl Sequence {
         self.next_seq
     }
 
-    /// Blocks being written, and not yet durable.
+    /// Writes that are under way, or not durable yet.
     #[must_use]
     pub fn writes_in_flight(&self) -> usize {
         self.persist.in_flight()

@@ -39,7 +39,7 @@ pub struct Settings {
     pub block_length_max: u32,
     /// A block this long is worth a write although others are in flight.
     pub seal_threshold: u32,
-    /// With fewer writes than this in flight a block is sealed at once.
+    /// With fewer writes than this in flight a block is sealed at once, where a release waits for the disk.
     pub eager_depth: u32,
     /// Most writes in flight.
     pub write_depth: u32,
@@ -88,9 +88,47 @@ impl Settings {
         lone.max(self.block_length_max)
     }
 
-    /// Most bytes of log that can be sealed and not yet durable: the width of the zone in which a crash may tear.
+    /// Bytes behind the release that subscribers are served from memory. Where a release waits for no disk, what is sealed and not
+    /// durable stays within them: behind them subscribers are served from the disk.
+    #[must_use]
+    pub const fn kept_in_memory(&self) -> u64 {
+        self.ring_size / 2
+    }
+
+    /// Most bytes of log that can be under way to the disk: the width of the zone in which a crash may tear.
     #[must_use]
     pub fn in_flight_bytes_max(&self) -> u64 {
         u64::from(self.write_depth) * u64::from(self.block_span_max())
+    }
+}
+
+/// Small ones, for the machines' own tests.
+#[cfg(test)]
+pub(crate) fn small() -> Settings {
+    Settings {
+        node: NodeId(2),
+        stream: StreamId(1),
+        policy: Policy::Durable,
+        payload_limit: 64,
+        credit: 1 << 16,
+        heartbeat_ns: 1_000_000_000,
+        logon_timeout_ns: 1_000_000_000,
+        connections_max: 8,
+        unauthenticated_max: 4,
+        publishers_max: 4,
+        topics_max: 8,
+        subscribers_max: 8,
+        block_alignment: 512,
+        block_length_max: 512,
+        seal_threshold: 512,
+        eager_depth: 1,
+        write_depth: 4,
+        segment_size: 1 << 16,
+        ring_size: 1 << 16,
+        mark_after_ns: 10_000_000,
+        stall_limit_ns: 1_000_000_000,
+        lag_limit: 0,
+        replay_slots: 1,
+        replay_slot_size: 512,
     }
 }

@@ -5,25 +5,23 @@
 //!                    `--folded into the tables, so that this node can lead at once
 //! ```
 //!
-//! Nothing is stamped, packed or decided here: a block is taken whole or refused (rules R3, R4). Writes follow the device as on a
-//! primary: with few in flight each block is written at once, with more only when what has gathered is worth it, so a
-//! follower that catches up writes long runs.
+//! Nothing is stamped, packed or decided here: a block is taken whole or refused (rules R3, R4). With few writes in flight each
+//! block is written at once, with more only when what has gathered is worth it, so a follower that catches up writes long runs;
+//! where copies in memory count, a block waits as on the primary ([`crate::persist`]).
 //!
 //! Invariants: `durable <= submitted <= received`, and only blocks that continue the log, checksum by checksum, are ever
 //! received; the tables are the fold of everything received.
-
-use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 
 use relay_journal::block::{self, BlockError, BlockHeader, BlockKind, HEADER_LENGTH};
 use relay_journal::segment::Geometry;
 use relay_journal::superblock::WriteMethod;
 use relay_journal::tables::{FoldError, Tables};
+use relay_wire::code::Policy;
 use relay_wire::id::Position;
 
-use crate::command::{LogEnd, ReleasePoint};
+use crate::command::{LogEnd, Now, ReleasePoint};
 use crate::log::LogWindow;
-use crate::persist::Persist;
+use crate::persist::{Patience, Persist, RunWrite};
 use crate::settings::Settings;
 
 /// What became of a block.
@@ -60,43 +58,13 @@ impl core::fmt::Display for IntakeError {
 
 impl core::error::Error for IntakeError {}
 
-/// A write to be carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StandbyWrite {
-    pub(crate) number: u64,
-    pub(crate) position: Position,
-    pub(crate) length: u32,
-}
-
-/// Tells writes apart, however many blocks went with each, so it is no part of what a state is.
-#[derive(Debug, Clone, Copy)]
-struct WriteNumber(u64);
-
-impl Hash for WriteNumber {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
-
-/// A block received and not submitted.
-#[derive(Debug, Clone, Copy, Hash)]
-struct Waiting {
-    position: Position,
-    /// Bytes that go to disk.
-    length: u32,
-    end: LogEnd,
-}
-
 /// See the module's description.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Standby {
     geometry: Geometry,
-    eager_depth: usize,
-    run_worth: u32,
-    run_max: u32,
+    patience: Patience,
     tables: Tables,
     persist: Persist,
-    waiting: VecDeque<Waiting>,
-    waiting_bytes: u64,
-    writes: WriteNumber,
     received: LogEnd,
     prepared: Position,
     is_failed: bool,
@@ -121,17 +89,14 @@ impl Standby {
         };
         let geometry = Geometry::new(settings.segment_size, settings.block_alignment)
             .expect("the journal was made with these sizes");
-        let blocks_max = settings.ring_size / u64::from(settings.block_alignment);
         Self {
             geometry,
-            eager_depth: settings.eager_depth as usize,
-            run_worth: settings.seal_threshold,
-            run_max: settings.block_length_max,
+            patience: match settings.policy {
+                Policy::Mirrored => Patience::Idle,
+                Policy::Local | Policy::Durable => Patience::Gather,
+            },
             tables,
-            persist: Persist::new(method, settings.write_depth, end),
-            waiting: VecDeque::with_capacity(blocks_max as usize),
-            waiting_bytes: 0,
-            writes: WriteNumber(0),
+            persist: Persist::new(settings, method, end),
             received: end,
             prepared,
             is_failed: false,
@@ -161,7 +126,7 @@ impl Standby {
 
     /// Whether everything received is durable.
     pub(crate) fn is_settled(&self) -> bool {
-        self.waiting.is_empty() && self.persist.in_flight() == 0
+        self.persist.is_settled()
     }
 
     pub(crate) fn on_prepared(&mut self, end: Position) {
@@ -173,6 +138,7 @@ impl Standby {
     pub(crate) fn take(
         &mut self,
         bytes: &[u8],
+        now: Now,
         log: &mut LogWindow<'_>,
     ) -> Result<Intake, IntakeError> {
         let header = block::decode_header(bytes).map_err(IntakeError::Block)?;
@@ -200,12 +166,8 @@ impl Standby {
             },
             block_checksum: header.checksum,
         };
-        self.waiting_bytes += u64::from(length);
-        self.waiting.push_back(Waiting {
-            position: header.position,
-            length,
-            end: self.received,
-        });
+        self.persist
+            .take(header.position, length, self.received, now);
         Ok(Intake::Taken)
     }
 
@@ -238,39 +200,25 @@ impl Standby {
         Err(IntakeError::Chain(field))
     }
 
-    /// The next write, if the device can use one.
-    pub(crate) fn next_write(&mut self) -> Option<StandbyWrite> {
-        let first = *self.waiting.front()?;
-        let is_eager = self.persist.in_flight() < self.eager_depth;
-        let is_worth = is_eager || self.waiting_bytes >= u64::from(self.run_worth);
-        if self.is_failed || !is_worth || !self.persist.has_room() {
+    /// The next write, if the device can use one. `hurries`: somebody waits for the disk after all.
+    pub(crate) fn next_write(&mut self, hurries: bool, now: Now) -> Option<RunWrite> {
+        if self.is_failed {
             return None;
         }
-        let mut length = 0;
-        let mut end = first.end;
-        while let Some(block) = self.waiting.front() {
-            let continues = block.position == first.position.plus(u64::from(length));
-            // By the room it takes in the log, not by what is written: a filler's is longer, and what is in flight is
-            // reckoned in that.
-            let span = block.end.point.position.since(first.position);
-            let fits = length == 0 || span <= u64::from(self.run_max);
-            let segment = self.geometry.segment_of(block.position);
-            if !continues || !fits || segment != self.geometry.segment_of(first.position) {
-                break;
-            }
-            length += block.length;
-            end = block.end;
-            self.waiting_bytes -= u64::from(block.length);
-            self.waiting.pop_front();
+        let patience = if hurries {
+            Patience::None
+        } else {
+            self.patience
+        };
+        self.persist.next_write(patience, now)
+    }
+
+    /// When [`Standby::next_write`] has one though nothing happens until then, monotonic ns.
+    pub(crate) fn write_due_ns(&self) -> Option<u64> {
+        if self.is_failed {
+            return None;
         }
-        self.writes.0 += 1;
-        let number = self.writes.0;
-        self.persist.on_sealed(number, end);
-        Some(StandbyWrite {
-            number,
-            position: first.position,
-            length,
-        })
+        self.persist.write_due_ns(self.patience)
     }
 
     pub(crate) fn on_written(&mut self, number: u64) {
@@ -300,46 +248,16 @@ impl Standby {
 mod tests {
     use super::*;
     use crate::packing::Packing;
-    use relay_wire::code::Policy;
-    use relay_wire::id::{Epoch, NodeId, StreamId};
-
-    const UNIT: u32 = 512;
-    const SEGMENT: u64 = 1 << 16;
-
-    fn settings() -> Settings {
-        Settings {
-            node: NodeId(2),
-            stream: StreamId(1),
-            policy: Policy::Durable,
-            payload_limit: 64,
-            credit: 1 << 16,
-            heartbeat_ns: 1_000_000_000,
-            logon_timeout_ns: 1_000_000_000,
-            connections_max: 8,
-            unauthenticated_max: 4,
-            publishers_max: 4,
-            topics_max: 8,
-            subscribers_max: 8,
-            block_alignment: UNIT,
-            block_length_max: UNIT,
-            seal_threshold: UNIT,
-            eager_depth: 1,
-            write_depth: 4,
-            segment_size: SEGMENT,
-            ring_size: SEGMENT,
-            mark_after_ns: 10_000_000,
-            stall_limit_ns: 1_000_000_000,
-            lag_limit: 0,
-            replay_slots: 1,
-            replay_slot_size: UNIT,
-        }
-    }
+    use crate::settings::small;
+    use relay_wire::id::Epoch;
 
     /// Goal: the window never ends within a block that was taken. Found by the simulator. Method: a filler, of which only the first unit is
     /// written, and a ring with room for that and not for all of it.
     #[test]
     fn a_filler_waits_for_room_for_all_of_it() {
-        let settings = settings();
+        let settings = small();
+        let segment = settings.segment_size;
+        let now = Now::default();
         let tables = Tables::empty(settings.stream);
         let mut packing = Packing::new(
             &settings,
@@ -349,19 +267,19 @@ mod tests {
             tables.previous_checksum,
             tables.next_seq,
         );
-        let mut memory = vec![0; SEGMENT as usize];
+        let mut memory = vec![0; segment as usize];
         let mut log = LogWindow::new(Position(0), &mut memory);
         packing.seal_filler(&mut log, 1, Position(0));
         let filler = memory[..HEADER_LENGTH].to_vec();
 
-        let prepared = Position(2 * SEGMENT);
+        let prepared = Position(2 * segment);
         let mut standby = Standby::new(&settings, tables, WriteMethod::Dsync, prepared);
-        let short = (SEGMENT - u64::from(UNIT)) as usize;
+        let short = (segment - u64::from(settings.block_alignment)) as usize;
         let mut log = LogWindow::new(Position(0), &mut memory[..short]);
-        assert_eq!(standby.take(&filler, &mut log), Ok(Intake::NoRoom));
+        assert_eq!(standby.take(&filler, now, &mut log), Ok(Intake::NoRoom));
         assert_eq!(standby.received().point.position, Position(0));
         let mut log = LogWindow::new(Position(0), &mut memory);
-        assert_eq!(standby.take(&filler, &mut log), Ok(Intake::Taken));
-        assert_eq!(standby.received().point.position, Position(SEGMENT));
+        assert_eq!(standby.take(&filler, now, &mut log), Ok(Intake::Taken));
+        assert_eq!(standby.received().point.position, Position(segment));
     }
 }

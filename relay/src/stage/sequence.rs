@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use io_uring::{opcode, types};
 use relay_core::command::{Now, ReleasePoint, Testimony, ToIngress, ToSequence};
-use relay_core::disk_queue::{DiskOrder, DiskQueue};
 use relay_core::log::LogWindow;
 use relay_core::node::{Node, NodeEffect};
 use relay_journal::superblock::WriteMethod;
@@ -32,13 +31,15 @@ pub(crate) const AGENT: u8 = 2;
 const WRITE: u8 = 1;
 const SYNC: u8 = 2;
 const ENTER_FILE: u8 = 3;
+/// Most pieces of the log whose way is timed at once; of more than these some are left out.
+const TIMED_MAX: usize = 4096;
 
 /// What the agent exports.
 #[derive(Debug)]
 struct Exported {
     last_seq: Counter,
-    blocks: Counter,
-    blocks_by_number: Counter,
+    writes: Counter,
+    writes_by_number: Counter,
     bytes: Counter,
     appended: Counter,
     durable: Counter,
@@ -57,8 +58,8 @@ impl Exported {
     fn new(file: &mut CounterFile) -> Self {
         Self {
             last_seq: file.counter("sequence.last_seq"),
-            blocks: file.counter("sequence.blocks"),
-            blocks_by_number: file.counter("sequence.blocks_to_registered_files"),
+            writes: file.counter("sequence.writes"),
+            writes_by_number: file.counter("sequence.writes_to_registered_files"),
             bytes: file.counter("sequence.bytes_written"),
             appended: file.counter("position.appended"),
             durable: file.counter("position.durable"),
@@ -80,7 +81,60 @@ impl Exported {
 struct Write {
     number: u64,
     length: u32,
-    sealed_ns: u64,
+}
+
+/// What the kernel is to do with the disk, in order: a sync covers the writes before it.
+#[derive(Debug, Clone, Copy)]
+enum DiskOrder {
+    Write {
+        number: u64,
+        position: Position,
+        length: u32,
+    },
+    Sync,
+}
+
+/// How long the log, piece by piece, takes to get from one point of its way to another.
+#[derive(Debug)]
+struct Timed {
+    /// Where each turn's piece ends, and when it came to the first point.
+    pieces: VecDeque<(Position, u64)>,
+    end: Position,
+}
+
+impl Timed {
+    fn from(end: Position) -> Self {
+        Self {
+            pieces: VecDeque::with_capacity(TIMED_MAX),
+            end,
+        }
+    }
+
+    /// The log up to `end` is at the first point.
+    fn ends(&mut self, end: Position, now: Now) {
+        if end > self.end {
+            self.end = end;
+            if self.pieces.len() < TIMED_MAX {
+                self.pieces.push_back((end, now.mono_ns));
+            }
+        }
+    }
+
+    /// What is before `end` is not to be timed.
+    fn restart(&mut self, end: Position) {
+        self.pieces.clear();
+        self.end = end;
+    }
+
+    /// The log up to `position` is at the second.
+    fn reached(&mut self, position: Position, now: Now, hop: &mut Hop) {
+        while let Some(&(end, since_ns)) = self.pieces.front()
+            && end <= position
+        {
+            self.pieces.pop_front();
+            hop.record(now.mono_ns.saturating_sub(since_ns), 1);
+        }
+    }
 }
 
 /// Ends of the links the agent uses, and what it works on.
@@ -114,7 +168,9 @@ pub(crate) struct SequenceAgent {
     under_way: u32,
     /// End of what was ever to be written, or lay on the disk before.
     written_end: Position,
-    to_disk: DiskQueue,
+    to_disk: VecDeque<DiskOrder>,
+    /// Ends of what was sealed, or received, and is not durable.
+    undurable: Timed,
     for_peers: VecDeque<ForPeers>,
     exported: Exported,
     end: Option<End>,
@@ -175,7 +231,8 @@ impl SequenceAgent {
             writes: vec![Write::default(); depth],
             syncs_left: 0,
             under_way: 0,
-            to_disk: DiskQueue::new(parts.write_depth),
+            to_disk: VecDeque::with_capacity(depth + 1),
+            undurable: Timed::from(open),
             for_peers: VecDeque::with_capacity(256),
             exported: Exported::new(counters),
             end: None,
@@ -265,6 +322,13 @@ impl SequenceAgent {
                 self.node.pump(now, &view);
             }
         }
+        let end = self.node.open_position();
+        self.undurable.ends(end, now);
+        if let Some(group) = &mut self.group
+            && self.node.sequence().is_some()
+        {
+            group.unreleased.ends(end, now);
+        }
         work += self.drain(now);
         if let Some(group) = &mut self.group {
             group.export(&self.node, &self.released, now);
@@ -342,16 +406,14 @@ impl SequenceAgent {
     }
 
     /// Gives what is due to the kernel.
-    pub(crate) fn submit(&mut self, ring: &mut Ring, now: Now) {
-        let can_wait = self.end.is_none() && self.node.is_release_from_memory();
-        while let Some(order) = self.to_disk.next_due(can_wait, now) {
+    pub(crate) fn submit(&mut self, ring: &mut Ring) {
+        while let Some(order) = self.to_disk.pop_front() {
             match order {
                 DiskOrder::Write {
                     number,
                     position,
                     length,
-                    sealed_ns,
-                } => self.write(ring, number, position, length, sealed_ns),
+                } => self.write(ring, number, position, length),
                 DiskOrder::Sync => self.sync(ring),
             }
         }
@@ -368,15 +430,14 @@ impl SequenceAgent {
                     position,
                     length,
                 } => {
-                    if let Some(group) = &mut self.group
-                        && self.node.sequence().is_some()
-                    {
-                        group.on_sealed(position.plus(length.into()), now);
-                    }
                     self.written_end = self.written_end.max(position.plus(length.into()));
-                    self.to_disk.write(number, position, length, now);
+                    self.to_disk.push_back(DiskOrder::Write {
+                        number,
+                        position,
+                        length,
+                    });
                 }
-                NodeEffect::Sync => self.to_disk.sync(),
+                NodeEffect::Sync => self.to_disk.push_back(DiskOrder::Sync),
                 NodeEffect::Reply(reply) => self.pending_replies.push_back(reply),
                 NodeEffect::Released(point) => self.on_released(point, now),
                 NodeEffect::Stopped(stop) => self.end_with(End::Stopped(stop)),
@@ -461,21 +522,10 @@ impl SequenceAgent {
         });
     }
 
-    fn write(
-        &mut self,
-        ring: &mut Ring,
-        number: u64,
-        position: Position,
-        length: u32,
-        sealed_ns: u64,
-    ) {
+    fn write(&mut self, ring: &mut Ring, number: u64, position: Position, length: u32) {
         let (file, offset) = self.file_of(position);
         let at = number as usize % self.writes.len();
-        self.writes[at] = Write {
-            number,
-            length,
-            sealed_ns,
-        };
+        self.writes[at] = Write { number, length };
         let pointer = self.ring.pointer(position);
         let flags = match self.method {
             WriteMethod::Dsync => libc::RWF_DSYNC,
@@ -497,13 +547,13 @@ impl SequenceAgent {
             purpose: WRITE,
             index: number as u32,
         };
-        // SAFETY: the block is sealed: nothing changes its bytes before it may be forgotten, which nothing is that is not durable
+        // SAFETY: the blocks are sealed: nothing changes its bytes before they may be forgotten, which nothing is that is not durable
         // (`Node::forgettable`), so not before this write's completion.
         unsafe { ring.push(file.apply(entry), op) };
         self.under_way += 1;
-        self.exported.blocks.add(1);
+        self.exported.writes.add(1);
         self.exported
-            .blocks_by_number
+            .writes_by_number
             .add(u64::from(file.is_fixed()));
         self.exported.bytes.add(length.into());
     }
@@ -550,12 +600,11 @@ impl SequenceAgent {
                     .copied()
                     .expect("a write completes that was started");
                 if completion.result == write.length as i32 {
-                    let took = now.mono_ns.saturating_sub(write.sealed_ns);
-                    self.exported.sequenced_to_durable.record(took, 1);
                     self.node.on_written(write.number, now);
+                    self.note_durable(now);
                 } else {
                     let what = describe(completion.result, write.length);
-                    self.fail(format!("writing block {} {what}", write.number));
+                    self.fail(format!("write {} {what}", write.number));
                 }
             }
             SYNC => {
@@ -564,11 +613,18 @@ impl SequenceAgent {
                     self.fail(format!("a data-sync {}", describe(completion.result, 0)));
                 } else if self.syncs_left == 0 && !self.has_failed() {
                     self.node.on_synced(now);
+                    self.note_durable(now);
                 }
             }
             ENTER_FILE => self.files.on_updated(completion.result),
             other => unreachable!("no such purpose: {other}"),
         }
+    }
+
+    fn note_durable(&mut self, now: Now) {
+        let durable = self.node.status().durable.point.position;
+        let hop = &mut self.exported.sequenced_to_durable;
+        self.undurable.reached(durable, now, hop);
     }
 
     fn fail(&mut self, what: String) {
@@ -615,7 +671,7 @@ impl SequenceAgent {
     pub(crate) fn is_idle(&self) -> bool {
         self.commands.is_empty()
             && self.to_disk.is_empty()
-            && self.node.seal_due_ns().is_none()
+            && self.node.due_ns().is_none()
             && self.admin.words.is_empty()
             && self.testimonies.is_empty()
             && self.group.as_ref().is_none_or(GroupEnds::is_idle)

@@ -396,8 +396,9 @@ impl JournalWriter {
         self.base = start;
     }
 
-    /// Carries out what the sequencer asks for.
+    /// Carries out what the sequencer asks for, with nothing left to be written: the memory it lies in is used again.
     fn complete(&mut self) -> Result<(), Failure> {
+        self.machine.write_what_waits(at(self.time_ns));
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 SequenceEffect::Write {
@@ -427,7 +428,7 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Writes a sealed block to its segment and folds it.
+    /// Writes a run of sealed blocks to their segment and folds them.
     fn write(&mut self, position: Position, length: usize) -> Result<(), Failure> {
         let geometry = self.shape.geometry;
         let index = geometry.segment_of(position);
@@ -435,14 +436,18 @@ impl JournalWriter {
             self.next_segment(index)?;
         }
         let offset = position.since(self.base) as usize;
-        let block = &self.log[offset..offset + length];
-        let header = decode_header(block).map_err(|error| rule(&error))?;
-        let body = &block[HEADER_LENGTH..header.body_end()];
-        self.tables
-            .apply_block(&header, body)
-            .map_err(|error| rule(&error))?;
+        let run = &self.log[offset..offset + length];
+        let mut blocks = run;
+        while !blocks.is_empty() {
+            let header = decode_header(blocks).map_err(|error| rule(&error))?;
+            let body = &blocks[HEADER_LENGTH..header.body_end()];
+            self.tables
+                .apply_block(&header, body)
+                .map_err(|error| rule(&error))?;
+            blocks = &blocks[header.written_length(geometry.block_alignment()) as usize..];
+        }
         let (_, file) = self.segment.as_ref().expect("it was opened just now");
-        file.write_all_at(block, geometry.offset_of(position))
+        file.write_all_at(run, geometry.offset_of(position))
             .map_err(|error| full(&self.directory, &error))
     }
 

@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use relay_core::arbiter::ArbiterReply;
 use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
-use relay_core::disk_queue::DiskQueue;
 use relay_core::fanout::Fanout;
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::ingress::Ingress;
@@ -38,6 +37,7 @@ use relay_wire::checksum::crc32c;
 use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, Position};
 
+use self::disk::DiskOrder;
 use self::ending::Ending;
 use self::group::Group;
 use self::sockets::Socket;
@@ -176,7 +176,7 @@ pub(crate) struct Process {
     sockets: Vec<Option<Socket>>,
     free: Vec<u32>,
     ingress_sends: Vec<ConnId>,
-    to_disk: DiskQueue,
+    to_disk: VecDeque<DiskOrder>,
     /// When it takes a turn for a write that is not due yet.
     disk_turn_ns: u64,
     writes: VecDeque<Write>,
@@ -327,7 +327,7 @@ impl Process {
             sockets: (0..places).map(|_| None).collect(),
             free: (0..places).rev().collect(),
             ingress_sends: Vec::new(),
-            to_disk: DiskQueue::new(settings.write_depth),
+            to_disk: VecDeque::new(),
             disk_turn_ns: 0,
             writes: VecDeque::new(),
             is_syncing: false,
@@ -628,9 +628,13 @@ impl Process {
                 } => {
                     let end = position.plus(length.into());
                     self.written_end = self.written_end.max(end);
-                    self.to_disk.write(number, position, length, around.now);
+                    self.to_disk.push_back(DiskOrder::Write {
+                        number,
+                        position,
+                        length,
+                    });
                 }
-                NodeEffect::Sync => self.to_disk.sync(),
+                NodeEffect::Sync => self.to_disk.push_back(DiskOrder::Sync),
                 NodeEffect::Reply(reply) => {
                     self.replies.push_back(bent::reply(reply, around.canary));
                 }

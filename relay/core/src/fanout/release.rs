@@ -26,7 +26,7 @@ impl Fanout {
         }
         let before = std::mem::replace(&mut self.tail, point);
         if self.sends_under_way == 0 {
-            let keep = self.settings.ring_size / 2;
+            let keep = self.settings.kept_in_memory();
             let floor = Position(point.position.get().saturating_sub(keep));
             self.floor = self.floor.max(floor);
         }

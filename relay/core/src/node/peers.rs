@@ -213,9 +213,9 @@ impl Node {
             PeerMessage::History(history) => {
                 self.on_history(group, peer, envelope.epoch, history, now);
             }
-            PeerMessage::From(parting) => self.on_from(group, peer, envelope.epoch, *parting),
+            PeerMessage::From(parting) => self.on_from(group, peer, envelope.epoch, *parting, now),
             PeerMessage::Block(block) => {
-                return self.on_block(group, peer, envelope.epoch, block, log);
+                return self.on_block(group, peer, envelope.epoch, block, now, log);
             }
             PeerMessage::AskEnd(epoch) => {
                 let durable = self.positions(group).1.point.position;
@@ -342,7 +342,7 @@ impl Node {
     }
 
     /// The primary says where the logs part.
-    fn on_from(&mut self, group: &mut Group, peer: u32, epoch: Epoch, parting: Position) {
+    fn on_from(&mut self, group: &mut Group, peer: u32, epoch: Epoch, parting: Position, now: Now) {
         let Role::Follower(standby) = &mut self.role else {
             return;
         };
@@ -363,7 +363,7 @@ impl Node {
                 .halt(HaltReason::CutBelowReleased { parting, released });
         } else if parting < tail {
             // Cut only when no own write is in flight: the restart waits for them.
-            self.end(group, RestartReason::Cut(parting));
+            self.end(group, RestartReason::Cut(parting), now);
         } else {
             group.links.close_peer(peer);
         }
@@ -375,6 +375,7 @@ impl Node {
         peer: u32,
         epoch: Epoch,
         bytes: &[u8],
+        now: Now,
         log: &mut LogWindow<'_>,
     ) -> bool {
         let Role::Follower(standby) = &mut self.role else {
@@ -388,7 +389,7 @@ impl Node {
         if !is_ours {
             return true;
         }
-        match standby.take(bytes, log) {
+        match standby.take(bytes, now, log) {
             Ok(Intake::Taken) => {
                 let released =
                     block::decode_header(bytes).map_or(Position(0), |header| header.released);

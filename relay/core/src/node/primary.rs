@@ -433,6 +433,9 @@ impl Node {
             Role::Over => true,
         };
         if is_over && !self.is_stopped {
+            if let Role::Primary(primary) = &mut self.role {
+                primary.sequence.write_what_waits(now);
+            }
             self.is_stopped = true;
             self.effects.push_back(NodeEffect::Stopped(None));
         }

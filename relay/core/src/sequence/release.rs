@@ -29,13 +29,12 @@ impl Sequence {
         });
     }
 
-    /// The write of block `number` completed in full.
+    /// Write `number` completed in full.
     pub fn on_written(&mut self, number: u64) {
         if self.is_failed {
             return;
         }
         self.persist.on_written(number);
-        self.write_more();
         self.advance();
     }
 
@@ -45,7 +44,6 @@ impl Sequence {
             return;
         }
         self.persist.on_synced();
-        self.write_more();
         self.advance();
     }
 
@@ -59,21 +57,17 @@ impl Sequence {
         }
     }
 
-    /// Whether a release waits for this node's memory only, not for its disk.
-    #[must_use]
-    pub const fn is_release_from_memory(&self) -> bool {
-        self.memory_counts
-    }
-
     /// The join: releases what this node's own part and the group's both cover, whole blocks at a time.
     fn advance(&mut self) {
         if self.persist.start_sync() {
             self.effects.push_back(SequenceEffect::Sync);
         }
+        let durable = self.persist.durable().point.position;
         let own = if self.memory_counts {
-            self.packing.position()
+            let kept = durable.plus(self.settings.kept_in_memory());
+            self.packing.position().min(kept)
         } else {
-            self.persist.durable().point.position
+            durable
         };
         let through = own.min(self.group_limit);
         let before = self.released;

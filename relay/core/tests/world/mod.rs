@@ -356,7 +356,8 @@ impl World {
         let mut work = 0;
         let mut ring = std::mem::take(&mut self.ring);
         let start = self.sequence.open_position();
-        let end = self.fanout.floor().plus(RING);
+        let durable = self.sequence.durable().position;
+        let end = self.fanout.floor().min(durable).plus(RING);
         self.sequence.on_prepared(Position(self.prepared));
         with_window(&mut ring, start, end, |log| {
             let mut is_stalled = false;
@@ -486,8 +487,12 @@ impl World {
                     length,
                 } => {
                     let from = position.get() as usize;
-                    let read = &self.disk.bytes[from..from + length as usize];
-                    self.replay[slot as usize][..length as usize].copy_from_slice(read);
+                    // Prepared space is zero until it is written.
+                    let end = self.disk.bytes.len().min(from + length as usize);
+                    let written = self.disk.bytes.get(from..end).unwrap_or(&[]);
+                    let buffer = &mut self.replay[slot as usize][..length as usize];
+                    buffer.fill(0);
+                    buffer[..written.len()].copy_from_slice(written);
                     self.fanout.on_read(slot, Some(length), self.now.mono_ns);
                     return work + 1;
                 }

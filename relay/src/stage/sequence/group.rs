@@ -1,7 +1,6 @@
 //! What the sequence agent of a group's node has besides: the ways to the keeper of the vote, to the arbiter and to the fan-out
 //! of a new reign, and the counters that say how the group stands.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use relay_core::arbiter::ArbiterRequest;
@@ -15,6 +14,7 @@ use relay_journal::tables::Tables;
 use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::Membership;
 
+use super::Timed;
 use crate::arbiter::ArbiterHandle;
 use crate::counters::{Counter, CounterFile, Hop};
 use crate::keeper::KeeperLink;
@@ -22,8 +22,6 @@ use crate::link::{Answered, PositionCell};
 use crate::scrubber::ScrubEnd;
 use crate::stage::{Doubts, ToEgress};
 
-/// Most blocks whose way to their release is timed at once; of more than these some are left out.
-const TIMED_MAX: usize = 4096;
 /// How the group stands is exported so often.
 const EXPORT_NS: u64 = 5_000_000;
 
@@ -50,8 +48,8 @@ pub(crate) struct GroupEnds {
     exported_ns: u64,
     /// What housekeeping was told to be released.
     released_told: Position,
-    /// Ends of blocks that this node sealed as the primary and that are not released, and when they were sealed.
-    unreleased: VecDeque<(Position, u64)>,
+    /// What this node sealed as the primary and did not release.
+    pub(super) unreleased: Timed,
 }
 
 #[derive(Debug)]
@@ -123,26 +121,14 @@ impl GroupEnds {
             parts,
             exported_ns: 0,
             released_told: tail,
-            unreleased: VecDeque::with_capacity(TIMED_MAX),
-        }
-    }
-
-    /// The primary sealed a block that ends at `end`.
-    pub(super) fn on_sealed(&mut self, end: Position, now: Now) {
-        if self.unreleased.len() < TIMED_MAX {
-            self.unreleased.push_back((end, now.mono_ns));
+            unreleased: Timed::from(tail),
         }
     }
 
     /// The primary has released the log up to `position`: every copy that was waited for is there.
     pub(super) fn on_released(&mut self, position: Position, now: Now) {
-        while let Some(&(end, sealed_ns)) = self.unreleased.front()
-            && end <= position
-        {
-            self.unreleased.pop_front();
-            let took = now.mono_ns.saturating_sub(sealed_ns);
-            self.exported.sequenced_to_released.record(took, 1);
-        }
+        let hop = &mut self.exported.sequenced_to_released;
+        self.unreleased.reached(position, now, hop);
     }
 
     /// Hands in what the keeper and the arbiter have answered. An error is a fault of the disk.
@@ -188,6 +174,7 @@ impl GroupEnds {
 
     /// A reign begins: its subscribers get a fan-out over the log as it is.
     pub(super) fn lead(&mut self, tables: &Tables, epoch: Epoch) {
+        self.unreleased.restart(tables.position);
         self.exported.takeovers.add(1);
         let settings = self.parts.settings.clone();
         let credentials = Arc::clone(&self.parts.credentials);
@@ -203,7 +190,8 @@ impl GroupEnds {
 
     /// Subscribers are to look for another node.
     pub(super) fn withdraw(&mut self) {
-        self.unreleased.clear();
+        let end = self.unreleased.end;
+        self.unreleased.restart(end);
         self.say(ToEgress::Withdraw);
     }
 

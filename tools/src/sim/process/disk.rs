@@ -1,6 +1,6 @@
-//! A process at its disk: what its machine wants written is handed over when it is due, and blocks are sealed, as the appliance does.
+//! A process at its disk: what its machine wants written is handed over after its turn, and a turn comes when something is due, as in the
+//! appliance.
 
-use relay_core::disk_queue::DiskOrder;
 use relay_journal::superblock::WriteMethod;
 use relay_wire::checksum::crc32c;
 use relay_wire::id::Position;
@@ -10,23 +10,31 @@ use crate::cluster::Event;
 use crate::disk::{Ticket, Zone};
 use crate::history::Note;
 
+/// One thing to be done with the disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum DiskOrder {
+    Write {
+        number: u64,
+        position: Position,
+        length: u32,
+    },
+    Sync,
+}
+
 impl Process {
-    /// Gives what is due to the disk.
+    /// Gives what the machine asked for to the disk.
     pub(super) fn submit(&mut self, around: &mut Surroundings<'_>) {
-        let can_wait = self.end.is_none() && self.machine.is_release_from_memory();
-        while let Some(order) = self.to_disk.next_due(can_wait, around.now) {
+        while let Some(order) = self.to_disk.pop_front() {
             match order {
                 DiskOrder::Write {
                     number,
                     position,
                     length,
-                    ..
                 } => self.write(number, position, length, around),
                 DiskOrder::Sync => self.sync(around),
             }
         }
-        let due_ns = [self.to_disk.due_ns(), self.machine.seal_due_ns()];
-        if let Some(due_ns) = due_ns.into_iter().flatten().min()
+        if let Some(due_ns) = self.machine.due_ns()
             && due_ns != self.disk_turn_ns
         {
             self.disk_turn_ns = due_ns;
