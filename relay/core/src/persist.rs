@@ -197,27 +197,29 @@ impl Persist {
 
     /// The next write, if one is due.
     pub(crate) fn next_write(&mut self, patience: Patience, now: Now) -> Option<RunWrite> {
-        if self.write_due_ns(patience)? > now.mono_ns {
+        if self.waiting.is_empty() || self.write_due_ns(patience)? > now.mono_ns {
             return None;
         }
-        let first = *self.waiting.front()?;
-        let mut length = 0;
+        let first = self.waiting.pop_front()?;
+        let mut length = first.length;
         let mut end = first.end;
         while let Some(block) = self.waiting.front() {
             let continues = block.position == first.position.plus(u64::from(length));
             // By the room it takes in the log, not by what is written: a filler's is longer, and what is in flight is
             // reckoned in that.
             let span = block.end.point.position.since(first.position);
-            let fits = length == 0 || span <= u64::from(self.run_max);
             let segment = self.geometry.segment_of(block.position);
-            if !continues || !fits || segment != self.geometry.segment_of(first.position) {
+            if !continues
+                || span > u64::from(self.run_max)
+                || segment != self.geometry.segment_of(first.position)
+            {
                 break;
             }
             length += block.length;
             end = block.end;
-            self.waiting_bytes -= u64::from(block.length);
             self.waiting.pop_front();
         }
+        self.waiting_bytes -= u64::from(length);
         self.newest += 1;
         self.in_flight.push_back(InFlight {
             number: self.newest,
