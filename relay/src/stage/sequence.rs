@@ -547,7 +547,7 @@ impl SequenceAgent {
             purpose: WRITE,
             index: number as u32,
         };
-        // SAFETY: the blocks are sealed: nothing changes its bytes before they may be forgotten, which nothing is that is not durable
+        // SAFETY: the blocks are sealed: nothing changes their bytes before they may be forgotten, which nothing is that is not durable
         // (`Node::forgettable`), so not before this write's completion.
         unsafe { ring.push(file.apply(entry), op) };
         self.under_way += 1;
