@@ -50,7 +50,7 @@ pub const fn settings(ring_size: u64) -> Settings {
         block_alignment: 4_096,
         block_length_max: 262_144,
         seal_threshold: 32_768,
-        eager_depth: 2,
+        eager_depth: 1,
         write_depth: 16,
         segment_size: 1 << 30,
         ring_size,

@@ -169,7 +169,7 @@ impl Default for JournalSection {
             block: Size(256 << 10),
             write_method: WriteMethodName::Auto,
             write_depth: 16,
-            eager_depth: 4,
+            eager_depth: 1,
             seal_threshold: Size(16 << 10),
             checkpoint_every: Size(64 << 20),
             mark_after_ms: 10,

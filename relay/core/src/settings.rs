@@ -39,7 +39,8 @@ pub struct Settings {
     pub block_length_max: u32,
     /// A block this long is worth a write although others are in flight.
     pub seal_threshold: u32,
-    /// With fewer writes than this in flight a block is sealed at once, where a release waits for the disk.
+    /// With fewer writes than this in flight a block is sealed at once, where a release waits for the disk; a follower writes what
+    /// comes at once with one more.
     pub eager_depth: u32,
     /// Most writes in flight.
     pub write_depth: u32,

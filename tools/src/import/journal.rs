@@ -584,7 +584,7 @@ fn settings(shape: &Shape) -> Settings {
         block_alignment: shape.geometry.block_alignment(),
         block_length_max: 256 << 10,
         seal_threshold: 16 << 10,
-        eager_depth: 4,
+        eager_depth: 1,
         write_depth: 16,
         segment_size: shape.geometry.segment_size(),
         ring_size: 64 << 20,

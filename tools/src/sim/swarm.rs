@@ -374,7 +374,7 @@ fn draw_settings(random: &mut Random, cast: Cast, topics: u32) -> Settings {
         block_alignment,
         block_length_max,
         seal_threshold: random.within(1, block_length_max.into()) as u32,
-        eager_depth: random.within(1, 2) as u32,
+        eager_depth: random.within(1, 3) as u32,
         write_depth: random.pick(&[2, 4, 8]),
         segment_size: random.pick(&[1, 2, 4, 16]) * (64 << 10),
         ring_size: 0,
