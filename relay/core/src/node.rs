@@ -449,7 +449,8 @@ impl Node {
             group.winning = None;
         }
         if let Role::Follower(standby) = &mut self.role {
-            write_follower(standby, group.winning.is_some(), now, &mut self.effects);
+            let hurries = group.winning.is_some() || group.stop_asked_ns.is_some();
+            write_follower(standby, hurries, now, &mut self.effects);
             if standby.start_sync() {
                 self.effects.push_back(NodeEffect::Sync);
             }

@@ -389,6 +389,10 @@ impl Node {
         if !is_ours {
             return true;
         }
+        // Else it would go on for as long as blocks come. Let pass, a block is not acknowledged, and this connection ends with the node.
+        if group.stop_asked_ns.is_some() {
+            return true;
+        }
         match standby.take(bytes, now, log) {
             Ok(Intake::Taken) => {
                 let released =

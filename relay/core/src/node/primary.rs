@@ -401,9 +401,6 @@ impl Node {
         };
         if now.mono_ns >= hand_over.asked_ns + HAND_OVER_NS {
             primary.hand_over = None;
-            if group.stop_asked_ns.is_some() {
-                primary.sequence.stop();
-            }
             self.effects
                 .push_back(NodeEffect::Note(Note::HandOverFailed));
             return;
@@ -427,8 +424,14 @@ impl Node {
         let Some(asked_ns) = group.stop_asked_ns else {
             return;
         };
-        let is_over = match &self.role {
-            Role::Primary(_) => now.mono_ns >= asked_ns + STOP_NS,
+        let is_over = match &mut self.role {
+            Role::Primary(primary) => {
+                // It may have come to lead since it was asked.
+                if primary.hand_over.is_none() {
+                    primary.sequence.stop();
+                }
+                now.mono_ns >= asked_ns + STOP_NS
+            }
             Role::Follower(standby) => standby.is_settled(),
             Role::Over => true,
         };

@@ -14,7 +14,7 @@ use relay_wire::message::{Message, Patterns, Subscribe};
 use relay_wire::peer::Standing;
 use relay_wire::record::{ClockBody, SealKeyBody, clock_body, seal_key_body};
 
-use super::cluster::{Cluster, book};
+use super::cluster::{Cluster, MS, book};
 use super::mirrored_pair;
 
 #[test]
@@ -343,4 +343,77 @@ fn the_node_that_leads_testifies_and_no_other() {
     cluster.publish(5);
     // Its newest word, once, though it was told before it led.
     assert_eq!(spoken(&cluster)[4..], [(2, 11), (2, 11)]);
+}
+
+/// Goal: a follower that is to stop does so though blocks keep coming, hands out the writes that wait, and comes back with all it took; the
+/// primary goes on alone meanwhile. Method: a record in each turn, so that a write is always under way, under both policies; for a
+/// while the follower's disk does nothing.
+#[test]
+fn a_follower_stops_though_blocks_keep_coming() {
+    // Only where no release waits for it does a block wait here.
+    for (mut cluster, waits) in [(Cluster::running(2, 1), false), (mirrored_pair(1), true)] {
+        cluster.publish(5);
+        cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+        cluster.publisher.wanted += 1_000;
+        cluster.until("a flow", |cluster| cluster.publisher.acked > 20);
+        let status = |cluster: &Cluster| cluster.machines[1].node.as_ref().unwrap().status();
+        cluster.machines[1].holds_writes = true;
+        for _ in 0..3 {
+            cluster.step();
+        }
+        let under_way = cluster.writes_under_way(1);
+        let now = cluster.now;
+        let taken = status(&cluster).appended;
+        cluster.machines[1].node.as_mut().unwrap().stop(now);
+        cluster.step();
+        assert_eq!(
+            cluster.writes_under_way(1) > under_way,
+            waits,
+            "what waits is written, and nothing more is taken"
+        );
+        cluster.machines[1].holds_writes = false;
+        let begun = cluster.now;
+        cluster.until("the follower has stopped", |cluster| {
+            cluster.machines[1].has_stopped
+        });
+        assert!(cluster.now.mono_ns - begun.mono_ns < 20 * MS);
+        assert!(cluster.publisher.sent < 1_005, "more was to come");
+        assert_eq!(status(&cluster).durable.point, taken.point);
+        cluster.kill(1, 0);
+        cluster.publish(20);
+        assert_eq!((cluster.serving(), cluster.in_sync()), (Some(0), 1));
+        cluster.start(1);
+        assert!(status(&cluster).durable.point.position >= taken.point.position);
+        cluster.until("both are in sync again", |cluster| cluster.in_sync() == 2);
+        assert!(cluster.machines[1].set_aside.is_empty());
+        cluster.verify();
+    }
+}
+
+/// Goal: a follower that comes to lead after it was asked to stop takes nothing and stops as soon as what it has is released. Method: its
+/// disk does nothing until the other node is gone and the record names it.
+#[test]
+fn who_comes_to_lead_while_it_stops_stops() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(5);
+    cluster.machines[1].holds_writes = true;
+    cluster.publisher.wanted += 50;
+    for _ in 0..3 {
+        cluster.step();
+    }
+    let now = cluster.now;
+    cluster.machines[1].node.as_mut().unwrap().stop(now);
+    cluster.kill(0, 9);
+    cluster.until("the record names it", |cluster| {
+        cluster.record().unwrap().primary == NodeId(2)
+    });
+    cluster.machines[1].holds_writes = false;
+    let begun = cluster.now;
+    cluster.until("it has stopped", |cluster| cluster.machines[1].has_stopped);
+    assert!(cluster.now.mono_ns - begun.mono_ns < 200 * MS);
+    cluster.kill(1, 9);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.publish(20);
+    cluster.verify();
 }
