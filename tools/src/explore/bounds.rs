@@ -190,7 +190,7 @@ impl Bounds {
             block_length_max: 2048,
             seal_threshold: 1024,
             eager_depth: 1,
-            write_depth: 2,
+            write_depth: 3,
             segment_size: SEGMENT,
             ring_size: MEMORY as u64,
             mark_after_ns: 1_000 * MS,
