@@ -508,23 +508,6 @@ fn a_planned_switch_loses_nothing_and_keeps_both_copies() {
 }
 
 #[test]
-fn a_primary_that_stops_hands_over_first() {
-    let mut cluster = Cluster::running(2, 1);
-    cluster.publish(20);
-    let now = cluster.now;
-    cluster.machines[0].node.as_mut().unwrap().stop(now);
-    let begun = cluster.now.mono_ns;
-    cluster.until("the first has stopped", |cluster| {
-        cluster.machines[0].has_stopped
-    });
-    cluster.until("the other serves", |cluster| cluster.machines[1].is_serving);
-    assert!(cluster.now.mono_ns - begun < 200 * MS);
-    cluster.kill(0, 9);
-    cluster.publish(20);
-    cluster.verify();
-}
-
-#[test]
 fn a_learner_catches_up_from_disk_while_the_flow_goes_on() {
     let mut cluster = Cluster::running(2, 1);
     cluster.publish(5);

@@ -1,4 +1,4 @@
-//! An operator's words to a group with an arbiter: who is let out and in, who is to lead, and what is lost by it.
+//! An operator's words to a group with an arbiter: who is let out and in, who is to lead, who is to stop, and what is lost by it.
 
 use std::collections::BTreeSet;
 
@@ -343,6 +343,23 @@ fn the_node_that_leads_testifies_and_no_other() {
     cluster.publish(5);
     // Its newest word, once, though it was told before it led.
     assert_eq!(spoken(&cluster)[4..], [(2, 11), (2, 11)]);
+}
+
+#[test]
+fn a_primary_that_stops_hands_over_first() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(20);
+    let now = cluster.now;
+    cluster.machines[0].node.as_mut().unwrap().stop(now);
+    let begun = cluster.now.mono_ns;
+    cluster.until("the first has stopped", |cluster| {
+        cluster.machines[0].has_stopped
+    });
+    cluster.until("the other serves", |cluster| cluster.machines[1].is_serving);
+    assert!(cluster.now.mono_ns - begun < 200 * MS);
+    cluster.kill(0, 9);
+    cluster.publish(20);
+    cluster.verify();
 }
 
 /// Goal: a follower that is to stop does so though blocks keep coming, hands out the writes that wait, and comes back with all it took; the
