@@ -1,9 +1,8 @@
 //! The open block: where the next record goes, and when the block is worth a write.
 //!
 //! Sealing follows the device and no timer, where a release waits for it. With a device at rest (fewer writes in flight than
-//! `eager_depth`) a block is sealed at once, whatever is in it; else only when it is worth a write, and what comes meanwhile shares it; at
-//! full depth it fills. A block never straddles a segment's end: a filler
-//! carries the log on to the next segment.
+//! `eager_depth`) a block is sealed at once, whatever is in it; else only when it is worth a write, and what comes meanwhile
+//! shares it; at full depth it fills. A block never straddles a segment's end: a filler carries the log on to the next segment.
 
 use relay_journal::block::{self, BlockHeader, BlockKind, HEADER_LENGTH};
 use relay_wire::id::{Epoch, Position, Seq, StreamId};

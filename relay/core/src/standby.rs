@@ -5,9 +5,9 @@
 //!                    `--folded into the tables, so that this node can lead at once
 //! ```
 //!
-//! Nothing is stamped, packed or decided here: a block is taken whole or refused (rules R3, R4). With at most `eager_depth` writes
-//! in flight each block is written at once, with more only when what has gathered is worth it, so a follower that catches up writes long runs;
-//! where copies in memory count, a block waits as on the primary.
+//! Nothing is stamped, packed or decided here: a block is taken whole or refused (rules R3, R4). With at most `eager_depth`
+//! writes in flight each block is written at once, with more only when what has gathered is worth it, so a follower that catches
+//! up writes long runs; where copies in memory count, a block waits as on the primary.
 //!
 //! Invariants: `durable <= submitted <= received`, and only blocks that continue the log, checksum by checksum, are ever
 //! received; the tables are the fold of everything received.
