@@ -153,8 +153,8 @@ pub struct Subscriber {
     topics: SubscriberTopics,
     /// `None` until the first SUBSCRIBED.
     resume: Option<ResumePoint>,
-    /// Whether that place is exact. A subscription from a time is told a seq that lies anywhere before its first record,
-    /// so it is exact only from the first record or heartbeat on.
+    /// Whether that place is exact. A subscription from a time is told a seq that lies anywhere before its first record, and
+    /// records before the time are passed over, so it is exact only from the first record on: until then the time is asked for.
     is_placed: bool,
     tail_seq: Seq,
     epoch: Epoch,
@@ -272,7 +272,7 @@ impl Subscriber {
     }
 
     /// Where to go on in another process; give it as [`SubscriberConfig::start`].
-    /// After a start from a time it is exact only once a record or a heartbeat came.
+    /// After a start from a time it is exact only once a record came: until then, start from the time again.
     #[must_use]
     pub fn resume_point(&self) -> ResumePoint {
         self.resume.unwrap_or(ResumePoint {
@@ -505,9 +505,13 @@ impl Subscriber {
             _ => None,
         };
         let point = match asked {
-            None => ResumePoint {
-                seq: start_seq,
-                checksum: None,
+            None => match self.resume {
+                // The time is asked for again, and nothing came yet: what was passed over stays so.
+                Some(point) if point.seq >= start_seq => point,
+                _ => ResumePoint {
+                    seq: start_seq,
+                    checksum: None,
+                },
             },
             Some(point) if point.seq == start_seq => point,
             Some(ResumePoint { seq: asked, .. }) if start_seq > asked => {
@@ -566,7 +570,6 @@ impl Subscriber {
                 checksum: told,
             };
         }
-        self.is_placed = true;
         self.tail_seq = self.tail_seq.max(heartbeat.next_seq);
         Ok(())
     }

@@ -258,17 +258,48 @@ fn a_subscription_from_a_time_is_placed_by_what_comes_first() {
         let (_session, asked) = again(&relay, &mut subscriber, 501, 800);
         assert_eq!((asked.from, asked.value), (3, 501));
     }
+}
+
+/// What is released before the time is passed over, on this connection and on the next one; the first record makes the place exact.
+#[test]
+fn a_time_that_is_not_reached_yet_is_awaited() {
     let relay = Relay::new();
     let config = relay.subscriber_config(">", Start::Time(u64::MAX));
     let (mut subscriber, mut session, _) = relay.subscriber(config, 1, 800);
-    session.heartbeat(800, 5, Held::No);
-    until("the heartbeat", || {
-        drive(&mut subscriber);
-        subscriber.next_seq() == Seq(800)
-    });
+    for seq in [800, 805] {
+        session.heartbeat(seq, 5, Held::No);
+        until("the heartbeat", || {
+            drive(&mut subscriber);
+            subscriber.next_seq() == Seq(seq)
+        });
+    }
+    assert_eq!(subscriber.tail_seq(), Seq(805));
     drop(session);
-    let (_session, asked) = again(&relay, &mut subscriber, 800, 800);
-    assert_eq!((asked.from, asked.value, asked.checksum), (3, 800, Some(5)));
+    let (mut session, asked) = again(&relay, &mut subscriber, 1, 805);
+    assert_eq!((asked.from, asked.value), (4, u64::MAX));
+    assert_eq!(subscriber.next_seq(), Seq(805), "it never goes back");
+    session.heartbeat(805, 5, Held::No);
+    session.send_bytes(&defined(1, 810, "a.b"));
+    session.send_bytes(&data(1, 810));
+    assert_eq!(next(&mut subscriber), message(810));
+    session.send_bytes(&data(1, 812));
+    let error = final_error(&mut subscriber);
+    assert!(matches!(error, ClientError::WrongHistory { .. }), "{error}");
+}
+
+/// A heartbeat that tells nothing new is a sign of life.
+#[test]
+fn a_heartbeat_with_seq_0_tells_nothing() {
+    let relay = Relay::new();
+    let (mut subscriber, mut session) = complete(&relay);
+    session.send_bytes(&defined(1, 1, "a.b"));
+    session.send_bytes(&data(1, 1));
+    assert_eq!(next(&mut subscriber), message(1));
+    let point = subscriber.resume_point();
+    session.heartbeat(0, 0, Held::No);
+    session.send_bytes(&data(1, 2));
+    assert_eq!(next(&mut subscriber), message(2));
+    assert_eq!(point.seq, Seq(2));
 }
 
 /// Nothing was received yet, but where the subscription stood is known.
