@@ -280,15 +280,20 @@ impl Window {
             self.cursor = self.first;
             self.cursor_written = 0;
         }
+        self.move_head();
+        true
+    }
+
+    /// The window begins with the oldest record that is kept.
+    fn move_head(&mut self) {
         if self.first == self.next {
-            // Begin at the front again: those bytes are still in the processor's cache.
+            // Begin at the front again, where a record of any length has room; those bytes are still in the processor's cache.
             let size = self.bytes.len() as u64;
             self.tail = self.tail.next_multiple_of(size);
             self.head = self.tail;
         } else {
             self.head = self.slots[self.slot_index(self.first)].at;
         }
-        true
     }
 
     /// Bytes of the record under the cursor that are still missing on the wire; empty between records.
@@ -389,9 +394,7 @@ impl Window {
         self.laid = laid;
         self.cursor = self.cursor.min(target);
         self.sent_to = self.sent_to.min(target).max(self.first);
-        if self.first < self.next {
-            self.head = self.slots[self.slot_index(self.first)].at;
-        }
+        self.move_head();
     }
 }
 

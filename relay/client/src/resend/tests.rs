@@ -252,6 +252,24 @@ fn a_record_as_large_as_the_window_fits_and_one_larger_never_does() {
     assert_eq!(again, Ok(PublisherSeq(2)));
 }
 
+/// Goal: an empty window takes a record of any length, however it became empty. Method: one released, the other dropped.
+#[test]
+fn a_window_whose_last_record_was_dropped_takes_any() {
+    let mut window = Window::new(WINDOW);
+    let half = WINDOW / 2 - HEADER_LENGTH;
+    window.push(fields(1), &[], &payload(1, half)).unwrap();
+    window.push(fields(2), &[], &payload(2, 100)).unwrap();
+    let written = queued(&window, u64::MAX).len();
+    window.wrote(written);
+    window.release(PublisherSeq(1));
+    window.rewrite(PublisherSeq(2), |_, _| None);
+    assert_eq!(window.len(), 0);
+    let long = payload(3, half + 200);
+    let taken = window.push(fields(1), &[], &long);
+    assert_eq!(taken, Ok(PublisherSeq(2)));
+    assert_eq!(queued(&window, u64::MAX), encoded(2, 1, &long));
+}
+
 #[test]
 fn a_malformed_extension_area_is_refused_and_leaves_nothing() {
     let mut window = Window::new(WINDOW);
