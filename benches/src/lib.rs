@@ -181,6 +181,7 @@ impl Stream {
             publisher: PUBLISHER,
             incarnation: INCARNATION,
             credential: 0,
+            accepted: 0,
         };
         stream.take(logon, &[]);
         for topic in 1..=topics {

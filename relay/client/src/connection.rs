@@ -244,8 +244,9 @@ impl Link {
     ) -> Result<(), ClientError> {
         self.let_go();
         if let State::Up { since } = self.state {
-            self.down_since = now;
+            // One that is lost again at once does not end the time for which nothing went on.
             if now.duration_since(since) >= STEADY {
+                self.down_since = now;
                 self.trouble_since = now;
                 self.addresses.held();
             }

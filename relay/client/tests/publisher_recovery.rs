@@ -567,6 +567,32 @@ fn giving_up_is_an_error_with_the_last_reason() {
     );
 }
 
+/// A relay that grants every logon and ends it at once is given up as one that can't be reached.
+#[test]
+fn connections_that_are_lost_at_once_do_not_put_giving_up_off() {
+    let relay = Relay::new();
+    let config = PublisherConfig {
+        give_up_after: Some(Duration::from_millis(300)),
+        ..relay.publisher_config()
+    };
+    let (mut publisher, session, _) = relay.publisher(config, Terms::default());
+    drop(session);
+    let mut error = None;
+    until("it gives up", || {
+        error = publisher.poll().err();
+        if error.is_none()
+            && let Some(mut session) = relay.try_accept()
+        {
+            session.log_on(Role::Publisher, &Terms::default(), || {
+                error = publisher.poll().err();
+            });
+        }
+        error.is_some()
+    });
+    let error = error.unwrap();
+    assert!(matches!(error, ClientError::GaveUp { .. }), "{error}");
+}
+
 /// A peer that accepts and says nothing costs one time-out.
 #[test]
 fn an_attempt_ends_with_its_time() {

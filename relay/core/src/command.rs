@@ -30,6 +30,8 @@ pub enum ToSequence {
         incarnation: Incarnation,
         /// Place of its credential in the book.
         credential: u32,
+        /// Its number among all connections that were accepted: what a client said on one that it left may come late.
+        accepted: u64,
     },
     /// Whole records, checked each by itself, in the connection's receive buffer.
     Records {

@@ -35,8 +35,9 @@ use crate::settings::Settings;
 
 /// Bytes for messages to a client that has not logged on: a challenge and a farewell.
 pub const OUTGOING_BEFORE_LOGON: usize = 640;
-/// Bytes for messages to a publisher: 256 unread answers to topic requests and acknowledgements.
-pub const OUTGOING_PUBLISHER: usize = 16 * 1024;
+/// Bytes for messages to a publisher: 256 unread answers to topic requests, each with the longest text that a refusal has, and
+/// acknowledgements.
+pub const OUTGOING_PUBLISHER: usize = 32 * 1024;
 
 /// What the caller is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -621,9 +621,9 @@ impl Node {
     }
 
     /// Tells publishers whether they are held; call when a turn ends, with whether a command had to wait.
-    pub fn note_held(&mut self, is_stalled: bool, log: &LogWindow<'_>) {
+    pub fn note_held(&mut self, is_stalled: bool, now: Now, log: &LogWindow<'_>) {
         if let Role::Primary(primary) = &mut self.role {
-            primary.sequence.note_held(is_stalled, log);
+            primary.sequence.note_held(is_stalled, now, log);
         }
     }
 

@@ -9,6 +9,7 @@ use relay_journal::tables::Tables;
 use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, Seq};
 
 use crate::command::ConnId;
+use crate::sequence::Bucket;
 
 /// One publisher.
 #[derive(Debug, Clone, Copy, Hash)]
@@ -24,6 +25,8 @@ pub(crate) struct Publisher {
     pub(crate) ack_due: bool,
     /// Block number and place of its newest entry in the queue of acknowledgements.
     pub(crate) ack_entry: (u64, u64),
+    /// What its rate limit leaves it, over all its connections.
+    pub(crate) bucket: Bucket,
 }
 
 /// All publishers, each with a place that stays its own.
@@ -77,6 +80,7 @@ impl PublisherTable {
             conn: None,
             ack_due: false,
             ack_entry: (0, 0),
+            bucket: Bucket::default(),
         });
         self.places.insert(id, place);
         Some(place)

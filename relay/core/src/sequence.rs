@@ -30,7 +30,8 @@ use relay_wire::record::{
 use relay_wire::topic;
 use zerocopy::IntoBytes;
 
-use self::clients::Session;
+pub(crate) use self::clients::Bucket;
+use self::clients::{Logon, Session};
 use crate::command::{
     ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, Testimony, ToIngress,
     ToSequence,
@@ -178,6 +179,8 @@ pub struct Sequence {
     session: SessionState,
     prepared: Position,
     held: Held,
+    /// Since when a command has been waiting, monotonic ns.
+    stalled_since_ns: Option<u64>,
     /// Whether this node still leads is asked before a gap is told.
     asks_first: bool,
     /// Gaps that wait for that: whose, the record, and since when.
@@ -271,6 +274,7 @@ impl Sequence {
             },
             prepared: beginning.prepared,
             held: Held::No,
+            stalled_since_ns: None,
             asks_first: false,
             gaps: VecDeque::with_capacity(settings.connections_max as usize),
             is_failed: false,
@@ -469,7 +473,17 @@ impl Sequence {
                 publisher,
                 incarnation,
                 credential,
-            } => self.on_logon(conn, publisher, incarnation, credential, now, log),
+                accepted,
+            } => {
+                let logon = Logon {
+                    conn,
+                    publisher,
+                    incarnation,
+                    credential,
+                    accepted,
+                };
+                self.on_logon(&logon, now, log)
+            }
             ToSequence::Closed { conn } => {
                 self.on_closed(conn);
                 Progress::DONE
@@ -635,11 +649,19 @@ impl Sequence {
     }
 
     /// Tells publishers whether they are held; call when a turn ends, with whether a command had to wait.
-    pub fn note_held(&mut self, is_stalled: bool, log: &LogWindow<'_>) {
+    pub fn note_held(&mut self, is_stalled: bool, now: Now, log: &LogWindow<'_>) {
+        let since_ns = match self.stalled_since_ns {
+            Some(since_ns) if is_stalled => since_ns,
+            _ => now.mono_ns,
+        };
+        self.stalled_since_ns = is_stalled.then_some(since_ns);
+        let is_full = log.end() < self.room_wanted() || self.acks.len() >= ACKS_MAX;
         let held = match (is_stalled, self.prepared < self.room_wanted()) {
             (false, _) => Held::No,
             (true, true) => Held::NoSpace,
-            (true, false) if log.end() < self.room_wanted() => Held::Busy,
+            (true, false) if is_full => Held::Busy,
+            // Blocks wait for their writes: that is usual for a moment, and not worth a word to everybody.
+            (true, false) if now.mono_ns >= since_ns + self.settings.heartbeat_ns => Held::Busy,
             (true, false) => self.held,
         };
         if held != self.held {

@@ -308,7 +308,7 @@ impl SequenceAgent {
             work += 1;
         }
         self.node.turn(now, &mut window);
-        self.node.note_held(is_stalled, &window);
+        self.node.note_held(is_stalled, now, &window);
         self.exported.stalls.add(u64::from(is_stalled));
         if self.group.is_some() {
             let (from, to) = (

@@ -305,6 +305,7 @@ impl JournalWriter {
             publisher,
             incarnation,
             credential: 0,
+            accepted: 0,
         };
         self.command(command, &[])?;
         let begun = Publisher {

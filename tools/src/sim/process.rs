@@ -584,7 +584,7 @@ impl Process {
         }
         let heard = self.machine.open_position();
         self.machine.turn(around.now, &mut window);
-        self.machine.note_held(is_stalled, &window);
+        self.machine.note_held(is_stalled, around.now, &window);
         let span = u64::from(self.settings.block_span_max());
         let appended = self.machine.open_position().max(heard);
         let written = appended.plus(span).min(end);

@@ -86,6 +86,7 @@ impl Ingress {
                 publisher: slot.publisher,
                 incarnation: slot.incarnation,
                 credential: slot.credential,
+                accepted: slot.accepted,
             });
         }
     }

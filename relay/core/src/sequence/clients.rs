@@ -21,19 +21,30 @@ pub(super) struct Session {
     pub(super) topics: TopicSet,
     /// A reject was sent; silence until the expected record comes.
     pub(super) is_going_back: bool,
-    pub(super) bucket: Bucket,
+    /// See [`Logon::accepted`].
+    accepted: u64,
+}
+
+/// A publisher that proved who it is; see [`crate::command::ToSequence::Logon`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Logon {
+    pub(super) conn: ConnId,
+    pub(super) publisher: PublisherId,
+    pub(super) incarnation: Incarnation,
+    pub(super) credential: u32,
+    pub(super) accepted: u64,
 }
 
 /// Tokens of a rate limit, in messages times nanoseconds.
-#[derive(Debug, Clone, Hash, Default)]
-pub(super) struct Bucket {
-    pub(super) level_ns: u64,
-    pub(super) filled_ns: u64,
+#[derive(Debug, Clone, Copy, Hash, Default)]
+pub(crate) struct Bucket {
+    level_ns: u64,
+    filled_ns: u64,
 }
 
 impl Bucket {
     /// Takes one message at `rate` per second; at most a tenth of a second's worth may come in a burst.
-    pub(super) fn take(&mut self, rate: u32, now_ns: u64) -> bool {
+    fn take(&mut self, rate: u32, now_ns: u64) -> bool {
         let cost = 1_000_000_000 / u64::from(rate.max(1));
         let most = (100_000_000).max(cost);
         let gained = now_ns.saturating_sub(self.filled_ns);
@@ -50,13 +61,16 @@ impl Bucket {
 impl Sequence {
     pub(super) fn on_logon(
         &mut self,
-        conn: ConnId,
-        id: PublisherId,
-        incarnation: Incarnation,
-        credential: u32,
+        logon: &Logon,
         now: Now,
         log: &mut LogWindow<'_>,
     ) -> Progress {
+        let &Logon {
+            conn,
+            publisher: id,
+            incarnation,
+            ..
+        } = logon;
         if !self.make_room(CONTROL_STRIDE_MAX, now, log) {
             return Progress::STALLED;
         }
@@ -68,6 +82,14 @@ impl Sequence {
         let newest = self.publishers.get(place).incarnation;
         if known.is_some() && incarnation < newest {
             self.terminate(conn, TerminateCode::OldIncarnation, newest.get());
+            return Progress::DONE;
+        }
+        let served = self.publishers.get(place).conn;
+        if incarnation == newest
+            && served.is_some_and(|it| self.sessions[it.index as usize].accepted > logon.accepted)
+        {
+            // Its client left this connection for the other one before this was read.
+            self.terminate(conn, TerminateCode::Superseded, 0);
             return Progress::DONE;
         }
         if known.is_none() || incarnation > newest {
@@ -83,7 +105,7 @@ impl Sequence {
             publisher.released = (PublisherSeq(0), Seq(0));
             publisher.ack_entry = (0, 0);
         }
-        if let Some(before) = self.publishers.get(place).conn {
+        if let Some(before) = served {
             self.on_closed(before);
             self.terminate(before, TerminateCode::Superseded, 0);
         }
@@ -93,10 +115,10 @@ impl Sequence {
         let session = &mut self.sessions[conn.index as usize];
         session.conn = Some(conn);
         session.place = place;
-        session.credential = credential;
+        session.credential = logon.credential;
+        session.accepted = logon.accepted;
         session.topics.clear();
         session.is_going_back = false;
-        session.bucket = Bucket::default();
         self.reply(ToIngress::Established {
             conn,
             next_expected,
@@ -216,7 +238,7 @@ impl Sequence {
         record: &Record<'_>,
         now: Now,
     ) -> Result<(), RejectCode> {
-        let session = &mut self.sessions[conn.index as usize];
+        let session = &self.sessions[conn.index as usize];
         if record.payload().len() > self.settings.payload_limit as usize {
             return Err(RejectCode::TooLarge);
         }
@@ -224,8 +246,11 @@ impl Sequence {
             return Err(RejectCode::UnknownTopic);
         }
         let rate = self.credentials.get(session.credential).rate_limit;
-        if rate != 0 && !session.bucket.take(rate, now.mono_ns) {
-            return Err(RejectCode::Throttled);
+        if rate != 0 {
+            let publisher = self.publishers.get_mut(session.place);
+            if !publisher.bucket.take(rate, now.mono_ns) {
+                return Err(RejectCode::Throttled);
+            }
         }
         Ok(())
     }

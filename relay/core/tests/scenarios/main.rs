@@ -4,8 +4,11 @@ mod behind_the_ring;
 mod world;
 
 use relay_core::command::ToIngress;
-use relay_wire::code::{From, Role};
+use relay_core::sequence::SequenceEffect;
+use relay_wire::code::{From, Held, Role};
 use relay_wire::id::{Epoch, PublisherSeq, Seq, TopicId};
+use relay_wire::item;
+use relay_wire::message::Message;
 use relay_wire::record::Record;
 
 use world::{Got, RING, World, key, message};
@@ -177,7 +180,61 @@ fn a_payload_over_the_limit_is_rejected() {
     assert!(world.acked.is_empty());
 }
 
-/// Goal: a rate limit rejects what is over it, and takes it later. Ten a second, a burst of one.
+/// Goal: as many requests as may be unanswered can all be refused. Method: none of the topics may be published to.
+#[test]
+fn all_topics_asked_for_may_be_refused() {
+    let mut world = World::new();
+    let conn = world.logon("one", Role::Publisher, 1, 10);
+    let request = |number: u32| {
+        let name = format!("c.{number}");
+        let request = relay_wire::message::TopicRequest {
+            request: number,
+            name: name.as_bytes(),
+        };
+        Message::TopicRequest(request).to_vec().unwrap()
+    };
+    let all: Vec<u8> = (1..=256).flat_map(request).collect();
+    world.send(conn, &all);
+    let client = world.client(conn);
+    assert!(!client.is_closed);
+    let refused = client.messages();
+    let refused = refused.iter().filter(|said| said.contains("NotEntitled"));
+    assert_eq!(refused.count(), 256);
+}
+
+/// Goal: a publisher that is held for a heartbeat interval is told so, whatever it waits for; one held for a moment is not.
+#[test]
+fn a_publisher_held_for_long_is_told() {
+    let mut world = World::new();
+    world.publisher("one", 1, 10);
+    let mut room = vec![0; RING as usize];
+    let start = world.sequence.open_position();
+    let log = relay_core::log::LogWindow::new(start, &mut room);
+    let mut now = world.now;
+    let mut held = Vec::new();
+    for (passed_ns, is_stalled) in [
+        (0, true),
+        (world.settings.heartbeat_ns - 1, true),
+        (1, true),
+        (1, false),
+        (world.settings.heartbeat_ns, true),
+    ] {
+        now.mono_ns += passed_ns;
+        world.sequence.note_held(is_stalled, now, &log);
+        while let Some(effect) = world.sequence.poll_effect() {
+            if let SequenceEffect::Reply(ToIngress::Progress { held: told, .. }) = effect {
+                held.push((now.mono_ns - world.now.mono_ns, told));
+            }
+        }
+    }
+    let interval_ns = world.settings.heartbeat_ns;
+    assert_eq!(
+        held,
+        [(interval_ns, Held::Busy), (interval_ns + 1, Held::No)]
+    );
+}
+
+/// Goal: a rate limit rejects what is over it, and takes it later, over however many connections. Ten a second, a burst of one.
 #[test]
 fn a_rate_limit_throttles() {
     let mut world = World::new();
@@ -185,6 +242,13 @@ fn a_rate_limit_throttles() {
     let (conn, topic) = world.publisher("slow", 3, 1);
     world.publish(conn, (3, 1), topic, 1..=2);
     assert!(world.client(conn).has("Throttled"));
+    assert_eq!(world.acked.last().unwrap().1, PublisherSeq(1));
+    let (conn, topic) = world.publisher("slow", 3, 1);
+    world.publish(conn, (3, 1), topic, 2..=2);
+    assert!(
+        world.client(conn).has("Throttled"),
+        "a new connection gives nothing"
+    );
     assert_eq!(world.acked.last().unwrap().1, PublisherSeq(1));
     world.pass(150_000_000);
     world.publish(conn, (3, 1), topic, 2..=2);
@@ -444,6 +508,25 @@ fn a_late_logon_is_not_taken_for_a_newer_one() {
         next_seq: Seq(1),
     });
     assert!(world.client(newer).has("LogonAck"));
+}
+
+/// Goal: the same where nobody waits: a LOGON that comes late, on a connection that its client has left, does not end the one it uses.
+#[test]
+fn a_late_logon_does_not_end_the_connection_in_use() {
+    let mut world = World::new();
+    let left = world.connect();
+    let (newer, topic) = world.publisher("one", 1, 10);
+    world.logon_on(left, "one", Role::Publisher, 1, 10, world::SECRET);
+    assert!(world.client(left).has("code: Superseded"));
+    world.publish(newer, ONE, topic, 1..=3);
+    assert_eq!(world.acked.last().unwrap().1, PublisherSeq(3));
+    assert!(!world.client(newer).has("Terminate"));
+    // A later process of the same publisher takes over, on whichever connection.
+    let left = world.connect();
+    let (newer, _) = world.publisher("one", 1, 11);
+    world.logon_on(left, "one", Role::Publisher, 1, 12, world::SECRET);
+    assert!(world.client(newer).has("code: Superseded"));
+    assert!(world.client(left).has("LogonAck"));
 }
 
 /// Goal: bytes that are no items end the connection and nothing else. Method: one broken item each.

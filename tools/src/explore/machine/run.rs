@@ -407,6 +407,7 @@ impl Run<'_> {
             publisher: PublisherId(1),
             incarnation: Incarnation(1),
             credential: 0,
+            accepted: 0,
         };
         if !self.machine.session.is_logon_taken {
             self.machine.session.is_logon_taken = self.command(logon, &[]);

@@ -55,6 +55,7 @@ impl Cluster {
                 publisher: PublisherId(1),
                 incarnation: Incarnation(1),
                 credential: 0,
+                accepted: 0,
             };
             self.command(at, logon, &[]);
             let mut bytes = [0; 64];

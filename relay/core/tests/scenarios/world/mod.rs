@@ -392,7 +392,7 @@ impl World {
                 work += 1;
             }
             self.sequence.seal_if_due(self.now, log);
-            self.sequence.note_held(is_stalled, log);
+            self.sequence.note_held(is_stalled, self.now, log);
         });
         self.ring = ring;
         while let Some(effect) = self.sequence.poll_effect() {

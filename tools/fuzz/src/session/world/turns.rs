@@ -98,7 +98,7 @@ impl World {
             self.commands.pop_front();
         }
         self.sequence.seal_if_due(self.now, &mut window);
-        self.sequence.note_held(is_stalled, &window);
+        self.sequence.note_held(is_stalled, self.now, &window);
         self.drain_sequence();
     }
 
