@@ -36,6 +36,9 @@ const HEARTBEAT_MS_ALONE: u64 = 1_000;
 /// Clients of a group's node do: they leave one that is silent for four times this, about when another takes over.
 const HEARTBEAT_MS_IN_GROUP: u64 = 50;
 
+/// Longest block of any configuration, bytes: a log may hold such from when other limits were set.
+pub(crate) const LOGGED_SPAN_MAX: u32 = 2 << 20;
+
 /// Why a configuration is refused.
 #[derive(Debug)]
 pub(crate) struct ConfigError {
@@ -527,7 +530,8 @@ impl Check<'_> {
         }
         let payload_most = u64::from(item::PAYLOAD_LIMIT_MAX);
         let payload = self.within("payload", at, limits.payload.0, 1..=payload_most)?;
-        let block = self.within("block", at, journal.block.0, alignment..=2 << 20)?;
+        let block_most = u64::from(LOGGED_SPAN_MAX);
+        let block = self.within("block", at, journal.block.0, alignment..=block_most)?;
         let segment = self.within(
             "segment_size",
             at,
@@ -584,7 +588,11 @@ impl Check<'_> {
         };
         let span = u64::from(settings.block_span_max());
         settings.replay_slot_size = (4 << 20_u64).max(span) as u32;
-        let least_ring = (8 * span).next_power_of_two();
+        let mut least_ring = (8 * span).next_power_of_two();
+        if section.group.is_some() {
+            // What a peer sends may hold blocks from when other limits were set.
+            least_ring = least_ring.max(2 * block_most);
+        }
         let ring = self.within("ring", at, settings.ring_size, least_ring..=1 << 36)?;
         if !ring.is_multiple_of(65_536) {
             return Err(self.refuse("ring", at, "a multiple of 64KiB is needed"));

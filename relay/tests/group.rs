@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use appliance::flow::Flow;
 use appliance::group::{ALERT, Group, GroupShape, LEADING, admin, has_file};
-use appliance::{Appliance, LIMIT, signal, text};
+use appliance::{Appliance, LIMIT, send, signal, text};
 use relay_wire::peer::HELLO_LENGTH;
 
 /// Goal: the nodes of a group may be started in any order, and become one in-sync set.
@@ -173,6 +173,42 @@ fn a_blank_disk_catches_up_from_the_first_block() {
     group.await_in_sync();
     flow.finish();
     assert!(group.stop_and_compare() > 0);
+}
+
+/// Goal: a node catches up over records that are longer than what is taken now. Method: the limit is lowered while one node has nothing
+/// yet, on both or on that one alone.
+#[test]
+fn a_blank_disk_catches_up_over_longer_records_than_are_taken() {
+    for are_both_lowered in [true, false] {
+        let mut wanted = GroupShape::default();
+        let usual = wanted.shape.limits.clone();
+        wanted.shape.limits = format!("{usual}\npayload = \"512KiB\"");
+        let mut group = Group::started(&wanted);
+        let leader = group.await_in_sync();
+        let standby = 1 - leader;
+        let mut publisher = group.nodes[leader].publisher(1);
+        let topic = publisher.topic("orders.a").unwrap();
+        send(&mut publisher, topic, &vec![7; 512 << 10]);
+        assert!(publisher.wait_released(LIMIT).unwrap());
+        publisher.close().unwrap();
+        group.nodes[standby].kill();
+        group.nodes[leader].kill();
+        std::fs::remove_dir_all(group.nodes[standby].directory()).unwrap();
+        for place in [leader, standby] {
+            if place == standby || are_both_lowered {
+                group.nodes[place].shape.limits = format!("{usual}\npayload = \"1KiB\"");
+                group.nodes[place].write_config();
+            }
+        }
+        let output = group.nodes[standby].relayd("format");
+        assert!(output.status.success(), "format: {}", text(&output));
+        group.nodes[leader].start();
+        group.nodes[standby].start();
+        group.await_in_sync();
+        let log = group.nodes[leader].log();
+        assert!(!log.contains("damaged"), "{log}");
+        assert!(group.stop_and_compare() > 0);
+    }
 }
 
 /// Goal: what a primary wrote and nobody else has is cut when it comes back, set aside, and sent again by its publisher. Method: two

@@ -416,7 +416,7 @@ impl Links {
         let link = self.peers[peer as usize].link;
         link.is_some_and(|link| {
             let outgoing = &self.slots[link.index as usize].outgoing;
-            outgoing.len() + length + peer::BLOCK_OVERHEAD + OUTGOING_RESERVE <= outgoing.capacity()
+            length + peer::BLOCK_OVERHEAD + OUTGOING_RESERVE <= outgoing.room()
         })
     }
 

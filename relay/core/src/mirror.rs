@@ -61,6 +61,9 @@ pub(crate) struct Mirror {
     awaited_ns: u64,
     is_reading: bool,
     read_length: u32,
+    /// Of the block at the cursor, where it is longer than what is read at a time.
+    long_block: u32,
+    logged_span_max: u32,
     budget: Budget,
     rate: u64,
     segment_size: u64,
@@ -95,7 +98,13 @@ impl Hash for Budget {
 }
 
 impl Mirror {
-    pub(crate) fn new(peer: u32, block_span_max: u32, segment_size: u64, rate: u64) -> Self {
+    /// For blocks of up to so many bytes, and longer ones that are in the log from another time.
+    pub(crate) fn new(
+        peer: u32,
+        (block_span_max, logged_span_max): (u32, u32),
+        segment_size: u64,
+        rate: u64,
+    ) -> Self {
         Self {
             segment_size,
             paused_until_ns: 0,
@@ -110,6 +119,8 @@ impl Mirror {
             awaited_ns: 0,
             is_reading: false,
             read_length: READ_LENGTH.max(block_span_max),
+            long_block: 0,
+            logged_span_max,
             budget: Budget {
                 bytes: 0,
                 at_ns: 0,
@@ -241,14 +252,15 @@ impl Mirror {
             return None;
         }
         self.refill(now_ns);
-        let is_room = links.has_room_for(self.peer, self.read_length as usize);
+        let read_length = self.read_length.max(self.long_block);
+        let is_room = links.has_room_for(self.peer, read_length as usize);
         if !is_room || self.budget.bytes < self.budget.enough {
             return None;
         }
         self.is_reading = true;
         let left = self.segment_size - self.cursor.get() % self.segment_size;
         let wanted = durable.since(self.cursor).min(left);
-        let length = wanted.min(self.read_length.into()) as u32;
+        let length = wanted.min(read_length.into()) as u32;
         Some(Piece {
             position: self.cursor,
             length,
@@ -299,23 +311,38 @@ impl Mirror {
         if !self.is_streaming() || self.cursor != position {
             return ReadOutcome::Stale;
         }
+        let mut is_intact = true;
         loop {
             let at = self.cursor.since(position) as usize;
-            if at >= bytes.len() || !self.is_intact(&bytes[at..]) {
+            if at >= bytes.len() && at > 0 {
                 break;
             }
-            if !self.send_block(&bytes[at..], links, envelope) {
+            is_intact = self.is_intact(&bytes[at..]);
+            if !is_intact || !self.send_block(&bytes[at..], links, envelope) {
                 break;
             }
         }
         let sent = self.cursor.since(position);
         self.budget.bytes = self.budget.bytes.saturating_sub(sent);
-        if sent == 0 {
+        self.long_block = 0;
+        if sent > 0 {
+            ReadOutcome::Sent
+        } else if is_intact {
+            ReadOutcome::NotYet
+        } else if let Some(length) = self.length_of_longer(bytes) {
+            self.long_block = length;
+            ReadOutcome::NotYet
+        } else {
             self.paused_until_ns = now_ns + DAMAGE_PAUSE_NS;
             ReadOutcome::Damaged
-        } else {
-            ReadOutcome::Sent
         }
+    }
+
+    /// The length of the block at the cursor, where only its beginning was read.
+    fn length_of_longer(&self, bytes: &[u8]) -> Option<u32> {
+        let header = block::decode_header(bytes).ok()?;
+        let is_cut = header.body_end() > bytes.len() && header.span <= self.logged_span_max;
+        (header.position == self.cursor && is_cut).then_some(header.span)
     }
 
     /// Whether a block read from disk is what was written there.
@@ -335,7 +362,10 @@ pub(crate) enum ReadOutcome {
     Sent,
     /// The peer is elsewhere by now.
     Stale,
-    /// The first block read is not intact, or there was no room for it.
+    /// The way to the peer has no room for the first block now, or is gone, or the block is longer than what was read: it is read
+    /// again.
+    NotYet,
+    /// The first block read is not intact.
     Damaged,
 }
 
@@ -348,7 +378,7 @@ mod tests {
 
     /// When it is overdue first, ms, where 4096 bytes a millisecond are sealed and so many acknowledged, from `late` ms on.
     fn overdue_at(acknowledged_per_ms: u64, late: u64) -> Option<u64> {
-        let mut mirror = Mirror::new(0, 4096, 1 << 20, 1 << 20);
+        let mut mirror = Mirror::new(0, (4096, 4096), 1 << 20, 1 << 20);
         mirror.start(Position(0), 0);
         (0..2_000).find(|&ms| {
             let sealed = Position(4096 * ms);

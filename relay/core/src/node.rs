@@ -253,10 +253,12 @@ impl Node {
         let standby = Standby::new(&settings, start.tables, start.write_method, start.prepared);
         let nodes: Vec<NodeId> = group.peers.iter().map(|peer| peer.node).collect();
         let span_max = settings.block_span_max();
+        let logged_max = span_max.max(group.logged_span_max);
         let mirrors = (0..nodes.len())
             .map(|peer| {
                 let segment = settings.segment_size;
-                Mirror::new(peer as u32, span_max, segment, group.catch_up_rate)
+                let spans = (span_max, logged_max);
+                Mirror::new(peer as u32, spans, segment, group.catch_up_rate)
             })
             .collect();
         let links = Links::new(
@@ -264,7 +266,7 @@ impl Node {
             group.process,
             group.secret.clone(),
             &nodes,
-            span_max,
+            logged_max,
             group.dial_patience_ns(),
         );
         let failover = Failover::new(group.clone(), start.vote, start.carry, now.mono_ns);

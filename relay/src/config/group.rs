@@ -9,7 +9,7 @@ use relay_wire::id::NodeId;
 use relay_wire::membership::{MEMBERS_MAX, Member};
 use serde::Deserialize;
 
-use super::{Check, ConfigError, Size};
+use super::{Check, ConfigError, LOGGED_SPAN_MAX, Size};
 use crate::arbiter::config::{ArbiterConfig, ArbiterSection, Surroundings};
 
 const TABLE: &str = "stream.group";
@@ -160,6 +160,7 @@ impl GroupConfig {
             ack_deadline_ns: self.ack_deadline_ns,
             readmit_after_ns: self.readmit_after_ns,
             disk_stall_ns: self.disk_stall_ns,
+            logged_span_max: LOGGED_SPAN_MAX,
             retry_ns: 10_000_000,
             floor_every_ns: 1_000_000_000,
             catch_up_rate: self.catch_up_rate,

@@ -115,8 +115,8 @@ pub(crate) struct ReplicateParts {
     pub(crate) message_length_max: usize,
     /// Most time to reach a peer, from the node, ns.
     pub(crate) dial_patience_ns: u64,
-    /// Most bytes of a block.
-    pub(crate) block_span_max: u32,
+    /// Most bytes of the log that are read at a time.
+    pub(crate) read_length_max: u32,
 }
 
 struct Exported {
@@ -162,7 +162,7 @@ impl ReplicateAgent {
         let places = 2 * links;
         let large_size = (2 * parts.message_length_max).next_multiple_of(64 << 10);
         let large = parts.peers.len() * LARGE_PER_PEER;
-        let read_length = (parts.block_span_max as usize).max(1 << 20);
+        let read_length = parts.read_length_max as usize;
         let target = |address: SocketAddr| -> std::io::Result<Target> {
             Ok(Target {
                 address: address.into(),

@@ -29,7 +29,7 @@ use crate::arbiter;
 use crate::arena::{LogRing, Pages};
 use crate::clock::Clock;
 use crate::clock_watch::ClockWatch;
-use crate::config::{GroupConfig, StreamConfig, ThreadingMode};
+use crate::config::{GroupConfig, LOGGED_SPAN_MAX, StreamConfig, ThreadingMode};
 use crate::counters::CounterFile;
 use crate::evidence::{Evidence, TESTIMONIES_MAX};
 use crate::housekeeping::{Housekeeping, HousekeepingParts};
@@ -222,7 +222,7 @@ impl Life {
                 segments: ready.segments.clone(),
                 message_length_max: node.link_message_length_max(),
                 dial_patience_ns: node.link_dial_patience_ns(),
-                block_span_max: settings.block_span_max(),
+                read_length_max: settings.block_span_max().max(LOGGED_SPAN_MAX),
             },
             &mut ground.counters,
         )?;

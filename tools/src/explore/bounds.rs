@@ -210,6 +210,7 @@ impl Bounds {
             identity: member,
             process: life,
             seed: life,
+            logged_span_max: 0,
             is_observer: false,
             peers: peers.collect(),
             secret: b"the group's secret".to_vec(),

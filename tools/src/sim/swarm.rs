@@ -270,6 +270,7 @@ impl Parameters {
             },
             process,
             seed: mix(process),
+            logged_span_max: 0,
             is_observer: false,
             peers: others
                 .map(|other| PeerSettings {

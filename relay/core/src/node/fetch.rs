@@ -94,10 +94,9 @@ impl Node {
         }
         let position = place.position;
         let left = self.settings.segment_size - position.get() % self.settings.segment_size;
-        let length = end
-            .since(position)
-            .min(left)
-            .min(self.settings.block_span_max().into());
+        let span_max = self.settings.block_span_max();
+        let span_max = span_max.max(group.settings.logged_span_max);
+        let length = end.since(position).min(left).min(span_max.into());
         self.effects.push_back(NodeEffect::ReadLog {
             peer,
             purpose: ReadPurpose::Repair,

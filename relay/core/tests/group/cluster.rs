@@ -157,6 +157,7 @@ fn group(
         identity: member,
         process,
         seed: process ^ 0x5eed,
+        logged_span_max: 0,
         is_observer: false,
         peers: others
             .map(|node| PeerSettings {
