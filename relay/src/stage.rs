@@ -9,6 +9,8 @@ pub(crate) mod replicate;
 pub(crate) mod sequence;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use relay_core::command::{ReleasePoint, ToIngress, ToSequence};
 use relay_core::fanout::Fanout;
@@ -65,8 +67,10 @@ pub(crate) enum ForPeers {
 pub(crate) enum ToEgress {
     /// This node leads: subscribers are served by this machine.
     Reign(Box<Fanout>),
-    /// Every subscriber is sent to another node.
+    /// Every subscriber is sent to another node, and those that come.
     Withdraw,
+    /// Subscribers are taken again.
+    ServeAgain,
 }
 
 /// Between egress and the sequence agent of a group's node: whether this node still leads, asked before an alarm is raised.
@@ -74,8 +78,12 @@ pub(crate) enum ToEgress {
 pub(crate) struct Doubts {
     /// Raised by egress.
     pub(crate) raised: Answered,
+    /// When it last did, monotonic ns.
+    pub(crate) raised_ns: Arc<AtomicU64>,
     /// Raised by the sequence agent where it does.
     pub(crate) settled: Answered,
+    /// When the arbiter was asked that last said so, monotonic ns.
+    pub(crate) asked_ns: Arc<AtomicU64>,
 }
 
 /// How a stream's work ended.

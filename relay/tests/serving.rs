@@ -150,6 +150,33 @@ fn a_clean_stop_releases_what_was_accepted() {
     assert_eq!(all.next_seq().get(), 201);
 }
 
+/// Goal: a record of the past reaches subscribers though messages as long are not taken any more. Method: the limit is lowered between
+/// two runs.
+#[test]
+fn a_lower_limit_keeps_no_record_of_the_past_back() {
+    let usual = Shape::default().limits;
+    let mut appliance = Appliance::started(Shape {
+        limits: format!("{usual}\npayload = \"256KiB\""),
+        ..Shape::default()
+    });
+    let mut publisher = appliance.publisher(1);
+    let topic = publisher.topic("orders.a").unwrap();
+    let long = vec![7; 256 << 10];
+    send(&mut publisher, topic, &long);
+    assert!(publisher.wait_released(LIMIT).unwrap());
+    publisher.close().unwrap();
+    assert!(appliance.stop().success(), "{}", appliance.log());
+    appliance.shape.limits = format!("{usual}\npayload = \"1KiB\"");
+    appliance.write_config();
+    appliance.start();
+    for pattern in [">", "orders.*"] {
+        let mut late = appliance.subscriber(&[pattern], Start::Earliest);
+        assert_eq!(take(&mut late, 1), [long.clone()], "{pattern}");
+    }
+    let publisher = appliance.publisher(1);
+    assert_eq!(publisher.payload_limit(), 1 << 10);
+}
+
 /// Reads until told to stop and everything up to `until` has come.
 fn follow(
     mut subscriber: Subscriber,

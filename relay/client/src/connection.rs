@@ -26,7 +26,7 @@ use relay_wire::message::{
     Subscribed, Terminate, client_interval_ms,
 };
 use relay_wire::proof::Nonce;
-use relay_wire::{record, stride};
+use relay_wire::stride;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::addresses::Addresses;
@@ -488,12 +488,6 @@ impl Link {
                 ..Limits::after_logon(0)
             },
         };
-        let needed = stride(record::length_max(answer.payload_limit) as usize);
-        if self.identity.role == Role::Subscriber && needed > self.received.len() {
-            let mut larger = vec![0; needed.next_power_of_two()].into_boxed_slice();
-            larger[..self.end].copy_from_slice(&self.received[..self.end]);
-            self.received = larger;
-        }
         Ok(())
     }
 
@@ -506,8 +500,13 @@ impl Link {
             self.received.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
+        if self.end == self.received.len() {
+            // A part of one item, which is not longer than the limits allow.
+            let mut larger = vec![0; 2 * self.end].into_boxed_slice();
+            larger[..self.end].copy_from_slice(&self.received);
+            self.received = larger;
+        }
         let room = &mut self.received[self.end..];
-        assert!(!room.is_empty(), "the buffer holds the longest item");
         let Some(socket) = self.socket.as_mut() else {
             return Err(DisconnectReason::Closed);
         };

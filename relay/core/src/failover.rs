@@ -61,8 +61,11 @@ pub(crate) enum Order {
     AskEnd { peer: u32, epoch: Epoch },
     /// Tell the peers at once where this node stands.
     Tell,
-    /// This primary led still after the doubt.
-    Assure,
+    /// This primary led still after the doubts of until then.
+    Assure {
+        /// When the arbiter was asked, monotonic ns.
+        asked_ns: u64,
+    },
     /// Tell whoever reads the log.
     Say(Note),
     /// No way on without an operator.
@@ -162,7 +165,7 @@ pub(crate) struct Failover {
     /// When the read that gave the registers was sent.
     read_ns: u64,
     is_read_wanted: bool,
-    /// Since when a client's word makes it doubtful that this node still leads (rule R25).
+    /// When a client's word last made it doubtful that this node still leads (rule R25), until that is answered.
     doubt_ns: Option<u64>,
     asked: Option<Asked>,
     next_id: RequestNumber,

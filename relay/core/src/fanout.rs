@@ -141,12 +141,14 @@ pub struct Fanout {
     floor: Position,
     epoch: Epoch,
     slots: Vec<Slot>,
+    /// Who waits for a replay buffer, in the order of coming.
     waiting: VecDeque<u32>,
     work: VecDeque<u32>,
     effects: VecDeque<FanoutEffect>,
     checked_ns: u64,
     sends_under_way: u32,
     asks_first: bool,
+    is_withdrawn: bool,
 }
 
 impl Fanout {
@@ -192,6 +194,7 @@ impl Fanout {
             checked_ns: 0,
             sends_under_way: 0,
             asks_first: false,
+            is_withdrawn: false,
             settings,
             credentials,
         }
@@ -203,13 +206,18 @@ impl Fanout {
         self.asks_first = true;
     }
 
-    /// This node led still when it was asked after the last [`FanoutEffect::Doubt`].
-    pub fn on_assured(&mut self, now_ns: u64) {
+    /// This node led still when it was asked at `asked_ns`, monotonic, on the clock of `now_ns`: the alarms of until then are raised.
+    pub fn on_assured(&mut self, asked_ns: u64, now_ns: u64) {
         let mut from = 0;
         while let Some(index) = self.taken.next_from(from) {
             from = index + 1;
             if let Some(subscriber) = &self.subscribers[index as usize]
-                && let State::Doubted { code, detail, .. } = subscriber.state
+                && let State::Doubted {
+                    code,
+                    detail,
+                    since_ns,
+                } = subscriber.state
+                && since_ns <= asked_ns
             {
                 self.end(subscriber.conn, code, detail, now_ns);
             }
@@ -248,6 +256,10 @@ impl Fanout {
         };
         self.subscribers[index as usize] = Some(Subscriber::new(conn, credential, now_ns));
         self.taken.insert(index);
+        if self.is_withdrawn {
+            // It logged on just before ingress heard of it.
+            self.end(conn, TerminateCode::NotPrimary, 0, now_ns);
+        }
         Some(conn)
     }
 
@@ -331,6 +343,9 @@ impl Fanout {
             subscriber.is_queued = false;
             let conn = subscriber.conn;
             let failed = self.serve_one(&mut subscriber, ring, replay, now_ns);
+            if failed.is_err() {
+                self.give_up_slot(&mut subscriber);
+            }
             self.subscribers[index as usize] = Some(subscriber);
             if let Err((code, detail)) = failed {
                 self.alarm(conn, code, detail, now_ns);
@@ -559,6 +574,7 @@ impl Fanout {
         } else {
             subscriber.blocked_since_ns = Some(now_ns);
             if !self.waiting.is_empty() {
+                // Whoever waits itself does not while it could not use a buffer.
                 self.give_up_slot(&mut subscriber);
             }
             self.effects.push_back(FanoutEffect::AwaitRoom(conn));
@@ -588,7 +604,6 @@ impl Fanout {
             self.sends_under_way -= 1;
         }
         self.give_up_slot(&mut subscriber);
-        self.waiting.retain(|&index| index != conn.index);
         self.work.retain(|&index| index != conn.index);
         self.taken.remove(conn.index);
         self.at_tail.remove(conn.index);
@@ -651,6 +666,17 @@ impl Fanout {
                 self.queue(index);
             }
         }
+    }
+
+    /// Sends every subscriber on to another node, and those that come, until [`Fanout::serve_again`].
+    pub fn withdraw(&mut self, now_ns: u64) {
+        self.is_withdrawn = true;
+        self.stop(TerminateCode::NotPrimary, now_ns);
+    }
+
+    /// Takes subscribers again after [`Fanout::withdraw`].
+    pub const fn serve_again(&mut self) {
+        self.is_withdrawn = false;
     }
 
     /// Takes leave of every subscriber.

@@ -79,10 +79,15 @@ pub enum NodeEffect {
     /// Put the vote into the superblock, durably, and report with [`Node::on_vote_stored`]. A record that comes with it is put
     /// into this node's own register first: where an operator is the arbiter, that is where it is read again.
     StoreVote(Vote, Option<Membership>),
-    /// Send every subscriber to another node.
+    /// Send every subscriber to another node, and those that come.
     Withdraw,
-    /// This node led still when it was asked after [`Node::on_doubt`].
-    Assured,
+    /// Take subscribers again.
+    ServeAgain,
+    /// This node led still when the arbiter was asked after [`Node::on_doubt`].
+    Assured {
+        /// When that was, monotonic ns.
+        asked_ns: u64,
+    },
     /// Read this piece of the log from disk for a peer and report with [`Node::on_log_read`].
     ReadLog {
         /// The peer's place.
@@ -372,9 +377,10 @@ impl Node {
     }
 
     /// A subscriber saw what this node's log does not hold: whether it still leads is asked, and [`NodeEffect::Assured`] says so.
-    pub fn on_doubt(&mut self, now: Now) {
+    /// `at_ns` is when that was, monotonic.
+    pub fn on_doubt(&mut self, at_ns: u64) {
         if let Some(group) = &mut self.group {
-            group.failover.doubt(now.mono_ns);
+            group.failover.doubt(at_ns);
         }
     }
 
@@ -459,10 +465,11 @@ impl Node {
         }
         self.open_epoch(group, now, log);
         if let Role::Primary(primary) = &mut self.role
-            && primary.sequence.has_gaps()
+            && let Some(noticed_ns) = primary.sequence.newest_gap_ns()
         {
-            group.failover.doubt(now.mono_ns);
-            primary.sequence.tell_gaps(false, GAP_NS, now);
+            group.failover.doubt(noticed_ns);
+            let impatient_ns = now.mono_ns.saturating_sub(GAP_NS);
+            primary.sequence.tell_gaps(impatient_ns);
         }
         let facts = self.facts(group, now);
         self.look_at_mirrors(group, now);
@@ -546,11 +553,11 @@ impl Node {
             Order::Store(vote, record) => {
                 self.effects.push_back(NodeEffect::StoreVote(vote, record));
             }
-            Order::Assure => {
+            Order::Assure { asked_ns } => {
                 if let Role::Primary(primary) = &mut self.role {
-                    primary.sequence.tell_gaps(true, 0, now);
+                    primary.sequence.tell_gaps(asked_ns);
                 }
-                self.effects.push_back(NodeEffect::Assured);
+                self.effects.push_back(NodeEffect::Assured { asked_ns });
             }
             Order::Say(note) => self.effects.push_back(NodeEffect::Note(note)),
             Order::Tell => group.is_telling = true,

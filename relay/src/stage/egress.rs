@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use io_uring::{opcode, types};
 use relay_core::command::{ConnId, Now};
@@ -178,9 +179,12 @@ impl EgressAgent {
             self.released_ns = release.released_ns;
         }
         let machine = serving(&mut self.machine);
-        if self.doubts.as_ref().is_some_and(|d| d.settled.take()) {
+        if let Some(doubts) = &self.doubts
+            && doubts.settled.take()
+        {
             work += 1;
-            machine.on_assured(now.mono_ns);
+            let asked_ns = doubts.asked_ns.load(Ordering::Acquire);
+            machine.on_assured(asked_ns, now.mono_ns);
         }
         machine.on_time(now.mono_ns);
         if machine.has_work() {
@@ -204,7 +208,12 @@ impl EgressAgent {
                 }
                 ToEgress::Withdraw => {
                     if let Some(machine) = &mut self.machine {
-                        machine.stop(TerminateCode::NotPrimary, now.mono_ns);
+                        machine.withdraw(now.mono_ns);
+                    }
+                }
+                ToEgress::ServeAgain => {
+                    if let Some(machine) = &mut self.machine {
+                        machine.serve_again();
                     }
                 }
             }
@@ -392,6 +401,7 @@ impl EgressAgent {
                 FanoutEffect::Close(conn) => self.close(conn),
                 FanoutEffect::Doubt => {
                     if let Some(doubts) = &self.doubts {
+                        doubts.raised_ns.store(now.mono_ns, Ordering::Release);
                         doubts.raised.raise();
                     }
                 }

@@ -464,7 +464,11 @@ impl SequenceAgent {
                     self.group().withdraw();
                     self.egress.wake();
                 }
-                NodeEffect::Assured => self.group().assured(),
+                NodeEffect::ServeAgain => {
+                    self.group().serve_again();
+                    self.egress.wake();
+                }
+                NodeEffect::Assured { asked_ns } => self.group().assured(asked_ns),
                 NodeEffect::Ask(request) => self.group().ask(request),
                 NodeEffect::StoreVote(vote, record) => self.group().store(vote, record),
                 NodeEffect::Note(note) => self.group().note(note),

@@ -209,7 +209,9 @@ impl Life {
         let (to_egress_in, to_egress) = rtrb::RingBuffer::new(16);
         let doubts = Doubts {
             raised: Answered::new(links.parkings[1].clone()),
+            raised_ns: Arc::default(),
             settled: Answered::new(links.parkings[2].clone()),
+            asked_ns: Arc::default(),
         };
         let listener = ground
             .mirror_listener

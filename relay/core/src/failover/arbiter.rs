@@ -145,16 +145,18 @@ impl Failover {
             && (shown.epoch, shown.nonce) != (reign.epoch, reign.nonce)
         {
             self.step_down(shown.epoch);
-        } else if self.doubt_ns.is_some() && !self.is_read_wanted {
-            self.doubt_ns = None;
-            self.orders.push_back(Order::Assure);
+        } else if self.doubt_ns.is_some() {
+            let asked_ns = asked.sent_ns;
+            self.doubt_ns = self.doubt_ns.filter(|_| self.is_read_wanted);
+            self.orders.push_back(Order::Assure { asked_ns });
         }
     }
 
-    /// A client says what can't be, unless another node leads by now: the record is read.
-    pub(crate) fn doubt(&mut self, now_ns: u64) {
-        if self.reign.is_some() && self.doubt_ns.is_none() {
-            self.doubt_ns = Some(now_ns);
+    /// A client said at `at_ns` what can't be, unless another node leads by now: the record is read. A reading asked for before
+    /// then says nothing about it.
+    pub(crate) fn doubt(&mut self, at_ns: u64) {
+        if self.reign.is_some() && self.doubt_ns.is_none_or(|newest| newest < at_ns) {
+            self.doubt_ns = Some(at_ns);
             self.is_read_wanted = true;
         }
     }

@@ -76,6 +76,8 @@ pub(super) struct Passed {
 pub(super) struct Selection {
     pub(super) patterns: PatternSet,
     pub(super) skip: Skip,
+    /// The time it starts from, ns UTC, where it starts from one.
+    pub(super) from_ns: Option<u64>,
 }
 
 impl Selection {

@@ -1,7 +1,7 @@
 //! Replay buffers: what serves the subscribers that stand behind the memory ring.
 //!
-//! A few buffers for all of them, given out in turn. Who can't use its buffer because its socket is full loses it to who
-//! can; it reads again from the block it stands in.
+//! A few buffers for all of them, given out in turn: one reading each while others wait. Who can't use its buffer because its
+//! socket is full loses it to who can; it reads again from the block it stands in.
 
 use relay_wire::code::TerminateCode;
 use relay_wire::id::Position;
@@ -58,22 +58,23 @@ impl Fanout {
 
     /// Reads from `from` on into the subscriber's replay buffer, or has it wait for one.
     pub(super) fn reread(&mut self, subscriber: &mut Subscriber, from: Position) {
-        if subscriber.slot.is_none() {
+        let index = subscriber.conn.index;
+        if subscriber.slot.is_some() && !self.waiting.is_empty() {
+            // It had its turn.
+            self.give_up_slot(subscriber);
+        }
+        let is_next = self.waiting.front().is_none_or(|&next| next == index);
+        if subscriber.slot.is_none() && is_next {
             subscriber.slot = self.take_slot();
         }
         let Some(slot) = subscriber.slot else {
             if !subscriber.is_waiting {
                 subscriber.is_waiting = true;
-                self.waiting.push_back(subscriber.conn.index);
+                self.waiting.push_back(index);
             }
             return;
         };
-        if subscriber.is_waiting {
-            // It got one out of its turn, from a holder that could not use it.
-            subscriber.is_waiting = false;
-            let index = subscriber.conn.index;
-            self.waiting.retain(|&waiting| waiting != index);
-        }
+        self.leave_line(subscriber);
         let segment = self.settings.segment_size;
         let left_in_segment = segment - from.get() % segment;
         let released = self.tail.position.since(from);
@@ -119,7 +120,9 @@ impl Fanout {
         None
     }
 
+    /// It needs no replay buffer, or can't use one now.
     pub(super) fn give_up_slot(&mut self, subscriber: &mut Subscriber) {
+        self.leave_line(subscriber);
         let Some(slot) = subscriber.slot.take() else {
             return;
         };
@@ -132,10 +135,23 @@ impl Fanout {
 
     pub(super) fn free_slot(&mut self, slot: u32) {
         self.slots[slot as usize] = Slot::Free;
-        if let Some(next) = self.waiting.pop_front() {
-            if let Some(subscriber) = &mut self.subscribers[next as usize] {
-                subscriber.is_waiting = false;
-            }
+        self.call_next();
+    }
+
+    /// Waits no longer.
+    pub(super) fn leave_line(&mut self, subscriber: &mut Subscriber) {
+        if std::mem::take(&mut subscriber.is_waiting) {
+            let index = subscriber.conn.index;
+            self.waiting.retain(|&waiting| waiting != index);
+            self.call_next();
+        }
+    }
+
+    /// Serves who waits first, where a buffer is free; it stays in line until it has it.
+    fn call_next(&mut self) {
+        if let Some(&next) = self.waiting.front()
+            && self.slots.contains(&Slot::Free)
+        {
             self.queue(next);
         }
     }

@@ -104,7 +104,15 @@ impl Subscriber {
         self.state = State::Active;
         self.cursor = cursor;
         self.topics_to_tell = topics_to_tell;
-        self.selection = Some(Selection { patterns, skip });
+        let from_ns = match skip {
+            Skip::Time(from_ns) => Some(from_ns),
+            _ => None,
+        };
+        self.selection = Some(Selection {
+            patterns,
+            skip,
+            from_ns,
+        });
     }
 
     /// Whether its patterns select only some topics.
@@ -120,7 +128,7 @@ impl Subscriber {
         }
     }
 
-    /// Says how far the flow was looked at, where that is known.
+    /// Says how far the flow was looked at; where that is not known, only that this node is there.
     pub(super) fn beat(
         &mut self,
         is_at_tail: bool,
@@ -131,7 +139,7 @@ impl Subscriber {
         let (next_seq, checksum) = match self.cursor.checksum {
             _ if is_at_tail => (tail.next_seq, tail.checksum),
             Some(checksum) => (self.cursor.next_seq, checksum),
-            None => return,
+            None => (Seq(0), 0),
         };
         // What is queued or under way lies before the cursor; the heartbeat goes out after it.
         if self.rest.is_some() || self.sending != Sending::Nothing {
@@ -166,6 +174,12 @@ impl Subscriber {
             });
             self.cursor = run.after;
             self.runs.clear();
+            if let Some(selection) = &mut self.selection
+                && let Some(from_ns) = selection.from_ns
+            {
+                // The walk may have met the time behind this run.
+                selection.skip = Skip::Time(from_ns);
+            }
             return false;
         }
         assert_eq!(left, 0, "no more can be sent than was asked for");

@@ -2,6 +2,7 @@
 
 use relay_wire::code::TerminateCode;
 use relay_wire::id::PublisherSeq;
+use relay_wire::item::PAYLOAD_LIMIT_MAX;
 use relay_wire::message::{Logon, LogonAck, Message};
 
 use super::words::{AUTHENTICATION_TEXT, STREAM_TEXT, terminate_text};
@@ -122,7 +123,12 @@ impl Ingress {
             } else {
                 0
             },
-            payload_limit: self.settings.payload_limit,
+            // Records of the past may be longer than what is taken now.
+            payload_limit: if is_publisher {
+                self.settings.payload_limit
+            } else {
+                PAYLOAD_LIMIT_MAX
+            },
             heartbeat_ms: self.settings.heartbeat_ms(),
             stream: self.settings.stream,
         };

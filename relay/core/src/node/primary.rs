@@ -296,6 +296,8 @@ impl Node {
         if let (Some(membership), true) = (primary.serving, !is_cut_off) {
             primary.serving = None;
             if std::mem::take(&mut primary.is_withdrawn) {
+                // The fan-out first: whom ingress lets in is to find it open.
+                self.effects.push_back(NodeEffect::ServeAgain);
                 self.effects.push_back(NodeEffect::Note(Note::ServesAgain));
             }
             self.effects.push_back(NodeEffect::Reply(ToIngress::Serve {

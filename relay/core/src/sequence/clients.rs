@@ -273,15 +273,15 @@ impl Sequence {
         }
     }
 
-    /// Whether a gap waits for being told.
-    pub(crate) fn has_gaps(&self) -> bool {
-        !self.gaps.is_empty()
+    /// When the newest of the gaps that wait for being told was noticed, monotonic ns.
+    pub(crate) fn newest_gap_ns(&self) -> Option<u64> {
+        self.gaps.back().map(|&(_, _, since_ns)| since_ns)
     }
 
-    /// Tells gaps: all, where this node is known to lead still, and those that nobody answered about for `patience_ns`.
-    pub(crate) fn tell_gaps(&mut self, is_assured: bool, patience_ns: u64, now: Now) {
+    /// Tells the gaps that were noticed by then, monotonic ns.
+    pub(crate) fn tell_gaps(&mut self, through_ns: u64) {
         while let Some((conn, publisher_seq, since_ns)) = self.gaps.front().copied() {
-            if !is_assured && now.mono_ns < since_ns + patience_ns {
+            if since_ns > through_ns {
                 return;
             }
             self.gaps.pop_front();

@@ -63,8 +63,10 @@ pub struct Machine {
     pub register: Option<Registers>,
     pub notes: Vec<Note>,
     pub fetched: Vec<Fetched>,
-    /// How often it was sure to lead still after a doubt.
-    pub assurances: usize,
+    /// When the arbiter was asked each time it was sure to lead still after a doubt, ns.
+    pub assurances: Vec<u64>,
+    /// Its fan-out takes subscribers.
+    is_open: bool,
     pub halted: Option<HaltReason>,
     pub set_aside: Vec<(Position, Vec<u8>)>,
     pub is_frozen: bool,
@@ -505,8 +507,10 @@ impl Cluster {
                     let bytes = machine.memory[from..from + length as usize].to_vec();
                     machine.writes.push_back((number, position, bytes));
                 }
-                NodeEffect::Sync | NodeEffect::Withdraw => {}
-                NodeEffect::Assured => machine.assurances += 1,
+                NodeEffect::Sync => {}
+                NodeEffect::Withdraw => machine.is_open = false,
+                NodeEffect::ServeAgain => machine.is_open = true,
+                NodeEffect::Assured { asked_ns } => machine.assurances.push(asked_ns),
                 NodeEffect::Stopped(_) => {
                     machine.has_stopped = true;
                     machine.is_serving = false;
@@ -526,6 +530,7 @@ impl Cluster {
                 NodeEffect::Lead(tables, epoch) => {
                     machine.floor = tables.position;
                     machine.reigns.push(epoch);
+                    machine.is_open = true;
                 }
                 NodeEffect::Restart(reason, carry) => machine.restart = Some((reason, carry)),
                 NodeEffect::Halt(reason) => machine.halted = Some(reason),
@@ -702,7 +707,8 @@ impl Machine {
             register: None,
             notes: Vec::new(),
             fetched: Vec::new(),
-            assurances: 0,
+            assurances: Vec::new(),
+            is_open: false,
             halted: None,
             set_aside: Vec::new(),
             is_frozen: false,

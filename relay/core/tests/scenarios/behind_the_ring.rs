@@ -4,7 +4,7 @@ use relay_wire::code::From;
 use relay_wire::id::Position;
 
 use crate::ONE;
-use crate::world::{RING, World};
+use crate::world::{RING, World, settings};
 
 /// Goal: a full socket cuts anywhere and nothing is lost or doubled, in the ring and behind it. Method: a subscriber that
 /// takes a few bytes at a time, for many sizes, while the flow runs the ring round several times.
@@ -130,4 +130,50 @@ fn what_is_released_and_not_on_disk_is_served_from_memory() {
     assert!(came.iter().copied().eq(1..next), "{} of {next}", came.len());
     assert!(!world.subscriber_client(picky).is_closed);
     assert!(world.damaged.is_empty(), "{:?}", world.damaged);
+}
+
+/// Goal: replay buffers are given out in turn, however fast each reads, and who waits for one or for a slow disk hears that this node is
+/// there. Method: one buffer, three subscribers whose sockets never fill, a disk that reads when it is told to.
+#[test]
+fn replay_buffers_are_given_out_in_turn() {
+    let mut settings = settings();
+    settings.replay_slots = 1;
+    let interval_ns = settings.heartbeat_ns;
+    let mut world = World::with(settings);
+    let (conn, topic) = world.publisher("one", 1, 10);
+    let mut next = 1;
+    while world.sequence.open_position().get() < 3 * RING {
+        world.publish(conn, ONE, topic, next..next + 40);
+        next += 40;
+    }
+    world.holds_reads = true;
+    let readers = [(); 3].map(|()| world.subscribe(From::Earliest, 0, None, &[">"]));
+    let received =
+        |world: &World| readers.map(|reader| world.subscriber_client(reader).seqs().len());
+    for turn in 0..6 {
+        let before = received(&world);
+        assert_eq!(world.reads.len(), 1);
+        world.complete_read();
+        world.run();
+        let after = received(&world);
+        for reader in 0..3 {
+            let is_its_turn = reader == turn % 3;
+            assert_eq!(
+                after[reader] > before[reader],
+                is_its_turn,
+                "{turn}: {after:?}"
+            );
+        }
+    }
+    world.pass(interval_ns);
+    for reader in readers {
+        assert!(world.subscriber_client(reader).has("Heartbeat"));
+    }
+    world.holds_reads = false;
+    world.complete_read();
+    world.run();
+    for reader in readers {
+        let came = world.subscriber_client(reader).seqs();
+        assert!(came.iter().copied().eq(1..next), "{} of {next}", came.len());
+    }
 }

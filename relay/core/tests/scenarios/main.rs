@@ -616,7 +616,12 @@ fn an_alarm_is_raised_only_when_it_is_sure() {
         assert_eq!(world.doubts, 1);
         let client = world.subscriber_client(conn);
         assert!(!client.has("Terminate") && client.seqs().is_empty());
-        world.fanout.on_assured(world.now.mono_ns);
+        // Of what came after it was asked the answer says nothing.
+        let asked_ns = world.now.mono_ns - 500_000_001;
+        world.fanout.on_assured(asked_ns, world.now.mono_ns);
+        world.run();
+        assert!(!world.subscriber_client(conn).has("Terminate"));
+        world.fanout.on_assured(asked_ns + 1, world.now.mono_ns);
         world.run();
         assert!(world.subscriber_client(conn).has(code), "{code}");
         let other = world.subscribe(From::Seq, value, checksum, &[">"]);
@@ -760,6 +765,56 @@ fn a_topic_defined_while_a_time_is_awaited_is_told() {
         });
         assert!(is_told, "{pattern}");
     }
+}
+
+/// Goal: what was received before the time is not sent, wherever a full socket cuts the flow. Method: a topic is defined, a message
+/// comes, the time, another message, all of it met in one walk; sockets of every size.
+#[test]
+fn what_lies_before_the_time_stays_so_where_a_send_is_cut_short() {
+    for pattern in [">", "a.*"] {
+        for room in (0..600).step_by(7) {
+            let mut world = World::new();
+            let later = world.now.utc_ns + 1_000_000_000;
+            let (conn, topic) = world.publisher("one", 1, 10);
+            world.publish(conn, ONE, topic, 1..=1);
+            world.topic(conn, "a.other").unwrap();
+            world.publish(conn, ONE, topic, 2..=2);
+            world.pass(1_000_000_000);
+            world.publish(conn, ONE, topic, 3..=3);
+            let patterns = &[pattern][..];
+            let reader = world.subscribe_with_room(From::Time, later, None, patterns, Some(room));
+            world.give_room(reader, None);
+            assert_eq!(world.subscriber_client(reader).seqs(), [3], "{room}");
+        }
+    }
+}
+
+/// Goal: a subscriber is told how long records of the past may be, whatever is taken now.
+#[test]
+fn a_subscriber_is_told_how_long_a_record_may_be_at_all() {
+    let mut world = World::new();
+    let publisher = world.logon("one", Role::Publisher, 1, 10);
+    assert_eq!(world.client(publisher).payload_limit(), Some(1_024));
+    let mut world = World::new();
+    let subscriber = world.subscribe(From::Live, 0, None, &[">"]);
+    let told = world.subscriber_client(subscriber).payload_limit();
+    assert_eq!(told, Some(item::PAYLOAD_LIMIT_MAX));
+}
+
+/// Goal: while subscribers are sent to another node nobody stays who logged on just before ingress heard of it (rule R13).
+#[test]
+fn who_comes_to_a_withdrawn_fanout_is_sent_on() {
+    let mut world = World::new();
+    let before = world.subscribe(From::Live, 0, None, &[">"]);
+    world.fanout.withdraw(world.now.mono_ns);
+    world.run();
+    assert!(world.subscriber_client(before).has("NotPrimary"));
+    let meanwhile = world.subscribe(From::Live, 0, None, &[">"]);
+    let client = world.subscriber_client(meanwhile);
+    assert!(client.has("NotPrimary") && client.is_closed);
+    world.fanout.serve_again();
+    let after = world.subscribe(From::Live, 0, None, &[">"]);
+    assert!(!world.subscriber_client(after).has("Terminate"));
 }
 
 /// Goal: a publisher that is held is not taken for silent. Method: hold one for longer than five heartbeat intervals.

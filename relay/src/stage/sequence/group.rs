@@ -2,6 +2,7 @@
 //! of a new reign, and the counters that say how the group stands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use relay_core::arbiter::ArbiterRequest;
 use relay_core::command::Now;
@@ -138,8 +139,9 @@ impl GroupEnds {
                 node.on_arbiter(&reply, now);
             }
         }
-        if self.parts.doubts.raised.take() {
-            node.on_doubt(now);
+        let doubts = &self.parts.doubts;
+        if doubts.raised.take() {
+            node.on_doubt(doubts.raised_ns.load(Ordering::Acquire));
         }
         while let Some(stored) = self.parts.keeper.poll() {
             stored?;
@@ -184,8 +186,10 @@ impl GroupEnds {
     }
 
     /// This node led still when egress doubted it.
-    pub(super) fn assured(&self) {
-        self.parts.doubts.settled.raise();
+    pub(super) fn assured(&self, asked_ns: u64) {
+        let doubts = &self.parts.doubts;
+        doubts.asked_ns.store(asked_ns, Ordering::Release);
+        doubts.settled.raise();
     }
 
     /// Subscribers are to look for another node.
@@ -193,6 +197,11 @@ impl GroupEnds {
         let end = self.unreleased.end;
         self.unreleased.restart(end);
         self.say(ToEgress::Withdraw);
+    }
+
+    /// Subscribers may come again.
+    pub(super) fn serve_again(&mut self) {
+        self.say(ToEgress::ServeAgain);
     }
 
     fn say(&mut self, word: ToEgress) {

@@ -281,7 +281,8 @@ impl Run<'_> {
             NodeEffect::Note(_)
             | NodeEffect::Stopped(_)
             | NodeEffect::Withdraw
-            | NodeEffect::Assured
+            | NodeEffect::ServeAgain
+            | NodeEffect::Assured { .. }
             | NodeEffect::Fetched(_) => {}
         }
     }

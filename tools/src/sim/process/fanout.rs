@@ -75,7 +75,7 @@ impl Process {
                 }
                 FanoutEffect::Close(conn) => self.close_subscriber(conn, around),
                 FanoutEffect::Damaged(position) => self.report_damage(position, around),
-                FanoutEffect::Doubt => self.machine.on_doubt(around.now),
+                FanoutEffect::Doubt => self.machine.on_doubt(around.now.mono_ns),
             }
         }
         work

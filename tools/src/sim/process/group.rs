@@ -11,7 +11,7 @@ use relay_core::node::{Node as Machine, NodeEffect, Note as NodeNote, ReadPurpos
 use relay_core::settings::Settings;
 use relay_journal::superblock::{self, GENERATION_LENGTH, Superblock};
 use relay_journal::tables::Tables;
-use relay_wire::code::{Policy, TerminateCode};
+use relay_wire::code::Policy;
 use relay_wire::id::{Epoch, Position};
 use relay_wire::membership::Member;
 
@@ -190,7 +190,7 @@ impl Process {
 
     /// Somebody doubts that it leads still: it looks at the record.
     pub(crate) fn doubt(&mut self, now: Now) {
-        self.machine.on_doubt(now);
+        self.machine.on_doubt(now.mono_ns);
     }
 
     fn group(&mut self) -> &mut Group {
@@ -232,12 +232,17 @@ impl Process {
             NodeEffect::Lead(tables, epoch) => self.lead(&tables, epoch, around),
             NodeEffect::Withdraw => {
                 if let Some(fanout) = &mut self.fanout {
-                    fanout.stop(TerminateCode::NotPrimary, around.now.mono_ns);
+                    fanout.withdraw(around.now.mono_ns);
                 }
             }
-            NodeEffect::Assured => {
+            NodeEffect::ServeAgain => {
                 if let Some(fanout) = &mut self.fanout {
-                    fanout.on_assured(around.now.mono_ns);
+                    fanout.serve_again();
+                }
+            }
+            NodeEffect::Assured { asked_ns } => {
+                if let Some(fanout) = &mut self.fanout {
+                    fanout.on_assured(asked_ns, around.now.mono_ns);
                 }
             }
             NodeEffect::Restart(reason, carry) => {

@@ -108,7 +108,12 @@ impl Cluster {
 
     fn on_reply(&mut self, at: usize, reply: ToIngress) {
         if let ToIngress::Serve { .. } | ToIngress::Withdraw = reply {
-            self.machines[at].is_serving = reply != ToIngress::Withdraw;
+            let machine = &mut self.machines[at];
+            machine.is_serving = reply != ToIngress::Withdraw;
+            assert_eq!(
+                machine.is_serving, machine.is_open,
+                "whom ingress lets in finds the fan-out open"
+            );
             return;
         }
         if let ToIngress::Vacant(is_vacant) = reply {

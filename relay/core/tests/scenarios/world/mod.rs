@@ -98,6 +98,8 @@ pub struct Client {
     /// Bytes its socket still takes; unlimited where `None`.
     pub room: Option<usize>,
     pub awaits_room: bool,
+    /// What it received before it was handed over.
+    logon: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,24 +108,40 @@ pub enum Got {
     Message(Vec<u8>),
 }
 
+fn items(bytes: &[u8]) -> Vec<Got> {
+    let mut at = 0;
+    let mut items = Vec::new();
+    loop {
+        match item::front(&bytes[at..], Limits::after_logon(1 << 20)).unwrap() {
+            Front::Partial { .. } => return items,
+            Front::Record { length } => {
+                items.push(Got::Record(bytes[at..at + length].to_vec()));
+                at += stride(length);
+            }
+            Front::Message { length } => {
+                items.push(Got::Message(bytes[at..at + length].to_vec()));
+                at += stride(length);
+            }
+        }
+    }
+}
+
 impl Client {
     /// Everything received so far, whole items only.
     pub fn items(&self) -> Vec<Got> {
-        let mut at = 0;
-        let mut items = Vec::new();
-        loop {
-            match item::front(&self.inbox[at..], Limits::after_logon(1 << 20)).unwrap() {
-                Front::Partial { .. } => return items,
-                Front::Record { length } => {
-                    items.push(Got::Record(self.inbox[at..at + length].to_vec()));
-                    at += stride(length);
-                }
-                Front::Message { length } => {
-                    items.push(Got::Message(self.inbox[at..at + length].to_vec()));
-                    at += stride(length);
-                }
-            }
-        }
+        items(&self.inbox)
+    }
+
+    /// The longest payload that it was told at its logon.
+    pub fn payload_limit(&self) -> Option<u32> {
+        let logon = items(&self.logon).into_iter().chain(self.items());
+        logon.into_iter().find_map(|item| match item {
+            Got::Message(bytes) => match Message::decode(&bytes).unwrap() {
+                Message::LogonAck(ack) => Some(ack.payload_limit),
+                _ => None,
+            },
+            Got::Record(_) => None,
+        })
     }
 
     /// The messages among them, shown as text.
@@ -173,6 +191,9 @@ pub struct World {
     /// Writes not yet carried out: block number, position, bytes.
     pub writes: VecDeque<(u64, Position, Vec<u8>)>,
     pub holds_writes: bool,
+    /// Reads into replay buffers that are not carried out yet: buffer, position, length.
+    pub reads: VecDeque<(u32, Position, u32)>,
+    pub holds_reads: bool,
     pub clients: BTreeMap<(bool, ConnIdKey), Client>,
     /// Receive buffer of each connection, with a command that stalled.
     buffers: BTreeMap<ConnIdKey, Vec<u8>>,
@@ -287,6 +308,8 @@ impl World {
             prepared,
             writes: VecDeque::new(),
             holds_writes: false,
+            reads: VecDeque::new(),
+            holds_reads: false,
             clients: BTreeMap::new(),
             buffers: BTreeMap::new(),
             stalled: None,
@@ -485,17 +508,7 @@ impl World {
                     slot,
                     position,
                     length,
-                } => {
-                    let from = position.get() as usize;
-                    // Prepared space is zero until it is written.
-                    let end = self.disk.bytes.len().min(from + length as usize);
-                    let written = self.disk.bytes.get(from..end).unwrap_or(&[]);
-                    let buffer = &mut self.replay[slot as usize][..length as usize];
-                    buffer.fill(0);
-                    buffer[..written.len()].copy_from_slice(written);
-                    self.fanout.on_read(slot, Some(length), self.now.mono_ns);
-                    return work + 1;
-                }
+                } => self.reads.push_back((slot, position, length)),
                 FanoutEffect::Close(conn) => {
                     self.clients.get_mut(&(true, key(conn))).unwrap().is_closed = true;
                     self.fanout.on_closed(conn);
@@ -504,7 +517,25 @@ impl World {
                 FanoutEffect::Doubt => self.doubts += 1,
             }
         }
+        if !self.holds_reads {
+            while !self.reads.is_empty() {
+                self.complete_read();
+            }
+        }
         work
+    }
+
+    /// Carries out the oldest read.
+    pub fn complete_read(&mut self) {
+        let (slot, position, length) = self.reads.pop_front().unwrap();
+        let from = position.get() as usize;
+        // Prepared space is zero until it is written.
+        let end = self.disk.bytes.len().min(from + length as usize);
+        let written = self.disk.bytes.get(from..end).unwrap_or(&[]);
+        let buffer = &mut self.replay[slot as usize][..length as usize];
+        buffer.fill(0);
+        buffer[..written.len()].copy_from_slice(written);
+        self.fanout.on_read(slot, Some(length), self.now.mono_ns);
     }
 
     fn deliver_to_subscriber(&mut self, conn: ConnId, bytes: &[u8]) {
@@ -553,6 +584,7 @@ impl World {
                     let client = self.clients.remove(&(false, key(conn))).unwrap();
                     let kept = Client {
                         inbox: Vec::new(),
+                        logon: client.inbox,
                         ..client
                     };
                     self.clients.insert((true, key(to)), kept);
@@ -692,12 +724,25 @@ impl World {
         checksum: Option<u32>,
         patterns: &[&str],
     ) -> ConnId {
+        self.subscribe_with_room(from, value, checksum, patterns, None)
+    }
+
+    /// [`World::subscribe`], with a socket that takes so many bytes.
+    pub fn subscribe_with_room(
+        &mut self,
+        from: relay_wire::code::From,
+        value: u64,
+        checksum: Option<u32>,
+        patterns: &[&str],
+        room: Option<usize>,
+    ) -> ConnId {
         let conn = self.logon("one", Role::Subscriber, 0, 0);
         assert!(
             !self.clients.contains_key(&(false, key(conn))),
             "it was handed over"
         );
         let conn = self.handed_over.take().expect("it was handed over");
+        self.clients.get_mut(&(true, key(conn))).unwrap().room = room;
         let mut laid_out = Vec::new();
         let patterns = relay_wire::message::Patterns::lay_out(patterns, &mut laid_out).unwrap();
         let subscribe = relay_wire::message::Subscribe {
