@@ -27,6 +27,8 @@ use crate::pace::{self, STEP_MAX, STEP_PAUSE};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
 use crate::storage::{Preparing, Segments, StorageError, available_bytes, sync_directory};
 
+/// Pause before what could not be folded is read again: the scrubber or an operator may have mended it.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 /// Pause when there was nothing to do.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a failed preparation is tried again.
@@ -54,6 +56,24 @@ pub(crate) struct HousekeepingParts {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
+/// Whether the log is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fold {
+    GoesOn,
+    /// What comes next could not be read; tried again then.
+    Waits(Instant),
+    /// What comes next can't be: nothing is folded any more.
+    Ended,
+}
+
+/// Why a step of the fold did not succeed. Nothing was taken in of the block concerned.
+enum FoldStop {
+    /// The block is not there as it was written.
+    Unreadable(String),
+    /// It is, and breaks the rules of the log.
+    Wrong(String),
+}
+
 /// See the module's description.
 pub(crate) struct Housekeeping {
     parts: HousekeepingParts,
@@ -63,7 +83,7 @@ pub(crate) struct Housekeeping {
     pages: Pages,
     checkpoint_at: Position,
     checkpoint_time: Instant,
-    fold_failed: bool,
+    fold: Fold,
     indexer: Indexer,
     prepared: Counter,
     seconds_left: Counter,
@@ -87,7 +107,7 @@ impl Housekeeping {
             pages: Pages::new(STEP_MAX)?,
             checkpoint_at: parts.tables.position,
             checkpoint_time: Instant::now(),
-            fold_failed: false,
+            fold: Fold::GoesOn,
             indexer: Indexer::new(
                 &parts.directory,
                 parts.superblock,
@@ -125,11 +145,10 @@ impl Housekeeping {
     /// Seals, and says what the clock is worth.
     fn testify(&mut self) -> bool {
         let released = self.parts.released.read();
-        // Where the fold has ended for good nobody offers any more.
-        let folded = if self.fold_failed {
-            released
-        } else {
-            self.parts.tables.position
+        // Where the fold stands still nobody offers any more.
+        let folded = match self.fold {
+            Fold::GoesOn => self.parts.tables.position,
+            Fold::Waits(_) | Fold::Ended => released,
         };
         let evidence = &mut self.parts.evidence;
         evidence.step(released, folded, &mut self.pages)
@@ -225,8 +244,10 @@ impl Housekeeping {
 
     /// Folds some more of the released log; writes a checkpoint when one is due.
     fn fold(&mut self) -> bool {
-        if self.fold_failed {
-            return false;
+        match self.fold {
+            Fold::Ended => return false,
+            Fold::Waits(until) if Instant::now() < until => return false,
+            Fold::Waits(_) | Fold::GoesOn => {}
         }
         let released = self.parts.released.read();
         let behind = released.since(self.checkpoint_at);
@@ -236,13 +257,11 @@ impl Housekeeping {
         // What is left of the log when a checkpoint is due is folded too, however little.
         let last = (is_due && backlog > 0).then_some(backlog.min(pace::STEP_MIN as u64) as usize);
         let step = pace::folding(backlog).or(last);
-        if let Some(step) = step
-            && let Err(what) = self.fold_step(released, step)
-        {
-            self.fold_failed = true;
-            let position = self.parts.tables.position;
-            tracing::error!(%position, what, "the journal can't be read back; no checkpoints");
-            return false;
+        if let Some(step) = step {
+            let done = self.fold_step(released, step);
+            if !self.note_fold(done) {
+                return false;
+            }
         }
         let folded = self.parts.tables.position;
         if is_due
@@ -254,6 +273,29 @@ impl Housekeeping {
         is_due || step.is_some()
     }
 
+    /// Whether the fold goes on.
+    fn note_fold(&mut self, done: Result<(), FoldStop>) -> bool {
+        let position = self.parts.tables.position;
+        match done {
+            Ok(()) => self.fold = Fold::GoesOn,
+            Err(FoldStop::Unreadable(what)) => {
+                if self.fold == Fold::GoesOn {
+                    tracing::error!(
+                        %position,
+                        what,
+                        "the journal can't be read back here; no checkpoints until it can: see `relay verify`"
+                    );
+                }
+                self.fold = Fold::Waits(Instant::now() + UNREADABLE_PAUSE);
+            }
+            Err(FoldStop::Wrong(what)) => {
+                tracing::error!(%position, what, "the journal breaks its own rules; no checkpoints");
+                self.fold = Fold::Ended;
+            }
+        }
+        self.fold == Fold::GoesOn
+    }
+
     /// A little of what there is to index.
     fn index(&mut self) -> bool {
         self.indexer
@@ -261,14 +303,15 @@ impl Housekeeping {
     }
 
     /// Reads and folds about `length` bytes of what lies before `target`, and at least one block.
-    fn fold_step(&mut self, target: Position, length: usize) -> Result<(), String> {
+    fn fold_step(&mut self, target: Position, length: usize) -> Result<(), FoldStop> {
+        let unreadable = |what: String| FoldStop::Unreadable(what);
         let start = self.parts.tables.position;
         let wanted = (target.since(start) as usize).min(length);
         let length = self
             .parts
             .segments
             .read(start, &mut self.pages, wanted)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| unreadable(error.to_string()))?;
         // SAFETY: the read has completed and nobody else has the pages.
         let bytes = unsafe { self.pages.slice(0, length) };
         self.parts.evidence.offer(start, bytes, target);
@@ -278,7 +321,8 @@ impl Housekeeping {
                 return Ok(());
             }
             let rest = &bytes[offset..];
-            let header = block::decode_header(rest).map_err(|error| error.to_string())?;
+            let header =
+                block::decode_header(rest).map_err(|error| unreadable(error.to_string()))?;
             if rest.len() < header.body_end() {
                 // It goes on beyond what was read. The next step starts with it, or reads all of it now.
                 let span = header.body_end().next_multiple_of(4096);
@@ -287,15 +331,15 @@ impl Housekeeping {
                 } else if length < span && span <= STEP_MAX {
                     self.fold_step(target, span)
                 } else {
-                    Err("a block ends too early".to_owned())
+                    Err(unreadable("a block ends too early".to_owned()))
                 };
             }
             let body = &rest[HEADER_LENGTH..header.body_end()];
-            block::verify_body(&header, body).map_err(|error| error.to_string())?;
+            block::verify_body(&header, body).map_err(|error| unreadable(error.to_string()))?;
             let session = self.parts.tables.trading_session.as_ref();
             self.indexer.take(&header, body, session);
             let applied = self.parts.tables.apply_block(&header, body);
-            applied.map_err(|error| error.to_string())?;
+            applied.map_err(|error| FoldStop::Wrong(error.to_string()))?;
         }
     }
 

@@ -116,7 +116,10 @@ impl FindOptions {
         search.run(&mut |hit| {
             let life = biographer.life(hit)?;
             if copies_differ.is_none() {
-                copies_differ = life.copies.iter().find(|copy| !copy.is_equal).cloned();
+                // A copy that lacks the message is only behind.
+                let differs =
+                    |copy: &&OtherCopy| !copy.is_equal && (copy.place.is_some() || copy.is_damaged);
+                copies_differ = life.copies.iter().find(differs).cloned();
             }
             if self.json {
                 lines.json(&life)?;
@@ -149,14 +152,19 @@ impl FindOptions {
             )));
         }
         match copies_differ {
-            Some(copy) if copy.place.is_some() => Err(Failure::Damaged(format!(
+            Some(copy) if copy.is_damaged => Err(Failure::Damaged(format!(
+                "{}: {}; what lies there was not compared. `relay verify` names all of it",
+                copy.directory,
+                copy.problem.unwrap_or_default()
+            ))),
+            Some(copy) => Err(Failure::Damaged(format!(
                 "the copy in {} {}; `relay verify {} {}` says which one is right",
                 copy.directory,
                 copy.problem.unwrap_or_default(),
                 path.display(),
                 copy.directory
             ))),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

@@ -68,7 +68,8 @@ pub(crate) fn run(options: &IndexOptions) -> Result<(), Failure> {
         points: PointReader::new(&journal),
         directory: &directory,
         summary: Summary::default(),
-        session: None,
+        session: Some(None),
+        next: 0,
     };
     fs::create_dir_all(&directory)
         .map_err(|error| Failure::file("making the directory", &directory, &error))?;
@@ -115,24 +116,28 @@ struct Work<'a> {
     points: PointReader,
     directory: &'a Path,
     summary: Summary,
-    /// The trading session open where the next segment begins.
-    session: Option<TradingSession>,
+    /// The trading session open where the next segment begins, if one is; nothing where that can't be told.
+    session: Option<Option<TradingSession>>,
+    /// The segment that is due.
+    next: u64,
 }
 
 impl Work<'_> {
     fn take(&mut self, segment: u64, is_anew: bool) -> Result<(), Failure> {
         self.summary.finished_segments += 1;
+        if segment != self.next {
+            self.session = None;
+        }
+        self.next = segment + 1;
         if !is_anew && let Some(session) = self.session_of_intact(segment) {
             self.summary.intact += 1;
-            self.session = session;
+            self.session = Some(session);
             return Ok(());
         }
-        match self.build(segment)? {
-            Some(session) => self.session = session,
-            None => {
-                self.summary.damaged.push(segment::name(segment));
-                self.session = None;
-            }
+        let made = self.summary.made;
+        self.session = self.build(segment)?;
+        if self.summary.made == made {
+            self.summary.damaged.push(segment::name(segment));
         }
         Ok(())
     }
@@ -145,7 +150,8 @@ impl Work<'_> {
         index.session_at_end().ok()
     }
 
-    /// Makes the index of a segment; the session at its end, or nothing where the segment is damaged.
+    /// Makes the index of a segment; the session at its end, or nothing where the segment is damaged. Behind a break in the log nobody can
+    /// tell in which session a segment begins, and none is made; one that opens in it is that at its end.
     fn build(&mut self, segment: u64) -> Result<Option<Option<TradingSession>>, Failure> {
         let path = self.journal.path();
         let superblock = self.journal.superblock();
@@ -158,7 +164,8 @@ impl Work<'_> {
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
             .tempfile_in(self.directory)
             .map_err(|error| written(&error))?;
-        let mut builder = Builder::new(superblock.stream, geometry, segment, self.session.as_ref());
+        let session = self.session.as_ref().and_then(Option::as_ref);
+        let mut builder = Builder::new(superblock.stream, geometry, segment, session);
         let mut blocks = self.journal.blocks(start).up_to(end);
         let mut messages = 0;
         while let Some(next) = blocks.next_block() {
@@ -176,6 +183,9 @@ impl Work<'_> {
         let Some(head) = builder.head() else {
             return Ok(None);
         };
+        if self.session.is_none() {
+            return Ok(builder.session_at_end().map(Some));
+        }
         let file = fresh.as_file_mut();
         file.seek(SeekFrom::Start(0))
             .and_then(|_| file.write_all(&head))

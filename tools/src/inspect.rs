@@ -254,6 +254,7 @@ impl InspectOptions {
         let geometry = journal.superblock().geometry();
         let mut lines = Lines::new();
         let limit = usize::try_from(self.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let mut short = None;
         for &index in journal.segments().iter().take(limit) {
             let bytes = journal.segment_length(index);
             let bytes = bytes.map_err(|error| failed(&self.path, error))?;
@@ -264,6 +265,9 @@ impl InspectOptions {
                 bytes,
                 is_whole: bytes == geometry.segment_size(),
             };
+            if !segment.is_whole {
+                short.get_or_insert_with(|| segment.segment.clone());
+            }
             if self.json {
                 lines.json(&segment)?;
             } else {
@@ -284,9 +288,12 @@ impl InspectOptions {
             }
         }
         lines.finish()?;
-        match journal.gaps().first() {
-            None => Ok(()),
-            Some(gap) => Err(Failure::Damaged(format!(
+        match (journal.gaps().first(), short) {
+            (None, None) => Ok(()),
+            (None, Some(short)) => Err(Failure::Damaged(format!(
+                "segment {short} is shorter than a segment; fetch it from another copy"
+            ))),
+            (Some(gap), _) => Err(Failure::Damaged(format!(
                 "segments {} to {} are missing; fetch them from another copy",
                 segment::name(gap.first),
                 segment::name(gap.last)
@@ -302,6 +309,7 @@ impl InspectOptions {
         let mut blocks = journal.blocks(from);
         let mut lines = Lines::new();
         let mut left = self.limit.unwrap_or(u64::MAX);
+        let mut at = from;
         while left > 0
             && let Some(block) = blocks.next_block()
         {
@@ -316,6 +324,7 @@ impl InspectOptions {
                     return Err(failed(&self.path, error));
                 }
             };
+            at = header.next_position();
             let is_wanted = self
                 .from_seq
                 .is_none_or(|seq| header.first_seq.get() + u64::from(header.data_count) > seq);
@@ -325,7 +334,21 @@ impl InspectOptions {
             }
             interrupt.check()?;
         }
-        lines.finish()
+        lines.finish()?;
+        if left == 0 {
+            return Ok(());
+        }
+        // A blank place is the end only where nothing is known to lie behind it.
+        let problem = match &extent.verdict {
+            Err(error) => error.to_string(),
+            Ok(_) if at < extent.tail => format!(
+                "nothing lies at position {at}, and the log goes on up to {}; look for another copy",
+                extent.tail
+            ),
+            Ok(_) => return Ok(()),
+        };
+        let path = self.path.display();
+        Err(Failure::Damaged(format!("{path}: {problem}")))
     }
 
     fn print_block(&self, lines: &mut Lines, header: &BlockHeader) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 mod frame;
 mod write;
 
-pub(crate) use frame::transport;
+pub(crate) use frame::{is_fragment, transport};
 pub(crate) use write::{CaptureWriter, Datagram, PAYLOAD_MAX};
 
 /// Longest frame: what libpcap itself allows.
@@ -42,6 +42,15 @@ pub(crate) enum CaptureError {
         /// Byte at which that something begins.
         at: u64,
     },
+    /// A frame that was not captured whole.
+    Cut {
+        /// Byte at which it begins.
+        at: u64,
+        /// Bytes that were captured.
+        captured: u32,
+        /// Bytes it had.
+        original: u32,
+    },
     /// What lies there can't be.
     Damaged {
         /// The byte.
@@ -60,6 +69,15 @@ impl fmt::Display for CaptureError {
                 f,
                 "the capture ends in the middle of what begins at byte {at}; \
                  everything before it was read, see whether the file was copied whole"
+            ),
+            Self::Cut {
+                at,
+                captured,
+                original,
+            } => write!(
+                f,
+                "of the frame at byte {at} only {captured} of {original} bytes were captured, so that its message is not \
+                 whole; everything before it was read, capture again without a limit (tcpdump -s 0)"
             ),
             Self::Damaged { at, what } => write!(
                 f,
@@ -108,6 +126,17 @@ pub(crate) struct CaptureReader<R> {
     is_big_endian: bool,
     at: u64,
     buffer: Vec<u8>,
+}
+
+const fn check_whole(at: u64, captured: u32, original: u32) -> Result<(), CaptureError> {
+    if captured < original {
+        return Err(CaptureError::Cut {
+            at,
+            captured,
+            original,
+        });
+    }
+    Ok(())
 }
 
 impl<R: Read> CaptureReader<R> {
@@ -197,6 +226,7 @@ impl<R: Read> CaptureReader<R> {
                 what: "a frame too long to be one",
             });
         }
+        check_whole(begin, captured, original)?;
         self.whole(captured as usize, begin)?;
         let time_ns = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * unit;
         Ok(Some(Frame {
@@ -350,6 +380,7 @@ impl<R: Read> CaptureReader<R> {
                 what: "a frame longer than its block",
             });
         }
+        check_whole(begin, captured, self.u32_at(16))?;
         let per_second = u128::from(interface.units_per_second);
         let since_ns = u128::from(time) * 1_000_000_000 / per_second;
         let time_ns = since_ns as i128 + i128::from(interface.offset_seconds) * 1_000_000_000;
@@ -377,11 +408,13 @@ impl<R: Read> CaptureReader<R> {
                 what: "a packet of no interface",
             });
         };
-        let length = (self.u32_at(0) as usize).min(self.buffer.len() - 4);
+        let original = self.u32_at(0);
+        let captured = original.min(self.buffer.len() as u32 - 4);
+        check_whole(begin, captured, original)?;
         Ok(Frame {
             time_ns: 0,
             link_type: interface.link_type,
-            bytes: &self.buffer[4..4 + length],
+            bytes: &self.buffer[4..4 + captured as usize],
         })
     }
 

@@ -76,7 +76,7 @@ pub(crate) struct Judgement {
     pub(crate) clock_bound_ns: u64,
     /// Each journal by itself, in the order given.
     pub(crate) journals: Vec<Verification>,
-    /// Where the range that was compared begins and ends: what was released, or as much of it as the shortest one has.
+    /// Where the range to be compared begins and ends: what was released, or as much of it as the shortest one has.
     pub(crate) compared: (u64, u64),
     /// Bytes of log that all of them hold alike; 0 for one journal.
     pub(crate) identical_bytes: u64,
@@ -211,14 +211,14 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<(), Failure> {
     } else {
         judgement.print()
     };
-    // A reader that went away does not make a bad journal good.
+    // A reader that went away does not make a bad journal good, nor leaves the page unwritten.
+    if let Some(path) = &options.report {
+        write_report(path, &report::page(&judgement))?;
+    }
     match printed {
         Err(Failure::OutputClosed) if judgement.is_right() => return Err(Failure::OutputClosed),
         Ok(()) | Err(Failure::OutputClosed) => {}
         Err(other) => return Err(other),
-    }
-    if let Some(path) = &options.report {
-        write_report(path, &report::page(&judgement))?;
     }
     judgement.failure().map_or(Ok(()), Err)
 }
@@ -428,33 +428,31 @@ impl Judgement {
         let [first, others @ ..] = journals else {
             return Ok(());
         };
-        let (start, end) = self.compared;
+        let (_, end) = self.compared;
+        let mut identical_bytes = None;
         for other in others {
-            match compare(first, other, Position(end), interrupt)? {
-                Ok(None) => {}
-                Ok(Some(difference)) => {
-                    let kind = if difference.both_intact {
-                        Kind::Rewritten
-                    } else {
-                        Kind::Difference
-                    };
-                    let journal = other.path().display().to_string();
-                    let finding = Finding::new(kind, &journal, difference.text());
-                    findings.add(Finding {
-                        position: Some(difference.position),
-                        seq: difference.seq,
-                        field: Some(difference.field.clone()),
-                        ..finding
-                    });
-                    self.difference.get_or_insert(difference);
-                }
-                // What could not be read was told when the journal was verified by itself.
-                Err(ReaderError::Source(_)) => {}
-                Err(error) => return Err(failed(other.path(), error)),
+            let compared = compare(first, other, Position(end), interrupt)?;
+            let fewest = identical_bytes.unwrap_or(u64::MAX);
+            identical_bytes = Some(compared.identical_bytes.min(fewest));
+            if let Some(difference) = compared.difference {
+                let kind = if difference.both_intact {
+                    Kind::Rewritten
+                } else {
+                    Kind::Difference
+                };
+                let journal = other.path().display().to_string();
+                let finding = Finding::new(kind, &journal, difference.text());
+                findings.add(Finding {
+                    position: Some(difference.position),
+                    seq: difference.seq,
+                    field: Some(difference.field.clone()),
+                    ..finding
+                });
+                self.difference.get_or_insert(difference);
             }
         }
-        if self.difference.is_none() && !others.is_empty() {
-            self.identical_bytes = end.saturating_sub(start);
+        if self.difference.is_none() {
+            self.identical_bytes = identical_bytes.unwrap_or(0);
         }
         Ok(())
     }

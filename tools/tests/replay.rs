@@ -165,6 +165,21 @@ fn tcp_and_udp_get_the_payloads() {
         run(&[&["replay", text(&journal), "--to-tcp", &address], prefix].concat());
         assert_eq!(reader.join().expect("it ends"), expected);
     }
+    // One that says something, and takes everything only when the replay is over.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let (over, is_over) = channel();
+    let reader = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("a connection");
+        socket.write_all(b"welcome").expect("written");
+        is_over.recv().expect("it ends");
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).expect("read");
+        all
+    });
+    run(&["replay", text(&journal), "--to-tcp", &address]);
+    over.send(()).expect("it waits");
+    assert_eq!(reader.join().expect("it ends"), b"1234");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let timeout = Some(Duration::from_secs(20));
     socket.set_read_timeout(timeout).expect("set");

@@ -148,6 +148,8 @@ pub(super) struct OtherCopy {
     /// What is there instead, where it is not equal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
+    /// Whether it can't be told what is there.
+    pub(super) is_damaged: bool,
 }
 
 /// Puts lives together.
@@ -439,6 +441,7 @@ fn copy(
         is_equal: false,
         is_log_equal: false,
         problem: None,
+        is_damaged: false,
     };
     let seq = hit.record.seq();
     if let Ok(Ok(block)) = points.block(hit.block.position) {
@@ -492,6 +495,7 @@ impl OtherCopy {
             Ok(Flow::Enough)
         })?;
         if self.place.is_none() {
+            self.is_damaged = !search.damage.is_empty();
             self.problem = Some(match search.damage.first() {
                 Some(damage) => damage.clone(),
                 None => "it is not there".to_owned(),

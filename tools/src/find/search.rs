@@ -90,6 +90,8 @@ pub(super) struct Search<'a> {
     is_unreleased: bool,
     points: PointReader,
     interrupt: &'a Interrupt,
+    /// Nothing was written from this segment on.
+    unwritten_from: Option<u64>,
     /// Segments that were scanned, and why.
     pub(super) scanned: Vec<(u64, String)>,
     /// Segments that were looked into by their index.
@@ -121,6 +123,7 @@ impl<'a> Search<'a> {
             is_unreleased,
             points: PointReader::new(journal),
             interrupt,
+            unwritten_from: None,
             scanned: Vec::new(),
             indexed: 0,
             blocks: 0,
@@ -139,13 +142,62 @@ impl<'a> Search<'a> {
     ) -> Result<(), Failure> {
         let segments = self.journal.segments();
         let (first, last) = self.narrow(segments)?;
-        for &segment in &segments[first..last] {
+        for place in first..last {
             self.interrupt.check()?;
-            if self.search_segment(segment, take)? == Flow::Enough {
-                break;
+            self.look_before(segments, place)?;
+            if self.search_segment(segments[place], take)? == Flow::Enough {
+                return Ok(());
             }
         }
+        if last < segments.len() {
+            self.look_before(segments, last)?;
+        }
         Ok(())
+    }
+
+    /// Notes what is missing before a segment of the list, where it may hold what is looked for.
+    fn look_before(&mut self, segments: &[u64], place: usize) -> Result<(), Failure> {
+        let segment = segments[place];
+        let missing = match place.checked_sub(1) {
+            None => 0..segment,
+            Some(before) => segments[before] + 1..segment,
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (next_seq, passed_ns) = match place.checked_sub(1) {
+            None => (1, 0),
+            Some(before) => self.end_of(segments[before])?,
+        };
+        let end_seq = self.first_seq(segment)?.unwrap_or(u64::MAX);
+        let end_ns = self.first_time(segment)?.unwrap_or(u64::MAX);
+        let (first_seq, last_seq) = self.query.seqs;
+        let (from_ns, to_ns) = self.query.times_ns;
+        let may_hold_seq = first_seq.get() < end_seq && last_seq.get() >= next_seq;
+        if may_hold_seq && from_ns <= end_ns && to_ns >= passed_ns {
+            self.damage.push(format!(
+                "segments {} to {} are missing",
+                segment::name(missing.start),
+                segment::name(missing.end - 1)
+            ));
+        }
+        Ok(())
+    }
+
+    /// The seq that is due behind what can be read of a segment, and when the last message in it was received.
+    fn end_of(&mut self, segment: u64) -> Result<(u64, u64), Failure> {
+        let geometry = self.journal.superblock().geometry();
+        let end = geometry.start_of(segment + 1);
+        let mut blocks = self.journal.blocks(geometry.start_of(segment)).up_to(end);
+        let mut found = (0, 0);
+        while let Some(Ok(block)) = blocks.next_block() {
+            found.0 = block.header.next_seq().get();
+            for (_, record) in records(block.body).map_while(Result::ok) {
+                found.1 = record.receive_time_ns();
+            }
+            self.interrupt.check()?;
+        }
+        Ok(found)
     }
 
     /// The segments that may hold what is looked for, as places in the list.
@@ -216,10 +268,34 @@ impl<'a> Search<'a> {
         let start = self.journal.superblock().geometry().start_of(segment);
         Ok(match self.points.header(start) {
             Ok(Ok(header)) => Some(header.first_seq.get()),
-            Ok(Err(Front::Absent)) => Some(u64::MAX),
+            Ok(Err(Front::Absent)) => self.is_end(start)?.then_some(u64::MAX),
             Ok(Err(_)) | Err(ReaderError::Source(_)) => None,
             Err(error) => return Err(failed(self.path(), error)),
         })
+    }
+
+    /// Whether a blank place is where the log ends, for all that can be seen at the price of a few reads: not where a checkpoint lies
+    /// behind it, nor where a later segment was written to.
+    fn is_end(&mut self, blank: Position) -> Result<bool, Failure> {
+        let geometry = self.journal.superblock().geometry();
+        let segment = geometry.segment_of(blank);
+        if self.unwritten_from.is_some_and(|from| segment >= from) {
+            return Ok(true);
+        }
+        let glance = self.ends.glance()?;
+        if glance.is_some_and(|glance| blank < glance.position) {
+            return Ok(false);
+        }
+        let segments = self.journal.segments();
+        for &later in &segments[segments.partition_point(|&index| index <= segment)..] {
+            match self.points.header(geometry.start_of(later)) {
+                Ok(Err(Front::Absent)) => {}
+                Ok(_) | Err(ReaderError::Source(_)) => return Ok(false),
+                Err(error) => return Err(failed(self.path(), error)),
+            }
+        }
+        self.unwritten_from = Some(segment + 1);
+        Ok(true)
     }
 
     /// When the first message of a segment was received; in the same way.
@@ -243,7 +319,7 @@ impl<'a> Search<'a> {
                     }
                     position = block.header.next_position();
                 }
-                Ok(Err(Front::Absent)) => return Ok(Some(u64::MAX)),
+                Ok(Err(Front::Absent)) => return Ok(self.is_end(position)?.then_some(u64::MAX)),
                 Ok(Err(_)) | Err(ReaderError::Source(_)) => return Ok(None),
                 Err(error) => return Err(failed(self.path(), error)),
             }

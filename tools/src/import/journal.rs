@@ -511,9 +511,21 @@ impl Drop for JournalWriter {
             return;
         }
         // The first error is the one that is told.
-        let _ = fs::remove_dir_all(self.directory.join(segment::DIRECTORY));
         if self.is_ours {
             let _ = fs::remove_dir_all(&self.directory);
+            return;
+        }
+        // It was empty before: all that is in it is of this import.
+        for entry in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = entry.path();
+            let _ = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(path),
+                _ => fs::remove_file(path),
+            };
         }
     }
 }

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use crate::connect::decode_hex;
 use crate::exit::Failure;
 use crate::flow::Flow;
-use crate::pcap::{CaptureReader, transport};
+use crate::pcap::{CaptureReader, is_fragment, transport};
 use crate::rendering::JsonOriginal;
+use crate::when::utc_text;
 
 /// Longest line: the longest payload in hexadecimal, every field beside it, and room for escapes.
 const LINE_LENGTH_MAX: u64 = 6 * PAYLOAD_LIMIT_MAX as u64 + 4096;
@@ -176,6 +177,15 @@ fn next_captured(
             Err(error) => return Err(Failure::Damaged(format!("{}: {error}", path.display()))),
         };
         let Some(found) = transport(frame.link_type, frame.bytes) else {
+            if is_fragment(frame.link_type, frame.bytes) {
+                return Err(Failure::Damaged(format!(
+                    "{}: at {} it holds a part of an IP packet that was sent in several, and messages are not put together here; \
+                     everything before it was read, leave such packets out if none of them matters (tcpdump -r, '(ip[6:2] & \
+                     0x3fff) = 0')",
+                    path.display(),
+                    utc_text(frame.time_ns)
+                )));
+            }
             continue;
         };
         let is_wanted = |port| terms.ports.contains(&port);

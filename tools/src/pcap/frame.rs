@@ -13,21 +13,42 @@ pub(crate) struct Transport<'a> {
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const IPV6_FRAGMENT: u8 = 44;
+
+/// The IP packet in a frame, behind the link's header.
+fn packet(link_type: u32, frame: &[u8]) -> Option<&[u8]> {
+    match link_type {
+        // Ethernet.
+        1 => ethernet(frame),
+        // Loopback: a 4-byte family before the packet, whose version nibble says more.
+        0 | 108 => frame.get(4..),
+        // IP without a link.
+        12 | 14 | 101 | 228 | 229 => Some(frame),
+        // Linux "cooked", both versions.
+        113 => frame.get(16..),
+        276 => frame.get(20..),
+        _ => None,
+    }
+}
+
+/// Whether a frame holds a part of an IP packet that was sent in several: its message is not put together here.
+pub(crate) fn is_fragment(link_type: u32, frame: &[u8]) -> bool {
+    let Some(packet) = packet(link_type, frame) else {
+        return false;
+    };
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => {
+            let is_part = u16_at(packet, 6).is_some_and(|flags| flags & 0x3fff != 0);
+            is_part && matches!(packet.get(9), Some(&(TCP | UDP)))
+        }
+        Some(6) => packet.get(6) == Some(&IPV6_FRAGMENT),
+        _ => false,
+    }
+}
 
 /// The payload of a frame; nothing for anything but whole UDP datagrams and TCP segments with data.
 pub(crate) fn transport(link_type: u32, frame: &[u8]) -> Option<Transport<'_>> {
-    let packet = match link_type {
-        // Ethernet.
-        1 => ethernet(frame)?,
-        // Loopback: a 4-byte family before the packet, whose version nibble says more.
-        0 | 108 => frame.get(4..)?,
-        // IP without a link.
-        12 | 14 | 101 | 228 | 229 => frame,
-        // Linux "cooked", both versions.
-        113 => frame.get(16..)?,
-        276 => frame.get(20..)?,
-        _ => return None,
-    };
+    let packet = packet(link_type, frame)?;
     let (protocol, segment) = match packet.first()? >> 4 {
         4 => ipv4(packet)?,
         6 => ipv6(packet)?,

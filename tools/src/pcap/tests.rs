@@ -151,6 +151,24 @@ fn every_format_in_both_byte_orders() {
     }
 }
 
+/// A frame of which only a part was captured is no message: it is told, not passed over.
+#[test]
+fn a_frame_that_was_cut_is_told() {
+    let frame = udp_frame().len() as u32;
+    for (mut file, original) in [
+        (pcap(false, PCAP_MICROSECONDS, 1), 24 + 12),
+        (pcapng(false), 28 + 32 + 16 + 24),
+    ] {
+        let longer = frame + 1;
+        file[original..original + 4].copy_from_slice(&longer.to_le_bytes());
+        let (found, error) = read(&file);
+        assert!(found.is_empty());
+        let error = error.expect("the first frame is cut");
+        assert!(matches!(error, CaptureError::Cut { captured, .. } if captured == frame));
+        assert!(error.to_string().contains("tcpdump -s 0"), "{error}");
+    }
+}
+
 #[test]
 fn a_file_cut_anywhere_gives_what_is_whole_and_then_an_error_or_the_end() {
     for file in files() {
@@ -228,4 +246,19 @@ fn tcp_over_ipv6_and_what_is_passed_over() {
     for end in 0..udp_frame().len() {
         assert_eq!(transport(1, &udp_frame()[..end]), None, "cut at {end}");
     }
+}
+
+#[test]
+fn a_part_of_a_packet_is_known_as_one() {
+    let whole = udp_frame();
+    assert!(!is_fragment(1, &whole));
+    for flags in [0x2000_u16, 0x0001, 0x1fff] {
+        let mut part = whole.clone();
+        part[14 + 6..14 + 8].copy_from_slice(&flags.to_be_bytes());
+        assert!(is_fragment(1, &part), "{flags:x}");
+        assert_eq!(transport(1, &part), None);
+    }
+    let mut unsplit = whole;
+    unsplit[14 + 6..14 + 8].copy_from_slice(&0x4000_u16.to_be_bytes());
+    assert!(!is_fragment(1, &unsplit), "it only says: don't");
 }

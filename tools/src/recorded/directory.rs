@@ -232,7 +232,14 @@ fn check_beginning(
     selection: &Selection,
 ) -> Result<(), Failure> {
     let first = journal.segments().first().copied().unwrap_or(0);
-    if first == 0 || selection.from != Bound::Start {
+    let is_missed = match selection.from {
+        _ if first == 0 => false,
+        Bound::Start => true,
+        // What was received before the first message that is here may be missing.
+        Bound::Time(time_ns) => first_time(journal).is_none_or(|first_ns| time_ns <= first_ns),
+        Bound::Seq(_) | Bound::End => false,
+    };
+    if !is_missed {
         return Ok(());
     }
     Err(Failure::Damaged(format!(
@@ -241,4 +248,17 @@ fn check_beginning(
         path.display(),
         segment::name(first)
     )))
+}
+
+/// When the first message that is here was received, ns UTC.
+fn first_time(journal: &JournalDir) -> Option<u64> {
+    let mut blocks = journal.blocks(journal.start());
+    while let Some(Ok(block)) = blocks.next_block() {
+        let mut messages = records(block.body).map_while(Result::ok);
+        let found = messages.find(|(_, record)| record.is_data());
+        if let Some((_, record)) = found {
+            return Some(record.receive_time_ns());
+        }
+    }
+    None
 }

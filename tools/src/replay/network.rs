@@ -1,11 +1,11 @@
 //! Messages to a TCP or UDP address.
 
-use std::io::{BufWriter, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 use relay_client::Delivery;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::exit::Failure;
 use crate::rendering::Rendering;
@@ -13,6 +13,8 @@ use crate::rendering::Rendering;
 /// Bytes that wait before they are written to a connection.
 const BUFFER: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A receiver that has everything and says nothing for so long is left.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// How many bytes of length stand in front of what is written to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -158,10 +160,25 @@ fn open_socket(
     Ok(socket.into())
 }
 
-/// Ends a connection so that everything written arrives.
+/// Ends a connection so that everything written arrives: to close it while something that the receiver sent was not read would throw
+/// away what it has not taken. A receiver that keeps its end open is waited for until it has been silent for a while.
 pub(super) fn finish(mut out: BufWriter<TcpStream>) -> std::io::Result<()> {
     out.flush()?;
-    SockRef::from(out.get_ref()).shutdown(std::net::Shutdown::Write)
+    let mut socket = out.get_ref();
+    socket.shutdown(Shutdown::Write)?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    let mut not_wanted = [0; 4096];
+    loop {
+        match socket.read(&mut not_wanted) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use relay_journal::scan::Window;
 use relay_journal::segment;
 use serde::{Deserialize, Serialize};
 
+use super::failed;
 use crate::exit::{Failure, Interrupt};
 use crate::output::{hex, progress};
 
@@ -51,13 +52,23 @@ impl Difference {
     }
 }
 
-/// Compares two journals from where both begin up to `end`; the first difference.
+/// What a comparison came to.
+#[derive(Debug)]
+pub(super) struct Compared {
+    /// The first difference; nothing behind it is compared.
+    pub(super) difference: Option<Difference>,
+    /// How much of the log both have, and alike: not what one of them lacks or can't read.
+    pub(super) identical_bytes: u64,
+}
+
+/// Compares two journals from where both begin up to `end`. What can't be read in one of them is passed over, to the next segment: it is
+/// told when that journal is verified by itself.
 pub(super) fn compare(
     one: &JournalDir,
     other: &JournalDir,
     end: Position,
     interrupt: &Interrupt,
-) -> Result<Result<Option<Difference>, ReaderError>, Failure> {
+) -> Result<Compared, Failure> {
     let geometry = one.superblock().geometry();
     let start = one.start().max(other.start());
     let open = |journal: &JournalDir| {
@@ -66,18 +77,32 @@ pub(super) fn compare(
     };
     let (mut ours, mut theirs) = match (open(one), open(other)) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
-        (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+        (Err(error), _) => return Err(failed(one.path(), error)),
+        (_, Err(error)) => return Err(failed(other.path(), error)),
+    };
+    let mut found = Compared {
+        difference: None,
+        identical_bytes: 0,
     };
     let bar = progress(end.get().saturating_sub(start.get()), "comparing");
     let mut position = start;
     let mut compared = 0_u64;
     while position < end {
-        let step = match compare_block((one, &mut ours), (other, &mut theirs), position) {
-            Ok(Ok(step)) => step,
-            Ok(Err(difference)) => return Ok(Ok(Some(difference))),
-            Err(error) => return Ok(Err(error)),
-        };
-        position = position.plus(step);
+        match compare_block((one, &mut ours), (other, &mut theirs), position) {
+            Ok(Alike::Block(span)) => {
+                found.identical_bytes += span;
+                position = position.plus(span);
+            }
+            Ok(Alike::Neither(unit)) => position = position.plus(unit),
+            Ok(Alike::No(difference)) => {
+                found.difference = Some(*difference);
+                break;
+            }
+            Err(ReaderError::Source(_)) => {
+                position = geometry.start_of(geometry.segment_of(position) + 1);
+            }
+            Err(error) => return Err(failed(other.path(), error)),
+        }
         compared += 1;
         if compared.is_multiple_of(1024) {
             bar.set_position(position.get().saturating_sub(start.get()));
@@ -85,32 +110,41 @@ pub(super) fn compare(
         }
     }
     bar.finish_and_clear();
-    Ok(Ok(None))
+    Ok(found)
 }
 
-/// Compares the blocks at a position; the bytes to the next one.
+/// Whether two places are alike.
+enum Alike {
+    /// Both hold a block of so many bytes, the same.
+    Block(u64),
+    /// Neither holds an intact block: what is wrong with each is told elsewhere. Bytes to the next place.
+    Neither(u64),
+    /// They differ.
+    No(Box<Difference>),
+}
+
+/// Compares the blocks at a position.
 fn compare_block(
     (one, ours): (&JournalDir, &mut Window<'_>),
     (other, theirs): (&JournalDir, &mut Window<'_>),
     position: Position,
-) -> Result<Result<u64, Difference>, ReaderError> {
+) -> Result<Alike, ReaderError> {
     let superblock = one.superblock();
     let alignment = superblock.block_alignment;
     let our_header = ours.examine(position, superblock.stream, None)?;
     let their_header = theirs.examine(position, superblock.stream, None)?;
     let Some(header) = our_header.ok().or(their_header.ok()) else {
-        // Neither is intact: what is wrong with each was told.
-        return Ok(Ok(u64::from(alignment)));
+        return Ok(Alike::Neither(alignment.into()));
     };
     let length = header.written_length(alignment) as usize;
     let our_bytes = ours.bytes(position, length)?;
     let their_bytes = theirs.bytes(position, length)?;
     if our_bytes == their_bytes {
-        return Ok(Ok(u64::from(header.span)));
+        return Ok(Alike::Block(header.span.into()));
     }
     let geometry = superblock.geometry();
     let place = name_difference(our_bytes, their_bytes, &header, our_header.is_ok());
-    Ok(Err(Difference {
+    Ok(Alike::No(Box::new(Difference {
         journals: [one, other].map(|journal| journal.path().display().to_string()),
         position: position.get(),
         segment: segment::name(geometry.segment_of(position)),
@@ -120,7 +154,7 @@ fn compare_block(
         one: place.one,
         other: place.other,
         both_intact: our_header.is_ok() && their_header.is_ok(),
-    }))
+    })))
 }
 
 /// A field and what two copies hold in it.

@@ -450,7 +450,10 @@ impl Scan<'_> {
     ) -> Result<(), Failure> {
         while from < end {
             from = match self.read_intact(from, end, bounds)? {
-                Stop::End => break,
+                Stop::End => match self.go_on_behind_blank(from, end, bounds)? {
+                    Some(next) => next,
+                    None => break,
+                },
                 Stop::Unreadable(next) => next,
                 Stop::Damage(damage)
                     if bounds.is_some_and(|bounds| self.is_the_end(damage.position, bounds)) =>
@@ -478,6 +481,33 @@ impl Scan<'_> {
         }
         self.end_here(bounds);
         Ok(())
+    }
+
+    /// Where the log goes on behind the blank place at which reading ended, if that is not its end.
+    fn go_on_behind_blank(
+        &mut self,
+        from: Position,
+        end: Position,
+        bounds: Option<&Bounds>,
+    ) -> Result<Option<Position>, Failure> {
+        let blank = from.max(Position(self.found.tail));
+        let extent = bounds.and_then(|bounds| bounds.extent.as_ref());
+        if extent.is_none_or(|extent| extent.verdict.is_ok() && blank >= extent.tail) {
+            return Ok(None);
+        }
+        let next = self.find_next(blank, end)?;
+        if next >= end {
+            return Ok(None);
+        }
+        let geometry = self.journal.superblock().geometry();
+        let damage = Damage {
+            position: blank,
+            segment: geometry.segment_of(blank),
+            offset: geometry.offset_of(blank),
+            front: Front::Absent,
+        };
+        self.damaged(&damage, bounds);
+        Ok(Some(next))
     }
 
     /// Reads until something is not as it must be.

@@ -136,7 +136,13 @@ impl Page {
         if judgement.journals.len() > 1 {
             let (start, end) = judgement.compared;
             let result = match &judgement.difference {
-                None => format!("identical, byte for byte, from position {start} to {end}"),
+                None if judgement.identical_bytes == end.saturating_sub(start) => {
+                    format!("identical, byte for byte, from position {start} to {end}")
+                }
+                None => format!(
+                    "identical, byte for byte, in the {} bytes between position {start} and {end} that can be read in all of them",
+                    judgement.identical_bytes
+                ),
                 Some(difference) => difference.text(),
             };
             pairs.push(("compared with each other", result));
