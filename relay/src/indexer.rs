@@ -123,8 +123,8 @@ pub(crate) struct Indexer {
     backlog: Option<Making>,
     /// The segment the backlog looks at next: those before have an index, or can't have one.
     next: u64,
-    /// The trading session open at the start of that segment, if that is known.
-    session: Option<TradingSession>,
+    /// The trading session open at the start of that segment, if one is; nothing where that can't be told: then none is made.
+    session: Option<Option<TradingSession>>,
     read_at: Instant,
     retry_at: Option<Instant>,
     /// Bytes of the finished segments that were not looked at, or are being indexed.
@@ -151,7 +151,7 @@ impl Indexer {
             finished: VecDeque::new(),
             backlog: None,
             next: 0,
-            session: None,
+            session: Some(None),
             read_at: now,
             retry_at: None,
             lag: counters.counter("index.lag_bytes"),
@@ -237,7 +237,7 @@ impl Indexer {
                     .is_some_and(|making| making.builder.segment() == segment)
                 {
                     let whole = self.backlog.take();
-                    self.session = whole.and_then(|making| making.builder.session_at_end());
+                    self.session = whole.map(|making| making.builder.session_at_end());
                     self.next += 1;
                 }
             }
@@ -264,15 +264,16 @@ impl Indexer {
         }
         if self.backlog.is_none() {
             if let Some(session) = self.session_of_intact(segment, pages) {
-                self.session = session;
+                self.session = Some(session);
                 self.next += 1;
                 return;
             }
-            self.backlog = Some(Making::new(
-                &self.superblock,
-                segment,
-                self.session.as_ref(),
-            ));
+            let Some(session) = &self.session else {
+                // Behind a break: `relay index` makes it once what is damaged is mended.
+                self.next += 1;
+                return;
+            };
+            self.backlog = Some(Making::new(&self.superblock, segment, session.as_ref()));
         }
         if let Err(what) = self.read_step(pages) {
             let position = self.geometry.start_of(segment);
