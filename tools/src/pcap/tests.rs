@@ -254,11 +254,11 @@ fn a_part_of_a_packet_is_known_as_one() {
     assert!(!is_fragment(1, &whole));
     for flags in [0x2000_u16, 0x0001, 0x1fff] {
         let mut part = whole.clone();
-        part[14 + 6..14 + 8].copy_from_slice(&flags.to_be_bytes());
+        part[18 + 6..18 + 8].copy_from_slice(&flags.to_be_bytes());
         assert!(is_fragment(1, &part), "{flags:x}");
         assert_eq!(transport(1, &part), None);
     }
     let mut unsplit = whole;
-    unsplit[14 + 6..14 + 8].copy_from_slice(&0x4000_u16.to_be_bytes());
+    unsplit[18 + 6..18 + 8].copy_from_slice(&0x4000_u16.to_be_bytes());
     assert!(!is_fragment(1, &unsplit), "it only says: don't");
 }
