@@ -154,12 +154,23 @@ impl LogSource for DirSource {
                 cause: format!("segment {}: {cause}", segment::name(index)),
             };
             let count = self.read_in(index, offset, part);
-            let count = count.map_err(|error| failed(error.to_string()))?;
-            filled += count;
-            if count < room {
-                if self.last != Some(index) && !self.is_beyond(index) {
+            let count = count.map_err(|error| failed(error.to_string()));
+            let count = count.and_then(|count| {
+                let is_short = count < room && self.last != Some(index) && !self.is_beyond(index);
+                if is_short {
                     return Err(failed("the file is shorter than a segment".to_owned()));
                 }
+                Ok(count)
+            });
+            let count = match count {
+                Ok(count) => count,
+                // No block goes on into the next segment: what was read before it stands by itself, and the error is told to who asks
+                // for more.
+                Err(_) if filled > 0 && offset == 0 => break,
+                Err(error) => return Err(error),
+            };
+            filled += count;
+            if count < room {
                 break;
             }
         }

@@ -188,7 +188,8 @@ fn what_can_not_be_looked_into_is_no_answer() {
             let gone = seq_in(lost).to_string();
             let find = |arguments: &[&str]| run(&[&["find", text(directory)], arguments].concat());
             let place = format!("{is_indexed} {lost}");
-            assert_eq!(find(&["--seq", &there]).0, 0, "{place}");
+            let (status, _, said) = find(&["--seq", &there]);
+            assert_eq!(status, 0, "{place}: {said}");
             for arguments in [&["--seq", gone.as_str()][..], &["--contains", "needle"]] {
                 let (status, _, said) = find(arguments);
                 assert!(
@@ -198,7 +199,8 @@ fn what_can_not_be_looked_into_is_no_answer() {
             }
             // Enough was found before the place.
             if lost > 0 {
-                assert_eq!(find(&["--seq", "1..5"]).0, 0, "{place}");
+                let (status, _, said) = find(&["--seq", "1..5"]);
+                assert_eq!(status, 0, "{place}: {said}");
             }
         }
         for hole in [1, last - 1] {

@@ -72,14 +72,12 @@ pub(super) fn compare(
     let geometry = one.superblock().geometry();
     let start = one.start().max(other.start());
     let open = |journal: &JournalDir| {
-        let source = journal.read_ahead(end)?;
-        Ok(Window::new(Box::new(source), geometry))
+        let source = journal.read_ahead(end);
+        let source = source.map_err(|error| failed(journal.path(), error))?;
+        Ok::<_, Failure>(Window::new(Box::new(source), geometry))
     };
-    let (mut ours, mut theirs) = match (open(one), open(other)) {
-        (Ok(ours), Ok(theirs)) => (ours, theirs),
-        (Err(error), _) => return Err(failed(one.path(), error)),
-        (_, Err(error)) => return Err(failed(other.path(), error)),
-    };
+    let open_both = || Ok::<_, Failure>((open(one)?, open(other)?));
+    let (mut ours, mut theirs) = open_both()?;
     let mut found = Compared {
         difference: None,
         identical_bytes: 0,
@@ -100,6 +98,8 @@ pub(super) fn compare(
             }
             Err(ReaderError::Source(_)) => {
                 position = geometry.start_of(geometry.segment_of(position) + 1);
+                // What reads ahead has ended there.
+                (ours, theirs) = open_both()?;
             }
             Err(error) => return Err(failed(other.path(), error)),
         }
