@@ -591,7 +591,8 @@ impl Subscriber {
         if seq == Seq(u64::MAX) {
             return Err(DisconnectReason::malformed("a seq that no stream reaches").into());
         }
-        if seq < point.seq {
+        // While a time is awaited topics are told again, from wherever the relay begins to look for it.
+        if seq < point.seq && (self.is_placed || record.is_data()) {
             return Err(wrong(
                 point.seq,
                 seq,

@@ -279,7 +279,8 @@ fn a_time_that_is_not_reached_yet_is_awaited() {
     assert_eq!((asked.from, asked.value), (4, u64::MAX));
     assert_eq!(subscriber.next_seq(), Seq(805), "it never goes back");
     session.heartbeat(805, 5, Held::No);
-    session.send_bytes(&defined(1, 810, "a.b"));
+    session.send_bytes(&defined(1, 700, "a.b"));
+    session.send_bytes(&defined(2, 810, "a.c"));
     session.send_bytes(&data(1, 810));
     assert_eq!(next(&mut subscriber), message(810));
     session.send_bytes(&data(1, 812));

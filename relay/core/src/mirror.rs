@@ -324,12 +324,13 @@ impl Mirror {
         }
         let sent = self.cursor.since(position);
         self.budget.bytes = self.budget.bytes.saturating_sub(sent);
+        let asked = self.read_length.max(self.long_block);
         self.long_block = 0;
         if sent > 0 {
             ReadOutcome::Sent
         } else if is_intact {
             ReadOutcome::NotYet
-        } else if let Some(length) = self.length_of_longer(bytes) {
+        } else if let Some(length) = self.length_of_longer(bytes, asked) {
             self.long_block = length;
             ReadOutcome::NotYet
         } else {
@@ -338,11 +339,11 @@ impl Mirror {
         }
     }
 
-    /// The length of the block at the cursor, where only its beginning was read.
-    fn length_of_longer(&self, bytes: &[u8]) -> Option<u32> {
+    /// The length of the block at the cursor, where it is more than what was asked for.
+    fn length_of_longer(&self, bytes: &[u8], asked: u32) -> Option<u32> {
         let header = block::decode_header(bytes).ok()?;
-        let is_cut = header.body_end() > bytes.len() && header.span <= self.logged_span_max;
-        (header.position == self.cursor && is_cut).then_some(header.span)
+        let is_longer = header.span > asked && header.span <= self.logged_span_max;
+        (header.position == self.cursor && is_longer).then_some(header.span)
     }
 
     /// Whether a block read from disk is what was written there.

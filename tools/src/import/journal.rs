@@ -515,17 +515,11 @@ impl Drop for JournalWriter {
             let _ = fs::remove_dir_all(&self.directory);
             return;
         }
-        // It was empty before: all that is in it is of this import.
-        for entry in fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = entry.path();
-            let _ = match entry.file_type() {
-                Ok(kind) if kind.is_dir() => fs::remove_dir_all(path),
-                _ => fs::remove_file(path),
-            };
+        let _ = fs::remove_dir_all(self.directory.join(segment::DIRECTORY));
+        let superblock = self.directory.join(superblock::FILE_NAME);
+        let _ = fs::remove_file(superblock.with_extension("new"));
+        if let Some(clean) = self.stopped {
+            let _ = fs::remove_file(self.directory.join(checkpoint::name(clean.tail)));
         }
     }
 }

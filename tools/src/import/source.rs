@@ -180,8 +180,8 @@ fn next_captured(
             if is_fragment(frame.link_type, frame.bytes) {
                 return Err(Failure::Damaged(format!(
                     "{}: at {} it holds a part of an IP packet that was sent in several, and messages are not put together here; \
-                     everything before it was read, leave such packets out if none of them matters (tcpdump -r, '(ip[6:2] & \
-                     0x3fff) = 0')",
+                     everything before it was read, leave such packets out if none of them matters (tcpdump -r, 'not (ip[6:2] & \
+                     0x3fff != 0)')",
                     path.display(),
                     utc_text(frame.time_ns)
                 )));

@@ -41,7 +41,7 @@ pub(crate) fn is_fragment(link_type: u32, frame: &[u8]) -> bool {
             let is_part = u16_at(packet, 6).is_some_and(|flags| flags & 0x3fff != 0);
             is_part && matches!(packet.get(9), Some(&(TCP | UDP)))
         }
-        Some(6) => packet.get(6) == Some(&IPV6_FRAGMENT),
+        Some(6) => behind_options(packet).is_some_and(|(next, _)| next == IPV6_FRAGMENT),
         _ => false,
     }
 }
@@ -98,13 +98,18 @@ fn ipv6(packet: &[u8]) -> Option<(u8, &[u8])> {
     } else {
         40 + length
     };
+    let (next, at) = behind_options(packet)?;
+    Some((next, packet.get(at..end)?))
+}
+
+/// What stands behind an IPv6 packet's hop-by-hop options, routing and destination options, and where. A fragment is none of them.
+fn behind_options(packet: &[u8]) -> Option<(u8, usize)> {
     let (mut next, mut at) = (*packet.get(6)?, 40);
-    // Hop-by-hop options, routing and destination options; a fragment is none of them and ends here.
     while matches!(next, 0 | 43 | 60) {
         next = *packet.get(at)?;
         at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
     }
-    Some((next, packet.get(at..end)?))
+    Some((next, at))
 }
 
 fn udp(segment: &[u8]) -> Option<Transport<'_>> {

@@ -2,19 +2,20 @@
 
 use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_client::Delivery;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, Interrupt};
 use crate::rendering::Rendering;
 
 /// Bytes that wait before they are written to a connection.
 const BUFFER: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A receiver that has everything and says nothing for so long is left.
+/// A receiver that keeps its end open and says nothing for so long is left; one that goes on saying something, after so long.
 const SILENCE: Duration = Duration::from_secs(2);
+const LEAVE_AFTER: Duration = Duration::from_secs(30);
 
 /// How many bytes of length stand in front of what is written to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -161,14 +162,15 @@ fn open_socket(
 }
 
 /// Ends a connection so that everything written arrives: to close it while something that the receiver sent was not read would throw
-/// away what it has not taken. A receiver that keeps its end open is waited for until it has been silent for a while.
-pub(super) fn finish(mut out: BufWriter<TcpStream>) -> std::io::Result<()> {
+/// away what it has not taken. It is read until the receiver closes its end, or is left for keeping it open.
+pub(super) fn finish(mut out: BufWriter<TcpStream>, interrupt: &Interrupt) -> std::io::Result<()> {
     out.flush()?;
     let mut socket = out.get_ref();
     socket.shutdown(Shutdown::Write)?;
     socket.set_read_timeout(Some(SILENCE))?;
     let mut not_wanted = [0; 4096];
-    loop {
+    let begun = Instant::now();
+    while begun.elapsed() < LEAVE_AFTER && !interrupt.is_set() {
         match socket.read(&mut not_wanted) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
@@ -179,6 +181,7 @@ pub(super) fn finish(mut out: BufWriter<TcpStream>) -> std::io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -120,7 +120,9 @@ impl Target {
     pub(super) fn finish(self, interrupt: &Interrupt) -> Result<(), Failure> {
         match self {
             Self::Stdout(mut out, _) => out.flush().map_err(|error| Failure::output(&error)),
-            Self::Tcp(out, _) => network::finish(out).map_err(|error| connection_lost(&error)),
+            Self::Tcp(out, _) => {
+                network::finish(out, interrupt).map_err(|error| connection_lost(&error))
+            }
             Self::Into(other) => other.finish(interrupt),
             Self::Capture(capture) => capture.finish(),
             Self::Udp(_) | Self::Nowhere => Ok(()),

@@ -46,6 +46,8 @@ pub(super) struct Run {
     pub(super) length: u32,
     /// Where the subscriber stands once they are sent.
     pub(super) after: Cursor,
+    /// The time a subscription starts from is not met in them.
+    pub(super) awaits_time: bool,
 }
 
 /// What comes before the first record that is wanted.
@@ -226,6 +228,7 @@ fn take_body(cursor: &mut Cursor, header: &BlockHeader, runs: &mut Vec<Run>) {
             position,
             length,
             after: *cursor,
+            awaits_time: false,
         });
     }
 }
@@ -274,6 +277,7 @@ fn take_records(
             (true, true, Some(run)) => {
                 run.length += stride;
                 run.after = *cursor;
+                run.awaits_time = matches!(selection.skip, Skip::Time(_));
             }
             (true, _, _) => {
                 let position = block.plus(u64::from(offset - stride));
@@ -282,6 +286,7 @@ fn take_records(
                     position,
                     length: stride,
                     after: *cursor,
+                    awaits_time: matches!(selection.skip, Skip::Time(_)),
                 });
             }
             (false, _, _) => {}

@@ -162,10 +162,19 @@ impl Fanout {
             panic!("a read completes that was asked for");
         };
         let Reading { owner, start, .. } = read;
-        let is_owned = self.subscribers[owner as usize]
-            .as_ref()
-            .is_some_and(|s| s.slot == Some(slot));
-        if !is_owned {
+        let has_others = !self.waiting.is_empty();
+        let holder = self.subscribers[owner as usize]
+            .as_mut()
+            .filter(|holder| holder.slot == Some(slot));
+        let is_of_use = match holder {
+            // Its socket filled meanwhile: it reads again in its turn.
+            Some(holder) if has_others && holder.blocked_since_ns.is_some() => {
+                holder.slot = None;
+                false
+            }
+            other => other.is_some(),
+        };
+        if !is_of_use {
             self.free_slot(slot);
             return;
         }

@@ -174,10 +174,11 @@ impl Subscriber {
             });
             self.cursor = run.after;
             self.runs.clear();
-            if let Some(selection) = &mut self.selection
+            if run.awaits_time
+                && let Some(selection) = &mut self.selection
                 && let Some(from_ns) = selection.from_ns
             {
-                // The walk may have met the time behind this run.
+                // The walk may have met it behind this run.
                 selection.skip = Skip::Time(from_ns);
             }
             return false;

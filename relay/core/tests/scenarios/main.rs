@@ -5,7 +5,7 @@ mod world;
 
 use relay_core::command::ToIngress;
 use relay_core::sequence::SequenceEffect;
-use relay_wire::code::{From, Held, Role};
+use relay_wire::code::{From, Held, RecordKind, Role};
 use relay_wire::id::{Epoch, PublisherSeq, Seq, TopicId};
 use relay_wire::item;
 use relay_wire::message::Message;
@@ -787,6 +787,33 @@ fn what_lies_before_the_time_stays_so_where_a_send_is_cut_short() {
             assert_eq!(world.subscriber_client(reader).seqs(), [3], "{room}");
         }
     }
+}
+
+/// Goal: once the time is met everything comes, wherever a send was cut short. Method: a publisher's next process logs on behind the cut.
+#[test]
+fn behind_the_time_control_records_come_too() {
+    let mut world = World::new();
+    let (conn, topic) = world.publisher("one", 1, 10);
+    let reader = world.subscribe(From::Time, 1, None, &[">"]);
+    world.publish(conn, ONE, topic, 1..=1);
+    world.give_room(reader, Some(100));
+    world.publish(conn, ONE, topic, 2..=2);
+    world.logon("one", Role::Publisher, 1, 11);
+    world.give_room(reader, None);
+    let client = world.subscriber_client(reader);
+    assert_eq!(client.seqs(), [1, 2]);
+    let items = client.items();
+    let sessions = items.iter().filter(|item| match item {
+        Got::Record(bytes) => {
+            Record::parse(bytes).unwrap().kind() == Some(RecordKind::PublisherSession)
+        }
+        Got::Message(_) => false,
+    });
+    assert_eq!(
+        sessions.count(),
+        1,
+        "of the second process; the first one's lies before"
+    );
 }
 
 /// Goal: a subscriber is told how long records of the past may be, whatever is taken now.
