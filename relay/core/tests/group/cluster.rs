@@ -408,6 +408,14 @@ impl Cluster {
         panic!("never: {what}\n{}", self.describe());
     }
 
+    /// A machine doubts that it leads still; when, monotonic ns.
+    pub fn doubt(&mut self, at: usize) -> u64 {
+        let now_ns = self.now.mono_ns;
+        let node = self.machines[at].node.as_mut().unwrap();
+        node.on_doubt(now_ns);
+        now_ns
+    }
+
     /// Steps for so many milliseconds, during which `never` does not become true.
     pub fn pass(&mut self, milliseconds: u64, never: impl Fn(&Self) -> bool) {
         for _ in 0..milliseconds {

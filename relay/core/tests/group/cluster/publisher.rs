@@ -1,6 +1,6 @@
 //! The publisher of a cluster.
 
-use relay_core::command::{ConnId, ToIngress, ToSequence};
+use relay_core::command::{ConnId, PublisherLogon, ToIngress, ToSequence};
 use relay_wire::code::RecordKind;
 use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, TopicId};
 use relay_wire::message::{Message, TopicRequest};
@@ -50,13 +50,13 @@ impl Cluster {
             publisher.topic = None;
             publisher.is_established = false;
             let conn = publisher.conn();
-            let logon = ToSequence::Logon {
+            let logon = ToSequence::Logon(PublisherLogon {
                 conn,
                 publisher: PublisherId(1),
                 incarnation: Incarnation(1),
                 credential: 0,
                 accepted: 0,
-            };
+            });
             self.command(at, logon, &[]);
             let mut bytes = [0; 64];
             let request = Message::TopicRequest(TopicRequest {
