@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
+use relay_core::command::{ConnId, Now, PublisherLogon, ReleasePoint, ToIngress, ToSequence};
 use relay_core::credential::{Credential, CredentialBook};
 use relay_core::log::LogWindow;
 use relay_core::sequence::{Beginning, Sequence, SequenceEffect};
@@ -176,13 +176,13 @@ impl Stream {
         let mut window = LogWindow::new(Position(0), &mut stream.log);
         stream.machine.open_epoch(&beginning, None, &mut window);
         stream.complete();
-        let logon = ToSequence::Logon {
+        let logon = ToSequence::Logon(PublisherLogon {
             conn: CONN,
             publisher: PUBLISHER,
             incarnation: INCARNATION,
             credential: 0,
             accepted: 0,
-        };
+        });
         stream.take(logon, &[]);
         for topic in 1..=topics {
             let name = format!("orders.x{topic}");

@@ -153,16 +153,13 @@ impl LogSource for DirSource {
                 position: at,
                 cause: format!("segment {}: {cause}", segment::name(index)),
             };
-            let count = self.read_in(index, offset, part);
-            let count = count.map_err(|error| failed(error.to_string()));
-            let count = count.and_then(|count| {
-                let is_short = count < room && self.last != Some(index) && !self.is_beyond(index);
-                if is_short {
-                    return Err(failed("the file is shorter than a segment".to_owned()));
+            let read = match self.read_in(index, offset, part) {
+                Ok(count) if count < room && self.last != Some(index) && !self.is_beyond(index) => {
+                    Err(failed("the file is shorter than a segment".to_owned()))
                 }
-                Ok(count)
-            });
-            let count = match count {
+                read => read.map_err(|error| failed(error.to_string())),
+            };
+            let count = match read {
                 Ok(count) => count,
                 // No block goes on into the next segment: what was read before it stands by itself, and the error is told to who asks
                 // for more.

@@ -6,7 +6,8 @@
 //!
 //! A capture comes from outside, so every length is compared with a limit and with what is there before it is used; a
 //! damaged file is an error that names the byte, and so is a frame of which only a part was captured. Frames that are no UDP
-//! or TCP, fragments (an import refuses them), and payloads of no bytes are passed over. TCP is taken segment by segment: a retransmission counts again, as it was captured.
+//! or TCP, fragments (an import refuses them), and payloads of no bytes are passed over. TCP is taken segment by segment: a
+//! retransmission counts again, as it was captured.
 
 use std::fmt;
 use std::io::{self, Read};

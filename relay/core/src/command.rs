@@ -17,22 +17,26 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// A publisher that proved who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublisherLogon {
+    /// Its connection.
+    pub conn: ConnId,
+    /// Its id.
+    pub publisher: PublisherId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Place of its credential in the book.
+    pub credential: u32,
+    /// Its number among all connections that were accepted: what a client said on one that it left may come late.
+    pub accepted: u64,
+}
+
 /// From ingress to the sequencer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ToSequence {
     /// A publisher proved who it is.
-    Logon {
-        /// Its connection.
-        conn: ConnId,
-        /// Its id.
-        publisher: PublisherId,
-        /// Its incarnation.
-        incarnation: Incarnation,
-        /// Place of its credential in the book.
-        credential: u32,
-        /// Its number among all connections that were accepted: what a client said on one that it left may come late.
-        accepted: u64,
-    },
+    Logon(PublisherLogon),
     /// Whole records, checked each by itself, in the connection's receive buffer.
     Records {
         /// Whose.

@@ -31,7 +31,7 @@ use relay_wire::topic;
 use zerocopy::IntoBytes;
 
 pub(crate) use self::clients::Bucket;
-use self::clients::{Logon, Session};
+use self::clients::Session;
 use crate::command::{
     ConnId, LogEnd, Now, ReleasePoint, SESSION_NAME_LENGTH_MAX, SessionName, Testimony, ToIngress,
     ToSequence,
@@ -468,22 +468,7 @@ impl Sequence {
                 self.on_records(conn, bytes, now, log)
             }
             ToSequence::TopicRequest { conn, .. } => self.on_topic_request(conn, bytes, now, log),
-            ToSequence::Logon {
-                conn,
-                publisher,
-                incarnation,
-                credential,
-                accepted,
-            } => {
-                let logon = Logon {
-                    conn,
-                    publisher,
-                    incarnation,
-                    credential,
-                    accepted,
-                };
-                self.on_logon(&logon, now, log)
-            }
+            ToSequence::Logon(logon) => self.on_logon(&logon, now, log),
             ToSequence::Closed { conn } => {
                 self.on_closed(conn);
                 Progress::DONE

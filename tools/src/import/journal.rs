@@ -25,7 +25,7 @@ use relay_client::wire::id::{
 use relay_client::wire::item::PAYLOAD_LIMIT_MAX;
 use relay_client::wire::message::{Message, TopicRequest};
 use relay_client::wire::record::{self, Fields};
-use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::command::{ConnId, Now, PublisherLogon, ToIngress, ToSequence};
 use relay_core::credential::{Credential, CredentialBook};
 use relay_core::log::LogWindow;
 use relay_core::sequence::{Beginning, Sequence, SequenceEffect};
@@ -300,13 +300,13 @@ impl JournalWriter {
         }
         let publisher = PublisherId(incoming.publisher);
         let incarnation = Incarnation(incoming.incarnation);
-        let command = ToSequence::Logon {
+        let command = ToSequence::Logon(PublisherLogon {
             conn,
             publisher,
             incarnation,
             credential: 0,
             accepted: 0,
-        };
+        });
         self.command(command, &[])?;
         let begun = Publisher {
             conn,

@@ -742,6 +742,6 @@ const fn named(command: ToSequence) -> Option<(ConnId, u32, u32)> {
             offset,
             length,
         } => Some((conn, offset, length)),
-        ToSequence::Logon { .. } | ToSequence::Closed { .. } => None,
+        ToSequence::Logon(_) | ToSequence::Closed { .. } => None,
     }
 }

@@ -7,7 +7,7 @@ use relay_wire::message::{Logon, LogonAck, Message};
 
 use super::words::{AUTHENTICATION_TEXT, STREAM_TEXT, terminate_text};
 use super::{Ingress, IngressEffect, State};
-use crate::command::{ConnId, ToSequence};
+use crate::command::{ConnId, PublisherLogon, ToSequence};
 
 impl Ingress {
     pub(super) fn on_logon(&mut self, conn: ConnId, logon: &Logon<'_>, now_ns: u64) {
@@ -82,13 +82,13 @@ impl Ingress {
         if slot.publisher.get() == 0 {
             self.establish(conn, PublisherSeq(0), PublisherSeq(0), now_ns);
         } else {
-            self.commands.push_back(ToSequence::Logon {
+            self.commands.push_back(ToSequence::Logon(PublisherLogon {
                 conn,
                 publisher: slot.publisher,
                 incarnation: slot.incarnation,
                 credential: slot.credential,
                 accepted: slot.accepted,
-            });
+            }));
         }
     }
 

@@ -1,13 +1,13 @@
 //! Publishers as the sequencer sees them: who is logged on, which topics they were told, what is refused.
 
 use relay_wire::code::{RecordKind, RejectCode, TerminateCode};
-use relay_wire::id::{Incarnation, PublisherId, PublisherSeq, Seq, TopicId};
+use relay_wire::id::{PublisherSeq, Seq, TopicId};
 use relay_wire::message::Message;
 use relay_wire::record::{Fields, Record};
 use relay_wire::topic;
 
 use super::{CONTROL_STRIDE_MAX, Progress, Sequence, TOPIC_WAITS_MAX, TopicWait};
-use crate::command::{ConnId, Now, ToIngress};
+use crate::command::{ConnId, Now, PublisherLogon, ToIngress};
 use crate::log::LogWindow;
 use crate::topics::TopicSet;
 
@@ -21,18 +21,8 @@ pub(super) struct Session {
     pub(super) topics: TopicSet,
     /// A reject was sent; silence until the expected record comes.
     pub(super) is_going_back: bool,
-    /// See [`Logon::accepted`].
+    /// See [`PublisherLogon::accepted`].
     accepted: u64,
-}
-
-/// A publisher that proved who it is; see [`crate::command::ToSequence::Logon`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Logon {
-    pub(super) conn: ConnId,
-    pub(super) publisher: PublisherId,
-    pub(super) incarnation: Incarnation,
-    pub(super) credential: u32,
-    pub(super) accepted: u64,
 }
 
 /// Tokens of a rate limit, in messages times nanoseconds.
@@ -61,11 +51,11 @@ impl Bucket {
 impl Sequence {
     pub(super) fn on_logon(
         &mut self,
-        logon: &Logon,
+        logon: &PublisherLogon,
         now: Now,
         log: &mut LogWindow<'_>,
     ) -> Progress {
-        let &Logon {
+        let &PublisherLogon {
             conn,
             publisher: id,
             incarnation,

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply};
-use relay_core::command::{ConnId, Now, ToIngress, ToSequence};
+use relay_core::command::{ConnId, Now, PublisherLogon, ToIngress, ToSequence};
 use relay_core::links::{LinkEffect, LinkId};
 use relay_core::log::{LogView, LogWindow};
 use relay_core::node::{Node, NodeEffect, Note};
@@ -403,13 +403,13 @@ impl Run<'_> {
             return;
         }
         let conn = self.conn();
-        let logon = ToSequence::Logon {
+        let logon = ToSequence::Logon(PublisherLogon {
             conn,
             publisher: PublisherId(1),
             incarnation: Incarnation(1),
             credential: 0,
             accepted: 0,
-        };
+        });
         if !self.machine.session.is_logon_taken {
             self.machine.session.is_logon_taken = self.command(logon, &[]);
         }
