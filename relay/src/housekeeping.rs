@@ -2,7 +2,8 @@
 //! [`crate::evidence`] is about.
 //!
 //! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
-//! needed; where the disk is full it tries again every second, so that flow goes on by itself once there is room.
+//! needed, at the flow's quiet times as far as there are any; where the disk is full it tries again every second, so that flow
+//! goes on by itself once there is room.
 //! Checkpoints are the fold of the released log, read back from disk a little behind the flow: nothing is copied on the
 //! hot path, and one that is late costs a restart time, not data. What was read for it also makes the side index
 //! ([`crate::indexer`]) and the seals ([`crate::sealing`]).
@@ -92,6 +93,8 @@ pub(crate) struct Housekeeping {
     checkpointed: Counter,
     space: SpaceWatch,
     seen: (Instant, Position),
+    /// Whether little was released in the second before.
+    is_quiet: bool,
 }
 
 impl Housekeeping {
@@ -124,6 +127,7 @@ impl Housekeeping {
                 block: parts.block_room,
             }),
             seen: (Instant::now(), released),
+            is_quiet: false,
             parts,
         };
         housekeeping
@@ -167,7 +171,11 @@ impl Housekeeping {
             return false;
         }
         let missing = wanted.saturating_sub(ahead + written);
-        let (step, pause) = pace::preparing(missing, wanted, self.parts.prepare_rate);
+        let rate_max = self.parts.prepare_rate;
+        let next = pace::preparing(missing, wanted, rate_max, self.is_quiet);
+        let Some((step, pause)) = next else {
+            return false;
+        };
         match self.prepare_step(step) {
             Ok(()) => self.retry_at = None,
             Err(error) => {
@@ -210,6 +218,8 @@ impl Housekeeping {
             return;
         }
         self.seen = (Instant::now(), released);
+        let flow = released.since(from) as f64 / elapsed.as_secs_f64();
+        self.is_quiet = pace::is_quiet(flow as u64, self.parts.prepare_rate);
         let before = self.space.alarm();
         let seconds = self.space.look(SpaceFacts {
             used: released.since(from),

@@ -43,10 +43,11 @@ const SEND_MAX: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 10_000_000_000;
-/// Journal prepared for a run unless said otherwise: a lone message takes a block of 4 KiB.
-const PREPARED: Size = Size(512 << 20);
-/// Journal prepared beyond what the messages of a high rate take.
+/// Journal prepared for a run beyond what it takes: a session's worth, of which a node uses half before it prepares more.
 const PREPARED_SPARE: u64 = 256 << 20;
+/// Blocks a second that a node writes at most where each message comes alone, and what each takes.
+const LONE_RATE: f64 = 20_000.0;
+const LONE_BYTES: f64 = 4096.0;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -163,9 +164,9 @@ fn measure(
     interrupt: &Interrupt,
 ) -> Result<(Run, Report), Failure> {
     let rate = load.rate.expect("there is a default");
-    let messages = rate * (options.seconds + options.warmup);
-    let prepared = Size((messages * journal_bytes(load.size) as f64) as u64 + PREPARED_SPARE);
-    let prepared = Size(prepared.0.max(PREPARED.0));
+    let bytes_per_s = rate * journal_bytes(load.size) as f64 + rate.min(LONE_RATE) * LONE_BYTES;
+    let taken = bytes_per_s * (options.seconds + options.warmup);
+    let prepared = Size(2 * taken as u64 + PREPARED_SPARE);
     let target = options
         .target
         .open(options.publishers, prepared, interrupt)?;
