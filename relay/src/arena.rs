@@ -10,12 +10,16 @@
 //!              | the kernel writes out, from durable on    |  the sequencer fills |
 //! ```
 //!
-//! The sequencer's window never reaches past `forgotten + size`. Forgotten is what is durable and what the fan-out's floor has
-//! passed; it publishes that before the sequencer may use what lies below it. Released may be beyond durable where copies in
-//! memory count.
+//! The sequencer's window never reaches past `forgotten + size`, nor more than half a ring past the open block. Forgotten is what
+//! is durable and what the fan-out's floor has passed; it publishes that before the sequencer may use what lies below it.
+//! Released may be beyond durable where copies in memory count. Who has no part in this copies ([`LogRing::copy`]) and looks
+//! afterwards whether it came too late ([`crate::released_log`]).
 
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use relay_core::log::{LogView, LogWindow};
@@ -26,6 +30,8 @@ use relay_wire::id::Position;
 pub(crate) struct LogRing {
     base: NonNull<u8>,
     size: NonZeroUsize,
+    /// The memory, as a file without a name.
+    file: File,
 }
 
 // SAFETY: the ring is plain memory; who touches which part of it when is ruled by positions (see the module), each passed from
@@ -43,16 +49,16 @@ impl LogRing {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mapped = Self::map_twice(fd, size);
-        // SAFETY: `fd` was opened above and nobody else has it; the mappings keep the memory.
-        unsafe { libc::close(fd) };
-        let ring = mapped?;
+        // SAFETY: `fd` was opened above and nobody else has it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        let base = Self::map_twice(file.as_raw_fd(), size)?;
+        let ring = Self { base, size, file };
         // SAFETY: the first copy is `size` writable bytes that nobody else sees yet.
         unsafe { ring.base.as_ptr().write_bytes(0, size.get()) };
         Ok(ring)
     }
 
-    fn map_twice(fd: libc::c_int, size: NonZeroUsize) -> io::Result<Self> {
+    fn map_twice(fd: libc::c_int, size: NonZeroUsize) -> io::Result<NonNull<u8>> {
         let bytes = size.get();
         let anywhere = std::ptr::null_mut();
         let (none, both) = (libc::PROT_NONE, libc::PROT_READ | libc::PROT_WRITE);
@@ -76,8 +82,7 @@ impl LogRing {
                     return Err(error);
                 }
             }
-            let base = NonNull::new(base.cast()).expect("mmap does not map at 0");
-            Ok(Self { base, size })
+            Ok(NonNull::new(base.cast()).expect("mmap does not map at 0"))
         }
     }
 
@@ -96,6 +101,22 @@ impl LogRing {
         let offset = (position.get() % self.size()) as usize;
         // SAFETY: `offset` is less than `size`, within the first copy.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Copies `length` bytes from `position` on to the start of `pages`, by way of the kernel: whoever writes to the ring meanwhile
+    /// may leave old and new bytes in the copy side by side, and nothing else.
+    pub(crate) fn copy(
+        &self,
+        position: Position,
+        pages: &mut Pages,
+        length: usize,
+    ) -> io::Result<()> {
+        assert!(length as u64 <= self.size(), "no more than the ring has");
+        let offset = position.get() % self.size();
+        let first = length.min((self.size() - offset) as usize);
+        let (front, back) = pages.all_mut()[..length].split_at_mut(first);
+        self.file.read_exact_at(front, offset)?;
+        self.file.read_exact_at(back, 0)
     }
 
     /// The window from `start` to `end`.
@@ -181,6 +202,12 @@ impl Pages {
         assert!(offset + length <= self.length.get(), "inside the pages");
         // SAFETY: inside the mapping by the assertion; that nobody writes is the caller's promise.
         unsafe { std::slice::from_raw_parts(self.pointer(offset), length) }
+    }
+
+    /// All of them, for who has them to itself.
+    pub(crate) fn all_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the one mapping, borrowed exclusively: nobody else looks at it.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length.get()) }
     }
 
     /// Moves `length` bytes from `from` to `to`.

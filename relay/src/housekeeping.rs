@@ -4,9 +4,10 @@
 //! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
 //! needed, at the flow's quiet times as far as there are any; where the disk is full it tries again every second, so that flow
 //! goes on by itself once there is room.
-//! Checkpoints are the fold of the released log, read back from disk a little behind the flow: nothing is copied on the
-//! hot path, and one that is late costs a restart time, not data. What was read for it also makes the side index
-//! ([`crate::indexer`]) and the seals ([`crate::sealing`]).
+//! Checkpoints are the fold of the released log, a little behind the flow and out of memory where that still has it
+//! ([`crate::released_log`]): nothing is done for them on the hot path, and one that is late costs a restart time, not data.
+//! What was read also makes the side index ([`crate::indexer`]) and the seals ([`crate::sealing`]). That the disk gives back
+//! what was written is for the scrubber to see ([`crate::scrubber`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use crate::evidence::Evidence;
 use crate::indexer::Indexer;
 use crate::link::PositionCell;
 use crate::pace::{self, STEP_MAX, STEP_PAUSE};
+use crate::released_log::{ReleasedLog, Source};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
-use crate::storage::{Preparing, Segments, StorageError, available_bytes, sync_directory};
+use crate::storage::{Preparing, StorageError, available_bytes, sync_directory};
 
 /// Pause before what could not be folded is read again: the scrubber or an operator may have mended it.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
@@ -45,7 +47,7 @@ const CHECKPOINTS_KEPT: usize = 2;
 pub(crate) struct HousekeepingParts {
     pub(crate) directory: PathBuf,
     pub(crate) superblock: Superblock,
-    pub(crate) segments: Segments,
+    pub(crate) log: ReleasedLog,
     pub(crate) tables: Tables,
     pub(crate) released: PositionCell,
     pub(crate) prepared_ahead: u64,
@@ -91,6 +93,7 @@ pub(crate) struct Housekeeping {
     alarm: Counter,
     prepare_failures: Counter,
     checkpointed: Counter,
+    read_back: Counter,
     space: SpaceWatch,
     seen: (Instant, Position),
     /// Whether little was released in the second before.
@@ -114,7 +117,7 @@ impl Housekeeping {
             indexer: Indexer::new(
                 &parts.directory,
                 parts.superblock,
-                parts.segments.clone(),
+                parts.log.segments.clone(),
                 counters,
             ),
             prepared: counters.counter("journal.prepared_bytes_ahead"),
@@ -122,6 +125,7 @@ impl Housekeeping {
             alarm: counters.counter("journal.space_alarm"),
             prepare_failures: counters.counter("journal.prepare_failures"),
             checkpointed: counters.counter("journal.checkpoint_position"),
+            read_back: counters.counter("journal.read_back_bytes"),
             space: SpaceWatch::new(SpaceWanted {
                 prepared: parts.prepared_ahead,
                 block: parts.block_room,
@@ -166,7 +170,12 @@ impl Housekeeping {
         }
         let written = self.preparing.as_ref().map_or(0, Preparing::written);
         let wanted = self.parts.prepared_ahead;
-        let ahead = self.parts.segments.end().since(self.parts.released.read());
+        let ahead = self
+            .parts
+            .log
+            .segments
+            .end()
+            .since(self.parts.released.read());
         if self.preparing.is_none() && ahead >= wanted {
             return false;
         }
@@ -196,7 +205,7 @@ impl Housekeeping {
     }
 
     fn prepare_step(&mut self, length: usize) -> Result<(), StorageError> {
-        let (directory, segments) = (&self.parts.directory, &self.parts.segments);
+        let (directory, segments) = (&self.parts.directory, &self.parts.log.segments);
         let mut preparing = match self.preparing.take() {
             Some(preparing) => preparing,
             None => Preparing::start(directory, segments)?,
@@ -210,7 +219,7 @@ impl Housekeeping {
     /// Exports how much is prepared and how long the space lasts; raises and clears the alarm about it.
     fn watch_space(&mut self) {
         let released = self.parts.released.read();
-        let prepared = self.parts.segments.end().since(released);
+        let prepared = self.parts.log.segments.end().since(released);
         self.prepared.set(prepared);
         let (since, from) = self.seen;
         let elapsed = since.elapsed();
@@ -246,7 +255,7 @@ impl Housekeeping {
         if self.retry_at.is_some() {
             return 0;
         }
-        let segments = &self.parts.segments;
+        let segments = &self.parts.log.segments;
         let size = segments.segment_size();
         let on_disk = available_bytes(&self.parts.directory).unwrap_or(0) / size;
         on_disk.min(segments.places_left()) * size
@@ -317,11 +326,11 @@ impl Housekeeping {
         let unreadable = |what: String| FoldStop::Unreadable(what);
         let start = self.parts.tables.position;
         let wanted = (target.since(start) as usize).min(length);
-        let length = self
-            .parts
-            .segments
-            .read(start, &mut self.pages, wanted)
-            .map_err(|error| unreadable(error.to_string()))?;
+        let read = self.parts.log.read(start, &mut self.pages, wanted);
+        let (length, source) = read.map_err(|error| unreadable(error.to_string()))?;
+        if source == Source::Disk {
+            self.read_back.add(length as u64);
+        }
         // SAFETY: the read has completed and nobody else has the pages.
         let bytes = unsafe { self.pages.slice(0, length) };
         self.parts.evidence.offer(start, bytes, target);

@@ -31,6 +31,7 @@ mod pace;
 mod parking_flag;
 mod pipeline;
 mod ptp;
+mod released_log;
 mod repair;
 mod ring;
 mod rotate_key;

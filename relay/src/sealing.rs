@@ -1,10 +1,10 @@
 //! Seals segments that are full and released: part of what housekeeping does, off the hot path.
 //!
 //! ```text
-//! released log -- read back by housekeeping's fold --> sum over a segment's blocks --> seal, signed, appended to `seals`
+//! released log -- read for housekeeping's fold --> sum over a segment's blocks --> seal, signed, appended to `seals`
 //! ```
 //!
-//! What the fold reads is taken in as it comes, so that the disk is asked once for both. What lies behind that, after a start or a
+//! What the fold reads is taken in as it comes, so that the log is read once for both. What lies behind that, after a start or a
 //! failure, is read here.
 //!
 //! Only what is released and on this disk is taken in, so no cut of the tail ever touches a sealed segment. It goes on where

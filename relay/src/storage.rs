@@ -529,7 +529,7 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    fn new(geometry: Geometry, lock: File) -> Self {
+    pub(crate) fn new(geometry: Geometry, lock: File) -> Self {
         Self {
             geometry,
             lock: Arc::new(lock),
@@ -538,7 +538,7 @@ impl Segments {
         }
     }
 
-    fn add(&self, file: File, path: &Path) -> Result<(), StorageError> {
+    pub(crate) fn add(&self, file: File, path: &Path) -> Result<(), StorageError> {
         let index = self.count();
         let Some(place) = self.files.get(index) else {
             let what = format!("a stream has at most {SEGMENTS_MAX} segments; use larger ones");
@@ -590,8 +590,7 @@ impl Segments {
             .ok_or(io::ErrorKind::NotFound)?;
         let length = length.min(self.geometry.left_in_segment(position) as usize);
         let length = length.min(pages.length());
-        // SAFETY: inside the pages, which are borrowed exclusively, so nobody else looks at them.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(pages.pointer(0), length) };
+        let buffer = &mut pages.all_mut()[..length];
         file.read_at(buffer, self.geometry.offset_of(position))
     }
 

@@ -157,6 +157,9 @@ pub(crate) struct SequenceAgent {
     releases: rtrb::Producer<Release>,
     pending_release: Option<Release>,
     floor: PositionCell,
+    kept_from: PositionCell,
+    /// What that says.
+    kept_told: Position,
     released: PositionCell,
     ingress: Parking,
     egress: Parking,
@@ -192,6 +195,8 @@ pub(crate) struct SequenceParts {
     pub(crate) replies: rtrb::Producer<ToIngress>,
     pub(crate) releases: rtrb::Producer<Release>,
     pub(crate) floor: PositionCell,
+    /// From here on the memory ring has the log, also for threads that have no part in who may write where.
+    pub(crate) kept_from: PositionCell,
     pub(crate) released: PositionCell,
     pub(crate) ingress: Parking,
     pub(crate) egress: Parking,
@@ -225,6 +230,8 @@ impl SequenceAgent {
             releases: parts.releases,
             pending_release: None,
             floor: parts.floor,
+            kept_told: parts.kept_from.read(),
+            kept_from: parts.kept_from,
             released: parts.released,
             ingress: parts.ingress,
             egress: parts.egress,
@@ -294,7 +301,9 @@ impl SequenceAgent {
         self.node.on_prepared(self.segments.end());
         let start = self.node.open_position();
         let forgotten = self.node.forgettable(self.floor.read());
-        let end = forgotten.plus(self.ring.size());
+        let half = self.ring.size() / 2;
+        let end = forgotten.plus(self.ring.size()).min(start.plus(half));
+        self.keep_from(Position(start.get().saturating_sub(half)));
         let log = Arc::clone(&self.ring);
         // SAFETY: this agent alone writes to the log. Everything from the open position on is unsealed, or not received
         // yet, so no kernel write points at it; up to one ring's length behind what may be forgotten nobody reads what is
@@ -334,6 +343,14 @@ impl SequenceAgent {
             group.export(&self.node, &self.released, now);
         }
         work
+    }
+
+    /// Says, before anything is written, that nothing is from `position` on that the ring has now.
+    fn keep_from(&mut self, position: Position) {
+        if position > self.kept_told {
+            self.kept_told = position;
+            self.kept_from.publish(position);
+        }
     }
 
     /// Lets the ring know the next segment by number, ahead of need.

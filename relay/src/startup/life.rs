@@ -36,6 +36,7 @@ use crate::housekeeping::{Housekeeping, HousekeepingParts};
 use crate::keeper;
 use crate::link::{Answered, Parking, PositionCell};
 use crate::pipeline::{self, Agents, Ending, ThreadParts};
+use crate::released_log::ReleasedLog;
 use crate::scrubber::{self, PeersEnd, ScrubParts, Scrubber};
 use crate::seal_file::LogFacts;
 use crate::sealing::{Sealing, SealingParts};
@@ -92,6 +93,7 @@ enum Holder {
 struct Links {
     parkings: Vec<Parking>,
     floor: PositionCell,
+    kept_from: PositionCell,
     released: PositionCell,
     received: Arc<Pages>,
     buffer_size: usize,
@@ -294,7 +296,11 @@ impl Life {
             HousekeepingParts {
                 directory: config.directory.clone(),
                 superblock: ready.superblock,
-                segments: ready_segments,
+                log: ReleasedLog {
+                    ring: Arc::clone(&ground.ring),
+                    kept_from: links.kept_from.clone(),
+                    segments: ready_segments,
+                },
                 tables,
                 released: links.released.clone(),
                 prepared_ahead: config.prepared,
@@ -480,6 +486,7 @@ impl Links {
         Ok(Self {
             parkings,
             floor: PositionCell::new(tail),
+            kept_from: PositionCell::new(tail),
             released: PositionCell::new(tail),
             received: Arc::new(Pages::new(buffers as usize * buffer_size)?),
             buffer_size,
@@ -523,6 +530,7 @@ fn agents(
             replies: replies_in,
             releases: releases_in,
             floor: links.floor.clone(),
+            kept_from: links.kept_from.clone(),
             released: links.released.clone(),
             ingress: parkings[0].clone(),
             egress: parkings[2].clone(),
