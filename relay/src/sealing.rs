@@ -198,8 +198,9 @@ impl Sealing {
         };
         let end = self.parts.log.geometry.start_of(state.sum.segment() + 1);
         let start = state.sum.position();
-        // The end of a segment is not waited for, however little is missing.
-        let target = if released >= end {
+        // The end of a segment is not waited for where the fold waits for more. One that is behind brings it by itself.
+        let waits = pace::folding(released.get().saturating_sub(folded.get())).is_none();
+        let target = if released >= end && waits {
             end
         } else {
             folded.min(released)
