@@ -1,13 +1,12 @@
-//! The thread of each stream that does what must not be done on a hot one: prepare space, write checkpoints, index, and what
-//! [`crate::evidence`] is about.
+//! The thread of each stream that does what must not be done on a hot one: write checkpoints, index, and what
+//! [`crate::evidence`] is about. Space ahead of the log is another's ([`crate::preparation`]).
 //!
-//! It runs at low priority and in small steps ([`crate::pace`]). Space is topped up at a limited rate and long before it is
-//! needed, at the flow's quiet times as far as there are any; where the disk is full it tries again every second, so that flow
-//! goes on by itself once there is room.
-//! Checkpoints are the fold of the released log, a little behind the flow and out of memory where that still has it
-//! ([`crate::released_log`]): nothing is done for them on the hot path, and one that is late costs a restart time, not data.
-//! What was read also makes the side index ([`crate::indexer`]) and the seals ([`crate::sealing`]). That the disk gives back
-//! what was written is for the scrubber to see ([`crate::scrubber`]).
+//! It runs at low priority and in small steps, and rests as long as it works ([`crate::pace`]): a hot thread that yields gives way
+//! to this one too, and behind a flow that takes all a CPU has that cost the flow a fifth. Checkpoints are the fold of the
+//! released log, a little behind the flow and out of memory where that still has it ([`crate::released_log`]): nothing is done
+//! for them on the hot path, and one that is late costs a restart time, not data. What was read also makes the side index
+//! ([`crate::indexer`]) and the seals ([`crate::sealing`]). That the disk gives back what was written is for the scrubber to
+//! see ([`crate::scrubber`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,17 +26,12 @@ use crate::indexer::Indexer;
 use crate::link::PositionCell;
 use crate::pace::{self, STEP_MAX, STEP_PAUSE};
 use crate::released_log::{ReleasedLog, Source};
-use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
-use crate::storage::{Preparing, StorageError, available_bytes, sync_directory};
+use crate::storage::{StorageError, sync_directory};
 
 /// Pause before what could not be folded is read again: the scrubber or an operator may have mended it.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 /// Pause when there was nothing to do.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
-/// Pause before a failed preparation is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The room on the disk is looked at so often.
-const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// A checkpoint is written at least so often while the log grows.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Checkpoints kept.
@@ -50,10 +44,6 @@ pub(crate) struct HousekeepingParts {
     pub(crate) log: ReleasedLog,
     pub(crate) tables: Tables,
     pub(crate) released: PositionCell,
-    pub(crate) prepared_ahead: u64,
-    /// Most bytes a block needs.
-    pub(crate) block_room: u64,
-    pub(crate) prepare_rate: u64,
     pub(crate) checkpoint_every: u64,
     pub(crate) evidence: Evidence,
     pub(crate) stop: Arc<AtomicBool>,
@@ -80,24 +70,13 @@ enum FoldStop {
 /// See the module's description.
 pub(crate) struct Housekeeping {
     parts: HousekeepingParts,
-    preparing: Option<Preparing>,
-    retry_at: Option<Instant>,
-    next_step_at: Instant,
     pages: Pages,
     checkpoint_at: Position,
     checkpoint_time: Instant,
     fold: Fold,
     indexer: Indexer,
-    prepared: Counter,
-    seconds_left: Counter,
-    alarm: Counter,
-    prepare_failures: Counter,
     checkpointed: Counter,
     read_back: Counter,
-    space: SpaceWatch,
-    seen: (Instant, Position),
-    /// Whether little was released in the second before.
-    is_quiet: bool,
 }
 
 impl Housekeeping {
@@ -105,11 +84,7 @@ impl Housekeeping {
         parts: HousekeepingParts,
         counters: &mut CounterFile,
     ) -> std::io::Result<Self> {
-        let released = parts.released.read();
         let housekeeping = Self {
-            preparing: None,
-            retry_at: None,
-            next_step_at: Instant::now(),
             pages: Pages::new(STEP_MAX)?,
             checkpoint_at: parts.tables.position,
             checkpoint_time: Instant::now(),
@@ -120,18 +95,8 @@ impl Housekeeping {
                 parts.log.segments.clone(),
                 counters,
             ),
-            prepared: counters.counter("journal.prepared_bytes_ahead"),
-            seconds_left: counters.counter("journal.space_seconds_left"),
-            alarm: counters.counter("journal.space_alarm"),
-            prepare_failures: counters.counter("journal.prepare_failures"),
             checkpointed: counters.counter("journal.checkpoint_position"),
             read_back: counters.counter("journal.read_back_bytes"),
-            space: SpaceWatch::new(SpaceWanted {
-                prepared: parts.prepared_ahead,
-                block: parts.block_room,
-            }),
-            seen: (Instant::now(), released),
-            is_quiet: false,
             parts,
         };
         housekeeping
@@ -144,9 +109,13 @@ impl Housekeeping {
     pub(crate) fn run(mut self) {
         lower_priority();
         while !self.parts.stop.load(Ordering::Acquire) {
-            let was_busy = self.prepare() | self.index() | self.fold() | self.testify();
-            self.watch_space();
-            std::thread::sleep(if was_busy { STEP_PAUSE } else { IDLE_PAUSE });
+            let begun = Instant::now();
+            let was_busy = self.index() | self.fold() | self.testify();
+            std::thread::sleep(if was_busy {
+                STEP_PAUSE.max(begun.elapsed())
+            } else {
+                IDLE_PAUSE
+            });
         }
     }
 
@@ -160,105 +129,6 @@ impl Housekeeping {
         };
         let evidence = &mut self.parts.evidence;
         evidence.step(released, folded, &mut self.pages)
-    }
-
-    /// One step towards enough prepared space.
-    fn prepare(&mut self) -> bool {
-        let now = Instant::now();
-        if now < self.next_step_at || self.retry_at.is_some_and(|at| now < at) {
-            return false;
-        }
-        let written = self.preparing.as_ref().map_or(0, Preparing::written);
-        let wanted = self.parts.prepared_ahead;
-        let ahead = self
-            .parts
-            .log
-            .segments
-            .end()
-            .since(self.parts.released.read());
-        if self.preparing.is_none() && ahead >= wanted {
-            return false;
-        }
-        let missing = wanted.saturating_sub(ahead + written);
-        let rate_max = self.parts.prepare_rate;
-        let next = pace::preparing(missing, wanted, rate_max, self.is_quiet);
-        let Some((step, pause)) = next else {
-            return false;
-        };
-        match self.prepare_step(step) {
-            Ok(()) => self.retry_at = None,
-            Err(error) => {
-                self.preparing = None;
-                self.prepare_failures.add(1);
-                if self.retry_at.is_none() {
-                    tracing::error!(
-                        %error,
-                        "no journal space can be prepared: free some room on the disk. What is \
-                         prepared is still used; after that publishers are held and nothing is lost"
-                    );
-                }
-                self.retry_at = Some(now + RETRY_PAUSE);
-            }
-        }
-        self.next_step_at = now + pause;
-        true
-    }
-
-    fn prepare_step(&mut self, length: usize) -> Result<(), StorageError> {
-        let (directory, segments) = (&self.parts.directory, &self.parts.log.segments);
-        let mut preparing = match self.preparing.take() {
-            Some(preparing) => preparing,
-            None => Preparing::start(directory, segments)?,
-        };
-        if !preparing.step(directory, segments, length)? {
-            self.preparing = Some(preparing);
-        }
-        Ok(())
-    }
-
-    /// Exports how much is prepared and how long the space lasts; raises and clears the alarm about it.
-    fn watch_space(&mut self) {
-        let released = self.parts.released.read();
-        let prepared = self.parts.log.segments.end().since(released);
-        self.prepared.set(prepared);
-        let (since, from) = self.seen;
-        let elapsed = since.elapsed();
-        if elapsed < SPACE_INTERVAL {
-            return;
-        }
-        self.seen = (Instant::now(), released);
-        let flow = released.since(from) as f64 / elapsed.as_secs_f64();
-        self.is_quiet = pace::is_quiet(flow as u64, self.parts.prepare_rate);
-        let before = self.space.alarm();
-        let seconds = self.space.look(SpaceFacts {
-            used: released.since(from),
-            elapsed,
-            prepared,
-            preparable: self.preparable(),
-        });
-        self.seconds_left.set(seconds);
-        let alarm = self.space.alarm();
-        self.alarm.set(alarm.number());
-        if alarm > before {
-            warn_of_space(alarm, seconds, prepared);
-        } else if alarm < before {
-            tracing::info!(
-                ?alarm,
-                seconds_left = seconds,
-                "there is more journal space again"
-            );
-        }
-    }
-
-    /// Bytes that can be prepared besides what is: whole segments, as far as the disk and the journal have room for them.
-    fn preparable(&self) -> u64 {
-        if self.retry_at.is_some() {
-            return 0;
-        }
-        let segments = &self.parts.log.segments;
-        let size = segments.segment_size();
-        let on_disk = available_bytes(&self.parts.directory).unwrap_or(0) / size;
-        on_disk.min(segments.places_left()) * size
     }
 
     /// Folds some more of the released log; writes a checkpoint when one is due.
@@ -373,29 +243,6 @@ impl Housekeeping {
                 "a checkpoint could not be written: a restart reads more of the log"
             ),
         }
-    }
-}
-
-fn warn_of_space(alarm: SpaceAlarm, seconds_left: u64, prepared: u64) {
-    let text = match alarm {
-        SpaceAlarm::None => return,
-        SpaceAlarm::Day => {
-            "journal space lasts less than a day at the present rate, or little of it is prepared: \
-             free or add room on the disk, and see that journal.prepare_rate is above the flow"
-        }
-        SpaceAlarm::Hour => {
-            "journal space lasts less than an hour at the present rate: free or add room on the disk \
-             now; publishers are held when it is gone"
-        }
-        SpaceAlarm::Gone => {
-            "journal space is gone: publishers are held (NO_SPACE) and nothing is lost. Free or add \
-             room on the disk; flow goes on by itself"
-        }
-    };
-    if alarm == SpaceAlarm::Day {
-        tracing::warn!(seconds_left, prepared_bytes = prepared, "{text}");
-    } else {
-        tracing::error!(seconds_left, prepared_bytes = prepared, "{text}");
     }
 }
 

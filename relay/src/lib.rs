@@ -30,6 +30,7 @@ mod link;
 mod pace;
 mod parking_flag;
 mod pipeline;
+mod preparation;
 mod ptp;
 mod released_log;
 mod repair;

@@ -19,7 +19,12 @@ use relay_wire::id::Position;
 
 use crate::arena::{LogRing, Pages};
 use crate::link::PositionCell;
+use crate::pace;
 use crate::storage::Segments;
+
+/// Most bytes taken out of memory at once. Longer pieces are asked for where the reader is behind a flow that takes all a CPU has:
+/// there a copy costs what the flow needs, and a disk brings them without.
+const COPY_MAX: usize = 2 * pace::STEP_MIN;
 
 /// See the module's description.
 pub(crate) struct ReleasedLog {
@@ -50,7 +55,10 @@ impl ReleasedLog {
         let geometry = self.segments.geometry();
         let wanted = (length as u64).min(geometry.left_in_segment(position));
         let wanted = wanted.min(pages.length() as u64) as usize;
-        if self.is_kept(position) && self.ring.copy(position, pages, wanted).is_ok() {
+        if wanted <= COPY_MAX
+            && self.is_kept(position)
+            && self.ring.copy(position, pages, wanted).is_ok()
+        {
             // What was copied was there before this is looked at again.
             fence(Ordering::Acquire);
             if self.is_kept(position) {

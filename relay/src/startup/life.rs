@@ -36,6 +36,7 @@ use crate::housekeeping::{Housekeeping, HousekeepingParts};
 use crate::keeper;
 use crate::link::{Answered, Parking, PositionCell};
 use crate::pipeline::{self, Agents, Ending, ThreadParts};
+use crate::preparation::{Preparation, PreparationParts};
 use crate::released_log::ReleasedLog;
 use crate::scrubber::{self, PeersEnd, ScrubParts, Scrubber};
 use crate::seal_file::LogFacts;
@@ -77,7 +78,7 @@ pub(super) struct Again {
 pub(super) struct Life {
     pub(super) ending: Arc<Ending>,
     threads: Vec<JoinHandle<()>>,
-    /// Housekeeping, and the scrubber where there is one.
+    /// Housekeeping, the preparation of space, and the scrubber where there is one.
     background: Vec<JoinHandle<()>>,
     stop_background: Arc<AtomicBool>,
     storage: Holder,
@@ -292,6 +293,18 @@ impl Life {
             };
             Scrubber::new(parts, &mut ground.counters)
         });
+        let preparation = Preparation::new(
+            PreparationParts {
+                directory: config.directory.clone(),
+                segments: ready_segments.clone(),
+                released: links.released.clone(),
+                ahead: config.prepared,
+                rate_max: config.prepare_rate,
+                block_room: 2 * u64::from(config.settings.block_span_max()),
+                stop: Arc::clone(&stop_background),
+            },
+            &mut ground.counters,
+        );
         let housekeeping = Housekeeping::new(
             HousekeepingParts {
                 directory: config.directory.clone(),
@@ -303,9 +316,6 @@ impl Life {
                 },
                 tables,
                 released: links.released.clone(),
-                prepared_ahead: config.prepared,
-                block_room: 2 * u64::from(config.settings.block_span_max()),
-                prepare_rate: config.prepare_rate,
                 checkpoint_every: config.checkpoint_every,
                 stop: Arc::clone(&stop_background),
                 evidence,
@@ -332,7 +342,10 @@ impl Life {
         }
         let stream = config.settings.stream;
         let thread = |name: &str| std::thread::Builder::new().name(format!("{name}-{stream}"));
-        let mut background = vec![thread("housekeeping").spawn(move || housekeeping.run())?];
+        let mut background = vec![
+            thread("housekeeping").spawn(move || housekeeping.run())?,
+            thread("preparation").spawn(move || preparation.run())?,
+        ];
         if let Some(scrubber) = scrubber {
             background.push(thread("scrubber").spawn(move || scrubber.run())?);
         }
