@@ -15,7 +15,7 @@ use relay_wire::id::Position;
 use crate::counters::{Counter, CounterFile};
 use crate::housekeeping::lower_priority;
 use crate::link::PositionCell;
-use crate::pace::{self, Due};
+use crate::pace::{self, Due, Reserve};
 use crate::space::{SpaceAlarm, SpaceFacts, SpaceWanted, SpaceWatch};
 use crate::storage::{Preparing, Segments, StorageError, available_bytes};
 
@@ -93,22 +93,17 @@ impl Preparation {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;
         }
-        let written = self.segment.as_ref().map_or(0, Preparing::written);
-        let ahead = self.parts.segments.end().since(self.parts.released.read());
-        let missing = self.parts.ahead.saturating_sub(ahead + written);
-        let is_wanted = missing > 0 || self.segment.is_some();
-        let rate = is_wanted
-            .then(|| {
-                pace::preparing(
-                    missing,
-                    self.parts.ahead,
-                    self.parts.rate_max,
-                    self.is_quiet,
-                )
-            })
-            .flatten();
-        let Some(rate) = rate else {
+        let segments = &self.parts.segments;
+        let reserve = Reserve {
+            wanted: self.parts.ahead,
+            segment: segments.segment_size(),
+            ahead: segments.end().since(self.parts.released.read()),
+            begun: self.segment.as_ref().map(Preparing::written),
+        };
+        let Some(rate) = pace::preparing(reserve, self.parts.rate_max, self.is_quiet) else {
             self.due = Due::default();
+            // Nothing is failing that nobody tries.
+            self.retry_at = None;
             return None;
         };
         let (step, pause) = self.due.next(rate, now);
