@@ -112,7 +112,7 @@ impl Housekeeping {
             let begun = Instant::now();
             let was_busy = self.index() | self.fold() | self.testify();
             std::thread::sleep(if was_busy {
-                STEP_PAUSE.max(begun.elapsed())
+                begun.elapsed().clamp(STEP_PAUSE, IDLE_PAUSE)
             } else {
                 IDLE_PAUSE
             });
@@ -195,7 +195,9 @@ impl Housekeeping {
     fn fold_step(&mut self, target: Position, length: usize) -> Result<(), FoldStop> {
         let unreadable = |what: String| FoldStop::Unreadable(what);
         let start = self.parts.tables.position;
-        let wanted = (target.since(start) as usize).min(length);
+        // The padding of a block is needed too: its seal covers that.
+        let alignment = self.parts.superblock.block_alignment as usize;
+        let wanted = (target.since(start) as usize).min(length.next_multiple_of(alignment));
         let read = self.parts.log.read(start, &mut self.pages, wanted);
         let (length, source) = read.map_err(|error| unreadable(error.to_string()))?;
         if source == Source::Disk {

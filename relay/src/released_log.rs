@@ -1,7 +1,7 @@
 //! The released log as the background threads read it: out of the memory ring while it is there, else from disk.
 //!
 //! ```text
-//!         kept from          released          open + half a ring
+//!         kept from          released          open + 3/4 of a ring
 //!  -----------|-----------------|--------|-----------|------ ...
 //!    disk     |  ring, or disk  |        open: the sequencer writes from here
 //! ```
@@ -9,7 +9,7 @@
 //! A disk that is read beside the flow makes its writes wait, and what was released a moment ago is in memory still. Nothing
 //! holds the ring for these readers: they copy, and look afterwards whether what they copied may have been overwritten
 //! meanwhile. For that the sequencer says in its every turn, before it writes, from where on the ring keeps what it has, and
-//! writes no more than half a ring in one turn.
+//! writes no more than three quarters of a ring in one turn: the last quarter is kept.
 
 use std::io;
 use std::sync::Arc;

@@ -95,7 +95,7 @@ fn journalled_keys(directory: &Path) -> Vec<PublicKey> {
 
 #[test]
 fn segments_are_sealed_across_crashes() {
-    // Half of the ring is more than what is written before the crash.
+    // A quarter of the ring is more than what is written before the crash.
     let mut shape = Shape::default();
     shape.limits = shape.limits.replace("8MiB", "64MiB");
     let mut appliance = Appliance::configured(shape, appliance::scratch());

@@ -7,6 +7,7 @@ mod group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use io_uring::{opcode, types};
 use relay_core::command::{Now, ReleasePoint, Testimony, ToIngress, ToSequence};
@@ -301,9 +302,9 @@ impl SequenceAgent {
         self.node.on_prepared(self.segments.end());
         let start = self.node.open_position();
         let forgotten = self.node.forgettable(self.floor.read());
-        let half = self.ring.size() / 2;
-        let end = forgotten.plus(self.ring.size()).min(start.plus(half));
-        self.keep_from(Position(start.get().saturating_sub(half)));
+        let (size, kept) = (self.ring.size(), self.ring.size() / 4);
+        let end = forgotten.plus(size).min(start.plus(size - kept));
+        self.keep_from(Position(start.get().saturating_sub(kept)));
         let log = Arc::clone(&self.ring);
         // SAFETY: this agent alone writes to the log. Everything from the open position on is unsealed, or not received
         // yet, so no kernel write points at it; up to one ring's length behind what may be forgotten nobody reads what is
@@ -350,6 +351,8 @@ impl SequenceAgent {
         if position > self.kept_told {
             self.kept_told = position;
             self.kept_from.publish(position);
+            // What is written from here on is not seen before that.
+            fence(Ordering::Release);
         }
     }
 

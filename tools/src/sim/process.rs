@@ -551,7 +551,8 @@ impl Process {
         self.machine.on_prepared(Position(around.disk.prepared()));
         let start = self.machine.open_position();
         let forgotten = self.forgettable(around.canary);
-        let end = forgotten.plus(self.settings.ring_size);
+        let ring = self.settings.ring_size;
+        let end = forgotten.plus(ring).min(start.plus(ring - ring / 4));
         let mut work = self.hear_peers(start, end, around);
         let mut is_stalled = false;
         let mut window = self.memory.window(start, end);
