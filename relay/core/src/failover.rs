@@ -422,8 +422,8 @@ impl Failover {
         view.progress.standing = Standing::Leading;
         self.joining = Some(*membership);
         self.wanted.promised = self.wanted.promised.max(membership.epoch);
-        self.wanted.committed = membership.epoch;
-        self.wanted.nonce = membership.nonce;
+        // A later record may be known already: of a change that the one who asks has not heard of itself.
+        self.note_committed(membership);
         // Durable before the epoch is joined, so before anything it does not count for is written, and gone before it counts.
         self.wanted.learning_from = if membership.members.contains(&self.settings.identity) {
             None

@@ -161,7 +161,8 @@ impl Failover {
         }
     }
 
-    fn note_committed(&mut self, shown: &Membership) {
+    /// The newest record known never goes back, whatever is shown later (rule R2).
+    pub(super) fn note_committed(&mut self, shown: &Membership) {
         if shown.epoch > self.wanted.committed {
             self.wanted.committed = shown.epoch;
             self.wanted.nonce = shown.nonce;

@@ -740,6 +740,7 @@ impl Machine {
             });
         }
         let superblock = &mut self.disk.superblock;
+        assert!(vote.committed >= superblock.committed, "rule R2");
         superblock.promised = vote.promised;
         superblock.committed = vote.committed;
         superblock.committed_nonce = vote.nonce;

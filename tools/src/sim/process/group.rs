@@ -338,6 +338,11 @@ impl Process {
     fn store_vote(&mut self, vote: Vote, around: &mut Surroundings<'_>) {
         let group = self.group();
         assert!(!group.is_storing, "one vote at a time");
+        let (known, stored) = (group.superblock.committed, vote.committed);
+        assert!(
+            stored >= known,
+            "the newest record known goes back from epoch {known} to {stored} (rule R2)"
+        );
         group.is_storing = true;
         group.slot = 1 - group.slot;
         group.superblock = Superblock {
