@@ -75,6 +75,9 @@ impl OwnRegister {
             return Err(at(&path, &error));
         };
         let newest = registers::newest(a, b).map_err(|error| at(&path, &error))?;
+        // As the witness does with its store: what was read is on the disk before the older page is written over.
+        file.write_all_at(&bytes, 0)
+            .map_err(|error| at(&path, &error))?;
         let mut held = Held {
             file,
             stream,

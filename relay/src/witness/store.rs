@@ -172,6 +172,10 @@ impl Store {
             .open(&path)
             .map_err(at("opening the store", &path))?;
         let places = places_in(&path, &bytes)?;
+        // What was read may be in the page cache alone: a page whose write failed is clean there. The next write goes over the
+        // older page, so the newer one has to be on the disk before; written over itself it can't be torn where it is there.
+        file.write_all_at(&bytes, 0)
+            .map_err(at("writing the store back", &path))?;
         let mut store = Self {
             file,
             path,
