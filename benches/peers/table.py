@@ -51,14 +51,15 @@ def ms(us):
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
-def cell(rows):
+def cell(rows, runs):
+    """What a rate gave in `runs` runs: of those that held it, and how many did if not all."""
     if not rows:
         return "-"
     held = [row for row in rows if is_held(row)]
     if not held:
         return f"not held ({median(rows, 'achieved'):,.0f}/s)"
     text = f"{ms(median(held, 'p50_us'))} / {ms(median(held, 'p99_us'))}"
-    return text if len(held) == len(rows) else f"{text} (held in {len(held)} of {len(rows)} runs)"
+    return text if len(held) == runs else f"{text} (held in {len(held)} of {runs} runs)"
 
 
 def between(values, shown):
@@ -86,11 +87,13 @@ def latency(rows):
     most = [row for row in rows if "msgs_per_s" in row]
     rates = sorted({row["rate"] for row in steady})
     lines, spreads = [], []
+    runs = len({row["run"] for row in rows})
     for variant, mine in grouped(rows).items():
         mine_steady = [row for row in mine if row in steady]
-        cells = [cell([row for row in mine_steady if row["rate"] == rate]) for rate in rates]
-        # Rates above one that was not held are not tried.
-        if missed := [row["rate"] for row in mine_steady if not is_held(row)]:
+        cells = [cell([row for row in mine_steady if row["rate"] == rate], runs) for rate in rates]
+        # A peer's rates above one that was not held are not tried; ours are, and what is not there has failed.
+        is_peer = mine[0]["peer"] not in ("relay", "floor")
+        if is_peer and (missed := [row["rate"] for row in mine_steady if not is_held(row)]):
             cells = ["not tried" if text == "-" and rate > min(missed) else text for text, rate in zip(cells, rates)]
         through = [row for row in mine if row in most]
         cells.append(f"{median(through, 'msgs_per_s'):,.0f}" if through else "-")
@@ -100,7 +103,6 @@ def latency(rows):
         lines.append([variant, mine[0]["holds"], mine[0]["copies"], *cells])
         of_rates = [spread([row for row in mine_steady if row["rate"] == rate]) for rate in rates]
         spreads.append([variant, *of_rates, between((row["msgs_per_s"] for row in through), "{:,.0f}".format)])
-    runs = len({row["run"] for row in rows})
     print(f"Publish to subscriber, ms: p50 / p99, median of {runs} runs; the most that goes through, msg/s\n")
     head = ["variant", "acknowledged when in", "copies", *(f"{rate:,.0f}/s" for rate in rates)]
     table([*head, "most", "lost", "duplicated"], lines)
@@ -168,10 +170,12 @@ def failover(rows):
 def main():
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__)
-    if rows := rows_of(sys.argv[1], "latency.jsonl"):
-        latency(rows)
-    if rows := rows_of(sys.argv[1], "failover.jsonl"):
-        failover(rows)
+    shown = (("latency.jsonl", latency), ("failover.jsonl", failover))
+    found = [(show, rows) for name, show in shown if (rows := rows_of(sys.argv[1], name))]
+    if not found:
+        sys.exit(f"{sys.argv[1]}: no result is there; name a latency.jsonl, a failover.jsonl, or the directory of either")
+    for show, rows in found:
+        show(rows)
 
 
 main()

@@ -43,7 +43,9 @@ const SEND_MAX: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 10_000_000_000;
-/// Journal prepared for a run beyond what it takes: a session's worth, of which a node uses half before it prepares more.
+/// Journal prepared for a run beyond what it takes: as much again, since a node uses half before it prepares more, up to so much;
+const PREPARED_AGAIN: u64 = 1 << 30;
+/// and so much in any case.
 const PREPARED_SPARE: u64 = 256 << 20;
 /// Blocks a second that a node writes at most where each message comes alone, and what each takes.
 const LONE_RATE: f64 = 20_000.0;
@@ -166,7 +168,8 @@ fn measure(
     let rate = load.rate.expect("there is a default");
     let bytes_per_s = rate * journal_bytes(load.size) as f64 + rate.min(LONE_RATE) * LONE_BYTES;
     let taken = bytes_per_s * (options.seconds + options.warmup);
-    let prepared = Size(2 * taken as u64 + PREPARED_SPARE);
+    let taken = taken as u64;
+    let prepared = Size(taken + taken.min(PREPARED_AGAIN) + PREPARED_SPARE);
     let target = options
         .target
         .open(options.publishers, prepared, interrupt)?;
