@@ -148,6 +148,8 @@ fn the_appliance_keeps_its_layers() {
         "indexer",
         "link",
         "pipeline",
+        "preparation",
+        "released_log",
         "ring",
         "space",
         "storage",
