@@ -10,9 +10,9 @@
 //!              | the kernel writes out, from durable on    |  the sequencer fills |
 //! ```
 //!
-//! The sequencer's window never reaches past `forgotten + size`, nor more than three quarters of a ring past the open block. Forgotten is what
-//! is durable and what the fan-out's floor has passed; it publishes that before the sequencer may use what lies below it.
-//! Released may be beyond durable where copies in memory count. Who has no part in this copies ([`LogRing::copy`]) and looks
+//! The sequencer's window never reaches past `forgotten + size`, nor more than three quarters of a ring past the open block.
+//! Forgotten is what is durable and what the fan-out's floor has passed; it publishes that before the sequencer may use what
+//! lies below it. Released may be beyond durable where copies in memory count. Who has no part in this copies ([`LogRing::copy`]) and looks
 //! afterwards whether it came too late ([`crate::released_log`]).
 
 use std::fs::File;

@@ -5,6 +5,23 @@
 
 use relay_wire::id::Position;
 
+/// Of a ring, what a turn leaves as it is behind the open block: one part in this many.
+const KEPT: u64 = 4;
+
+/// End of a turn's window from `open` on, in a ring of `ring_size` bytes that may forget what lies before `forgettable`.
+#[must_use]
+pub fn window_end(open: Position, forgettable: Position, ring_size: u64) -> Position {
+    let most = open.plus(ring_size - ring_size / KEPT);
+    forgettable.plus(ring_size).min(most)
+}
+
+/// What the ring had from here on when a turn began, with the open block at `open`, it still has when the turn is over: who has no
+/// part in who may write where can copy it, and look afterwards whether a later turn has begun.
+#[must_use]
+pub const fn kept_from(open: Position, ring_size: u64) -> Position {
+    Position(open.get().saturating_sub(ring_size / KEPT))
+}
+
 /// The free part of the ring, from the open block on. Only the sequencer has one.
 #[derive(Debug)]
 pub struct LogWindow<'a> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use io_uring::{opcode, types};
 use relay_core::command::{Now, ReleasePoint, Testimony, ToIngress, ToSequence};
-use relay_core::log::LogWindow;
+use relay_core::log::{LogWindow, kept_from, window_end};
 use relay_core::node::{Node, NodeEffect};
 use relay_journal::superblock::WriteMethod;
 use relay_wire::id::Position;
@@ -159,8 +159,6 @@ pub(crate) struct SequenceAgent {
     pending_release: Option<Release>,
     floor: PositionCell,
     kept_from: PositionCell,
-    /// What that says.
-    kept_told: Position,
     released: PositionCell,
     ingress: Parking,
     egress: Parking,
@@ -231,7 +229,6 @@ impl SequenceAgent {
             releases: parts.releases,
             pending_release: None,
             floor: parts.floor,
-            kept_told: parts.kept_from.read(),
             kept_from: parts.kept_from,
             released: parts.released,
             ingress: parts.ingress,
@@ -302,9 +299,8 @@ impl SequenceAgent {
         self.node.on_prepared(self.segments.end());
         let start = self.node.open_position();
         let forgotten = self.node.forgettable(self.floor.read());
-        let (size, kept) = (self.ring.size(), self.ring.size() / 4);
-        let end = forgotten.plus(size).min(start.plus(size - kept));
-        self.keep_from(Position(start.get().saturating_sub(kept)));
+        let end = window_end(start, forgotten, self.ring.size());
+        self.keep_from(kept_from(start, self.ring.size()));
         let log = Arc::clone(&self.ring);
         // SAFETY: this agent alone writes to the log. Everything from the open position on is unsealed, or not received
         // yet, so no kernel write points at it; up to one ring's length behind what may be forgotten nobody reads what is
@@ -346,10 +342,9 @@ impl SequenceAgent {
         work
     }
 
-    /// Says, before anything is written, that nothing is from `position` on that the ring has now.
-    fn keep_from(&mut self, position: Position) {
-        if position > self.kept_told {
-            self.kept_told = position;
+    /// Says, before anything is written, from where on the ring keeps what it has. It never goes back.
+    fn keep_from(&self, position: Position) {
+        if position > self.kept_from.read() {
             self.kept_from.publish(position);
             // What is written from here on is not seen before that.
             fence(Ordering::Release);

@@ -28,6 +28,7 @@ use relay_core::command::{ConnId, Now, ReleasePoint, ToIngress, ToSequence};
 use relay_core::fanout::Fanout;
 use relay_core::group::{Carry, HaltReason, RestartReason};
 use relay_core::ingress::Ingress;
+use relay_core::log::window_end;
 use relay_core::node::{Node as Machine, NodeEffect};
 use relay_core::sequence::{Beginning, Sequence};
 use relay_core::settings::Settings;
@@ -551,8 +552,7 @@ impl Process {
         self.machine.on_prepared(Position(around.disk.prepared()));
         let start = self.machine.open_position();
         let forgotten = self.forgettable(around.canary);
-        let ring = self.settings.ring_size;
-        let end = forgotten.plus(ring).min(start.plus(ring - ring / 4));
+        let end = window_end(start, forgotten, self.settings.ring_size);
         let mut work = self.hear_peers(start, end, around);
         let mut is_stalled = false;
         let mut window = self.memory.window(start, end);
