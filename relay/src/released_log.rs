@@ -76,7 +76,8 @@ impl ReleasedLog {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::time::Instant;
 
     use relay_journal::segment::Geometry;
 
@@ -151,27 +152,30 @@ mod tests {
     /// the sequencer does, another reads what is about to be overwritten.
     #[test]
     fn what_is_overwritten_meanwhile_is_not_taken() {
-        const UNITS: u64 = 120_000;
+        const EACH: u64 = 100;
         let directory = tempfile::tempdir().unwrap();
-        // Segments are longer than what is written in one round; positions go round in one.
+        // Its disk has nothing: what is not taken out of memory is an error or empty.
         let log = log(&directory, &[]);
-        let written = AtomicU64::new(0);
+        let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let begun = Instant::now();
         let (mut in_time, mut late) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for unit in 0..UNITS {
-                    let kept = (unit + 1).saturating_sub(RING_UNITS);
+                for unit in 0.. {
+                    let kept = (unit + 1_u64).saturating_sub(RING_UNITS);
                     log.kept_from.publish(Position(kept * UNIT));
+                    fence(Ordering::Release);
                     write(&log.ring, unit, unit);
                     written.store(unit + 1, Ordering::Release);
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
                 }
             });
             let mut pages = Pages::new(4 * UNIT as usize).unwrap();
-            loop {
+            let mut is_torn = false;
+            while (in_time < EACH || late < EACH) && !is_torn && begun.elapsed().as_secs() < 60 {
                 let end = written.load(Ordering::Acquire);
-                if end == UNITS {
-                    break;
-                }
                 let unit = (end + 1).saturating_sub(RING_UNITS);
                 let position = Position(unit * UNIT);
                 if end <= unit || !log.is_kept(position) {
@@ -179,17 +183,18 @@ mod tests {
                 }
                 match log.read(position, &mut pages, UNIT as usize) {
                     Ok((length, Source::Ring)) => {
-                        assert!(words(&mut pages, length).all(|word| word == unit));
+                        is_torn = !words(&mut pages, length).all(|word| word == unit);
                         in_time += 1;
                     }
-                    // The disk has nothing here.
                     Ok((_, Source::Disk)) | Err(_) => late += 1,
                 }
             }
+            is_over.store(true, Ordering::Relaxed);
+            assert!(!is_torn, "what was overwritten was taken for the log");
         });
         assert!(
-            late > 0,
-            "{in_time} in time: never was anything overwritten"
+            in_time >= EACH && late >= EACH,
+            "{in_time} in time, {late} late"
         );
     }
 }
