@@ -15,6 +15,7 @@
 //! place: a primary that is superseded, and a follower whose log has to be cut, begin again from their disk
 //! ([`NodeEffect::Restart`]), the way every start goes.
 
+mod disk_watch;
 mod fetch;
 mod peers;
 mod primary;
@@ -43,6 +44,7 @@ use crate::sequence::{Progress, Sequence, SequenceEffect};
 use crate::settings::Settings;
 use crate::standby::Standby;
 
+use self::disk_watch::DiskWatch;
 pub use self::fetch::Fetched;
 pub use self::peers::Heard;
 use self::primary::Primary;
@@ -172,6 +174,7 @@ enum Role {
 struct Group {
     settings: GroupSettings,
     failover: Failover,
+    disk: DiskWatch,
     links: Links,
     mirrors: Vec<Mirror>,
     /// The block each peer asks for, because its own copy is damaged.
@@ -214,8 +217,6 @@ pub struct Node {
     /// Positions below are not in this process's memory ring.
     ring_start: Position,
     testimonies: Testimonies,
-    /// When a write last completed, while some are under way.
-    disk_moved_ns: u64,
     is_stopped: bool,
     effects: VecDeque<NodeEffect>,
 }
@@ -234,7 +235,6 @@ impl Node {
             group: None,
             ring_start: start,
             testimonies: Testimonies::default(),
-            disk_moved_ns: 0,
             is_stopped: false,
             effects: VecDeque::with_capacity(64),
         }
@@ -284,6 +284,7 @@ impl Node {
             group: Some(Box::new(Group {
                 settings: group,
                 failover,
+                disk: DiskWatch::new(now.mono_ns),
                 links,
                 fetches: vec![None; nodes.len()],
                 asked: None,
@@ -301,7 +302,6 @@ impl Node {
             })),
             ring_start,
             testimonies: Testimonies::default(),
-            disk_moved_ns: now.mono_ns,
             is_stopped: false,
             effects: VecDeque::with_capacity(4_096),
         }
@@ -342,8 +342,7 @@ impl Node {
     }
 
     /// A write completed in full.
-    pub fn on_written(&mut self, number: u64, now: Now) {
-        self.disk_moved_ns = now.mono_ns;
+    pub fn on_written(&mut self, number: u64) {
         match &mut self.role {
             Role::Primary(primary) => primary.sequence.on_written(number),
             Role::Follower(standby) => standby.on_written(number),
@@ -352,8 +351,7 @@ impl Node {
     }
 
     /// The data-sync completed.
-    pub fn on_synced(&mut self, now: Now) {
-        self.disk_moved_ns = now.mono_ns;
+    pub fn on_synced(&mut self) {
         match &mut self.role {
             Role::Primary(primary) => primary.sequence.on_synced(),
             Role::Follower(standby) => standby.on_synced(),
@@ -422,9 +420,6 @@ impl Node {
         if let Role::Primary(primary) = &mut self.role {
             primary.sequence.seal_if_due(now, log);
         }
-        if self.writes_in_flight() == 0 {
-            self.disk_moved_ns = now.mono_ns;
-        }
     }
 
     /// Right after [`Node::turn`], so that a block goes to the peers beside its own write (rule R5): sends what is sealed, and
@@ -451,6 +446,10 @@ impl Node {
 
     /// Lets the failover machine look at everything, and carries its orders out.
     fn attend(&mut self, group: &mut Group, now: Now, log: &mut LogWindow<'_>) {
+        let (_, durable, _) = self.positions(group);
+        let (durable, in_flight) = (durable.point.position, self.writes_in_flight());
+        let stall_ns = group.settings.disk_stall_ns;
+        group.disk.look(durable, in_flight, stall_ns, now.mono_ns);
         if let Some(membership) = group.winning
             && self.begin_reign(group, &membership, now)
         {
@@ -471,7 +470,7 @@ impl Node {
             let impatient_ns = now.mono_ns.saturating_sub(GAP_NS);
             primary.sequence.tell_gaps(impatient_ns);
         }
-        let facts = self.facts(group, now);
+        let facts = self.facts(group);
         self.look_at_mirrors(group, now);
         group.failover.step(&facts, now.mono_ns);
         while let Some(order) = group.failover.poll_order() {
@@ -499,9 +498,7 @@ impl Node {
         }
     }
 
-    fn facts(&self, group: &Group, now: Now) -> Facts {
-        let in_flight = self.writes_in_flight();
-        let stall_ns = group.settings.disk_stall_ns;
+    fn facts(&self, group: &Group) -> Facts {
         let holds_opening = match (&self.role, group.failover.joined()) {
             (Role::Follower(standby), Some(joined)) => {
                 let last = standby.tables().epochs.last();
@@ -518,7 +515,7 @@ impl Node {
         Facts {
             durable: status.1,
             released: status.2,
-            is_disk_stalled: in_flight > 0 && now.mono_ns >= self.disk_moved_ns + stall_ns,
+            is_disk_stalled: group.disk.is_stalled(group.settings.disk_stall_ns),
             holds_opening,
             log_epoch,
             successor: match &self.role {

@@ -619,7 +619,7 @@ impl SequenceAgent {
                     .copied()
                     .expect("a write completes that was started");
                 if completion.result == write.length as i32 {
-                    self.node.on_written(write.number, now);
+                    self.node.on_written(write.number);
                     self.note_durable(now);
                 } else {
                     let what = describe(completion.result, write.length);
@@ -631,7 +631,7 @@ impl SequenceAgent {
                 if completion.result < 0 {
                     self.fail(format!("a data-sync {}", describe(completion.result, 0)));
                 } else if self.syncs_left == 0 && !self.has_failed() {
-                    self.node.on_synced(now);
+                    self.node.on_synced();
                     self.note_durable(now);
                 }
             }

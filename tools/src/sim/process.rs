@@ -497,14 +497,14 @@ impl Process {
                 if !is_ok {
                     self.fail(around);
                 } else if !write.is_reported {
-                    self.machine.on_written(tag, around.now);
+                    self.machine.on_written(tag);
                 }
             }
             What::Sync(Zone::Log) => {
                 self.is_syncing = false;
                 around.note(Note::Synced { node: self.node });
                 if is_ok || around.canary == Some(Canary::SyncErrorRetried) {
-                    self.machine.on_synced(around.now);
+                    self.machine.on_synced();
                 } else {
                     self.fail(around);
                 }

@@ -462,7 +462,7 @@ impl Node {
         if matches!(self.role, Role::Over) || !(group.is_telling || has_moved || is_due) {
             return;
         }
-        let facts = self.facts(group, now);
+        let facts = self.facts(group);
         let vote = *group.failover.vote();
         let progress = Progress {
             promised: vote.promised,

@@ -386,7 +386,7 @@ impl Node {
         let Some(mut group) = self.group.take() else {
             return Err(WordRefused::IsPrimary);
         };
-        let facts = self.facts(&group, now);
+        let facts = self.facts(&group);
         let done = group.failover.promote(accepts_loss, &facts, now.mono_ns);
         self.group = Some(group);
         done

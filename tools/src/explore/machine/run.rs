@@ -105,7 +105,7 @@ impl Run<'_> {
             Input::Written(place) => {
                 let write = self.machine.writes.remove(usize::from(*place));
                 self.machine.disk.put(write.position, &write.pages);
-                self.node().on_written(write.number, now);
+                self.node().on_written(write.number);
             }
             Input::VoteStored => {
                 let vote = self.machine.vote.take().expect("a vote is under way");

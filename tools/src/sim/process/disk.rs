@@ -108,7 +108,7 @@ impl Process {
             .begin_write(Zone::Log, at, bytes, is_durable, number, now_ns);
         self.await_disk(ticket, around);
         if is_reported {
-            self.machine.on_written(number, around.now);
+            self.machine.on_written(number);
         }
     }
 }

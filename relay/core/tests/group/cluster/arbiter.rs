@@ -13,7 +13,7 @@ impl Cluster {
             for (number, position, bytes) in machine.writes.drain(..) {
                 let from = position.get() as usize;
                 machine.disk.bytes[from..from + bytes.len()].copy_from_slice(&bytes);
-                node.on_written(number, now);
+                node.on_written(number);
             }
         }
         for (peer, purpose, position, length) in machine.reads.drain(..) {
