@@ -571,7 +571,12 @@ impl Failover {
     /// Makes sure of a durable promise above everything known; the epoch once it is there.
     fn promise(&mut self, above: Epoch) -> Option<Epoch> {
         if self.own_promise <= above || self.own_promise != self.wanted.promised {
-            self.own_promise = above.max(self.wanted.promised).next();
+            let highest = above.max(self.wanted.promised);
+            if highest >= Epoch::LAST {
+                self.halt(HaltReason::LastEpoch);
+                return None;
+            }
+            self.own_promise = highest.next();
             self.wanted.promised = self.own_promise;
         }
         (self.stored.promised >= self.own_promise).then_some(self.own_promise)

@@ -220,6 +220,8 @@ pub enum HaltReason {
     TwoRecords(Epoch),
     /// What the arbiter holds is no record of this stream.
     Garbled,
+    /// The record, or a promise, is of the last epoch there is: none can follow.
+    LastEpoch,
     /// Two different logs exist in one epoch.
     TwoHistories(Epoch),
     /// The primary's log parts from this node's before what is known to be released.
@@ -256,6 +258,12 @@ impl core::fmt::Display for HaltReason {
                 f,
                 "what the arbiter holds is no membership record of this stream: check its address, \
                  key prefix and version"
+            ),
+            Self::LastEpoch => write!(
+                f,
+                "no epoch can follow {}, which no group reaches by itself: what the arbiter or a \
+                 node holds was not written by the relay. Bring the right record back",
+                Epoch::LAST
             ),
             Self::TwoHistories(epoch) => write!(
                 f,

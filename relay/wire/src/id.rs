@@ -77,6 +77,12 @@ number!(
     u64
 );
 
+impl Epoch {
+    /// The last epoch there is. No group gets near it: an accepted loss, which takes the longest step, opens the next multiple of
+    /// 2^40, and there are four million of these. Whatever names a later one is refused.
+    pub const LAST: Self = Self(1 << 62);
+}
+
 impl Position {
     /// The position `bytes` further on.
     #[must_use]

@@ -321,7 +321,7 @@ impl Membership {
 
     fn check(&self) -> Result<(), MembershipError> {
         let members = self.members.as_slice();
-        let field = if self.epoch.get() == 0 {
+        let field = if self.epoch.get() == 0 || self.epoch > Epoch::LAST {
             "epoch"
         } else if members.is_empty() || !members.is_sorted_by(|a, b| a.node < b.node) {
             "members"
@@ -416,6 +416,19 @@ mod tests {
         }
         for length in 0..bytes.len() {
             assert!(Membership::decode(&bytes[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_is_of_an_epoch_there_is() {
+        for (epoch, is_one) in [
+            (Epoch(0), false),
+            (Epoch(1), true),
+            (Epoch::LAST, true),
+            (Epoch::LAST.next(), false),
+        ] {
+            let record = Membership { epoch, ..record() };
+            assert_eq!(record.check().is_ok(), is_one, "{epoch}");
         }
     }
 

@@ -526,7 +526,7 @@ impl<'a> PeerMessage<'a> {
             HISTORY => Self::History(read_history(body)?),
             FROM => Self::From(Position(word()?)),
             BLOCK => Self::Block(body),
-            ASK_END => Self::AskEnd(Epoch(word()?)),
+            ASK_END => Self::AskEnd(read_epoch(word()?)?),
             FETCH => {
                 let raw = RawPlace::ref_from_bytes(body).map_err(|_| PeerError::Length(claimed))?;
                 if raw.outcome.get() != 0 {
@@ -594,9 +594,9 @@ fn read_progress(body: &[u8]) -> Result<Progress, PeerError> {
         _ => return Err(PeerError::Field("standing")),
     };
     Ok(Progress {
-        promised: Epoch(raw.promised.get()),
-        lowest_join: Epoch(raw.lowest_join.get()),
-        committed: Epoch(raw.committed.get()),
+        promised: read_epoch(raw.promised.get())?,
+        lowest_join: read_epoch(raw.lowest_join.get())?,
+        committed: read_epoch(raw.committed.get())?,
         durable: Position(raw.durable.get()),
         received: Position(raw.received.get()),
         released: Position(raw.released.get()),
@@ -606,6 +606,14 @@ fn read_progress(body: &[u8]) -> Result<Progress, PeerError> {
         is_disk_stalled: raw.flags & FLAG_STALLED != 0,
         is_tail_unknown: raw.flags & FLAG_UNKNOWN != 0,
     })
+}
+
+/// An epoch that something is decided by.
+fn read_epoch(number: u64) -> Result<Epoch, PeerError> {
+    let epoch = Epoch(number);
+    (epoch <= Epoch::LAST)
+        .then_some(epoch)
+        .ok_or(PeerError::Field("epoch"))
 }
 
 fn read_history(body: &[u8]) -> Result<History<'_>, PeerError> {
@@ -705,6 +713,40 @@ mod tests {
                 &[],
             ),
         ]
+    }
+
+    /// Goal: what a node decides by is an epoch another can follow. Method: the last there is, and one more.
+    #[test]
+    fn an_epoch_behind_the_last_is_refused() {
+        let decoded = |message: PeerMessage<'_>| {
+            let mut bytes = vec![0; message.length()];
+            message.encode(&ENVELOPE, &mut bytes).unwrap();
+            PeerMessage::decode(&bytes).map(|_| ())
+        };
+        for (epoch, expected) in [
+            (Epoch::LAST, Ok(())),
+            (Epoch::LAST.next(), Err(PeerError::Field("epoch"))),
+            (Epoch(u64::MAX), Err(PeerError::Field("epoch"))),
+        ] {
+            let nothing = Progress::default();
+            for progress in [
+                Progress {
+                    promised: epoch,
+                    ..nothing
+                },
+                Progress {
+                    lowest_join: epoch,
+                    ..nothing
+                },
+                Progress {
+                    committed: epoch,
+                    ..nothing
+                },
+            ] {
+                assert_eq!(decoded(PeerMessage::Progress(progress)), expected);
+            }
+            assert_eq!(decoded(PeerMessage::AskEnd(epoch)), expected);
+        }
     }
 
     /// Goal: every message comes back, and any flipped bit or missing byte is found.

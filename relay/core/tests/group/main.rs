@@ -11,12 +11,12 @@ mod words;
 
 use cluster::{Cluster, MS, Machine};
 use relay_core::arbiter::{ArbiterAnswer, ArbiterReply};
-use relay_core::group::Obstacle;
+use relay_core::group::{HaltReason, Obstacle};
 use relay_core::links::LinkEffect;
 use relay_core::log::LogWindow;
 use relay_core::node::{NodeEffect, Note};
 use relay_wire::code::Policy;
-use relay_wire::id::{NodeId, Position};
+use relay_wire::id::{Epoch, NodeId, Position};
 use relay_wire::membership::{Member, Members};
 use relay_wire::peer::Standing;
 
