@@ -356,8 +356,9 @@ impl Failover {
     pub(crate) fn is_joining(&self, peer: u32, now_ns: u64) -> bool {
         let view = &self.peers[peer as usize];
         let reign = self.reign.as_ref();
-        reign.is_some_and(|reign| !reign.members.contains(&view.member))
-            && self.has_kept_up(view, now_ns)
+        let is_wanted =
+            |set: &Members| !set.contains(&view.member) && set.has_place_for(view.member.node);
+        reign.is_some_and(|reign| is_wanted(&reign.members)) && self.has_kept_up(view, now_ns)
     }
 
     /// Whether a change of the set, or another node's word that it has been changed, makes the union hold two incarnations

@@ -120,6 +120,12 @@ impl Members {
         set
     }
 
+    /// Whether a copy of `node` can be in it too, in the place of another copy of that node where there is one.
+    #[must_use]
+    pub fn has_place_for(&self, node: NodeId) -> bool {
+        self.len() < MEMBERS_MAX || self.of_node(node).is_some()
+    }
+
     /// This set without any copy of `node`.
     #[must_use]
     pub fn without(&self, node: NodeId) -> Self {
@@ -456,5 +462,17 @@ mod tests {
         assert_eq!(set.len(), 2);
         assert_eq!(set.of_node(NodeId(1)).unwrap().incarnation, 11);
         assert_eq!(set.without(NodeId(1)).len(), 1);
+    }
+
+    #[test]
+    fn a_full_set_has_a_place_for_its_own_nodes_only() {
+        let set = record().members;
+        assert!(set.has_place_for(NodeId(3)));
+        let full = set.with(Member {
+            node: NodeId(3),
+            ..Member::default()
+        });
+        assert!(full.has_place_for(NodeId(1)));
+        assert!(!full.has_place_for(NodeId(4)));
     }
 }

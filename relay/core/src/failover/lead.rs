@@ -110,9 +110,13 @@ impl Failover {
                 set = set.without(member.node);
             }
         }
+        // Until the change is settled a release waits for everybody in either set.
+        let mut union = reign.members;
         for view in &self.peers {
             let is_wanted = self.has_kept_up(view, now_ns) && view.mirror.is_caught_up;
-            if is_wanted && !set.contains(&view.member) {
+            let has_place = union.has_place_for(view.member.node);
+            if is_wanted && has_place && !set.contains(&view.member) {
+                union = union.with(view.member);
                 set = set.with(view.member);
             }
         }

@@ -110,6 +110,8 @@ pub struct Cluster {
     pub late_answers: BTreeSet<usize>,
     pub answers_kept: VecDeque<(usize, u64, ArbiterAnswer)>,
     pub min_copies: u8,
+    /// The last machine is an observer.
+    pub has_observer: bool,
     /// Everything ever released, byte for byte.
     pub ledger: Vec<u8>,
     /// Who released in which epoch.
@@ -244,6 +246,7 @@ impl Cluster {
             late_answers: BTreeSet::new(),
             answers_kept: VecDeque::new(),
             min_copies,
+            has_observer: false,
             ledger: Vec::new(),
             released_by: BTreeMap::new(),
             publisher: Publisher::default(),
@@ -266,13 +269,25 @@ impl Cluster {
         cluster
     }
 
+    /// A group that runs, with everything in sync and one observer more.
+    pub fn running_with_observer(nodes: u64, min_copies: u8) -> Self {
+        let mut cluster = Self::new(nodes, min_copies);
+        let node = nodes + 1;
+        let observer = Machine::new(&cluster.settings, node, node * 100);
+        cluster.machines.push(observer);
+        cluster.has_observer = true;
+        cluster.run();
+        cluster
+    }
+
     fn run(&mut self) {
         let nodes = self.machines.len();
         for at in 0..nodes {
             self.start(at);
         }
+        let members = nodes - usize::from(self.has_observer);
         self.until("somebody serves and all are in sync", |cluster| {
-            cluster.serving().is_some() && cluster.in_sync() == nodes
+            cluster.serving().is_some() && cluster.in_sync() == members
         });
     }
 
@@ -301,7 +316,13 @@ impl Cluster {
         }
         let member = machine.member(settings.policy);
         let process = machine.process;
-        let group = group(&settings, nodes, min_copies, is_manual, member, process);
+        let mut group = group(&settings, nodes, min_copies, is_manual, member, process);
+        if self.has_observer {
+            group.is_observer = at as u64 + 1 == nodes;
+            for peer in &mut group.peers {
+                peer.is_observer = peer.node.get() == nodes;
+            }
+        }
         let superblock = &machine.disk.superblock;
         let start = Start {
             vote: Vote {

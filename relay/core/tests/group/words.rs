@@ -138,6 +138,57 @@ fn promote(cluster: &mut Cluster, at: usize) -> Result<(), WordRefused> {
     node.promote(true, now)
 }
 
+/// Goal: an observer that was made to lead takes in as many of three data nodes as a set holds, no release waits for the one too many, and
+/// the group is what it was once one of them leads again. Method: all three are gone when the observer is told to lead.
+#[test]
+fn an_observer_that_leads_takes_in_as_many_as_a_set_holds() {
+    let mut cluster = Cluster::running_with_observer(3, 1);
+    cluster.publish(20);
+    cluster.pass(200, |_| false);
+    for at in 0..3 {
+        cluster.kill(at, 9);
+    }
+    cluster.until("it is told to lead", |cluster| {
+        cluster.machines[3].node.as_ref().unwrap().status().obstacle == Some(Obstacle::Operator)
+    });
+    promote(&mut cluster, 3).unwrap();
+    cluster.accept_loss(3);
+    cluster.until("it serves", |cluster| cluster.serving() == Some(3));
+    for at in 0..3 {
+        cluster.start(at);
+    }
+    cluster.until("two are in sync with it", |cluster| cluster.in_sync() == 3);
+    cluster.publish(20);
+    cluster.pass(1_000, |cluster| {
+        cluster
+            .record()
+            .unwrap()
+            .members
+            .of_node(NodeId(4))
+            .is_none()
+    });
+    let left = (1..=3).find(|node| {
+        let members = cluster.record().unwrap().members;
+        members.of_node(NodeId(*node)).is_none()
+    });
+    // Frozen, it holds up nothing: nobody waits for it.
+    let left = left.unwrap() as usize - 1;
+    cluster.machines[left].is_frozen = true;
+    let begun = cluster.now.mono_ns;
+    cluster.publish(5);
+    assert!(cluster.now.mono_ns - begun < 40 * MS);
+    cluster.machines[left].is_frozen = false;
+    let now = cluster.now;
+    let node = cluster.machines[3].node.as_mut().unwrap();
+    node.hand_over(None, now).unwrap();
+    cluster.until("a data node leads all three", |cluster| {
+        let members = cluster.record().unwrap().members;
+        (1..=3).all(|node| members.of_node(NodeId(node)).is_some())
+    });
+    cluster.publish(20);
+    assert_eq!(cluster.standing(3), Standing::Following);
+}
+
 /// Whether a subscriber that names `checksum` as that of the last message it saw gets what is released from `seq` on.
 fn may_resume(cluster: &Cluster, seq: u64, checksum: u32) -> bool {
     let (settings, tables) = (cluster.settings.clone(), cluster.tables());
