@@ -32,8 +32,8 @@ const READ_LENGTH: u32 = 1 << 18;
 enum Phase {
     /// Not connected, or not asked yet.
     Idle,
-    /// Asked to follow the epoch.
-    Asked { since_ns: u64 },
+    /// Asked to follow the epoch, and again where it said nothing.
+    Asked { since_ns: u64, again_ns: u64 },
     /// Its log continues ours; blocks go out from the cursor.
     Streaming,
 }
@@ -146,13 +146,20 @@ impl Mirror {
     pub(crate) fn wants_open(&self, now_ns: u64) -> bool {
         match self.phase {
             Phase::Idle => true,
-            Phase::Asked { since_ns } => now_ns >= since_ns + ASK_AGAIN_NS,
+            Phase::Asked { again_ns, .. } => now_ns >= again_ns,
             Phase::Streaming => false,
         }
     }
 
     pub(crate) fn on_open_said(&mut self, now_ns: u64) {
-        self.phase = Phase::Asked { since_ns: now_ns };
+        let since_ns = match self.phase {
+            Phase::Asked { since_ns, .. } => since_ns,
+            Phase::Idle | Phase::Streaming => now_ns,
+        };
+        self.phase = Phase::Asked {
+            since_ns,
+            again_ns: now_ns + ASK_AGAIN_NS,
+        };
     }
 
     /// Its log parts from ours at `parting`; it gets everything from there on.
@@ -212,13 +219,19 @@ impl Mirror {
 
     /// Whether something has waited for its acknowledgement for longer than `deadline_ns` (rule R24): found out before it has
     /// waited for twice as long. A peer that acknowledges all the time, and ever later, is overdue too; otherwise the whole
-    /// flow would go at its pace.
+    /// flow would go at its pace. So is one that does not say where its log ends, whatever else it says: its disk may never take
+    /// the vote it needs for that.
     pub(crate) fn is_overdue(&mut self, sealed: Position, deadline_ns: u64, now_ns: u64) -> bool {
         if self.acknowledged >= self.awaited {
             self.awaited = sealed;
             self.awaited_ns = now_ns;
         }
-        self.is_streaming() && now_ns >= self.awaited_ns + deadline_ns
+        let since_ns = match self.phase {
+            Phase::Idle => return false,
+            Phase::Asked { since_ns, .. } => since_ns,
+            Phase::Streaming => self.awaited_ns,
+        };
+        now_ns >= since_ns + deadline_ns
     }
 
     /// Whether it follows the release at a short distance: what was released a moment ago it holds by now.
@@ -399,6 +412,24 @@ mod tests {
     fn a_peer_that_says_nothing_is_overdue_at_the_deadline() {
         let found = overdue_at(0, 0).expect("it is");
         assert!((100..=201).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_peer_that_never_answers_is_overdue_at_the_deadline_though_it_is_asked_again() {
+        let mut mirror = Mirror::new(0, (4096, 4096), 1 << 20, 1 << 20);
+        let mut asked = 0;
+        let found = (0..2_000).find(|&ms| {
+            let now_ns = ms * MS;
+            if mirror.wants_open(now_ns) {
+                mirror.on_open_said(now_ns);
+                asked += 1;
+            }
+            mirror.is_overdue(Position(0), 5 * ASK_AGAIN_NS, now_ns)
+        });
+        assert_eq!((found, asked), (Some(500), 6));
+        // Over a new connection it is asked anew.
+        mirror.reset();
+        assert!(!mirror.is_overdue(Position(0), 1, 500 * MS));
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub struct Machine {
     pub set_aside: Vec<(Position, Vec<u8>)>,
     pub is_frozen: bool,
     pub holds_writes: bool,
+    pub holds_votes: bool,
     pub is_serving: bool,
     /// Clients wait here for a primary.
     pub is_vacant: bool,
@@ -742,6 +743,7 @@ impl Machine {
             set_aside: Vec::new(),
             is_frozen: false,
             holds_writes: false,
+            holds_votes: false,
             is_serving: false,
             is_vacant: false,
             has_stopped: false,

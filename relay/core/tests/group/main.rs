@@ -40,6 +40,39 @@ fn nothing_is_released_while_the_standby_holds_its_writes() {
     cluster.publish(0);
 }
 
+/// Goal: a member that is heard all the time and never answers an OPEN holds nothing up for longer than one that does not acknowledge.
+/// Method: its disk never takes the vote for the epoch that begins when another one is dropped.
+#[test]
+fn a_member_whose_vote_is_never_durable_is_dropped() {
+    let mut cluster = Cluster::running(3, 1);
+    cluster.publish(20);
+    cluster.machines[2].holds_votes = true;
+    cluster.kill(1, 9);
+    cluster.until("the one that is gone is dropped", |cluster| {
+        cluster.in_sync() == 2
+    });
+    let begun = cluster.now.mono_ns;
+    cluster.publish(20);
+    assert!(cluster.now.mono_ns - begun < 2_000 * MS);
+    assert_eq!(cluster.in_sync(), 1);
+    cluster.machines[2].holds_votes = false;
+    cluster.until("it is in again", |cluster| cluster.in_sync() == 2);
+    cluster.publish(20);
+    cluster.verify();
+}
+
+/// Goal: a record that no other can follow stops a node, and panics in none.
+#[test]
+fn no_epoch_follows_the_last() {
+    let mut cluster = Cluster::new(2, 1);
+    let registers = cluster.registers.as_mut().unwrap();
+    registers.membership.epoch = Epoch::LAST;
+    cluster.start(0);
+    cluster.until("it halts", |cluster| cluster.machines[0].halted.is_some());
+    let halted = cluster.machines[0].halted;
+    assert_eq!(halted, Some(HaltReason::LastEpoch));
+}
+
 #[test]
 fn the_standby_takes_over_and_the_old_primary_comes_back() {
     let mut cluster = Cluster::running(2, 1);

@@ -21,7 +21,9 @@ impl Cluster {
             let bytes = machine.disk.bytes[from..from + length as usize].to_vec();
             node.on_log_read(peer, purpose, position, &bytes, now);
         }
-        for (vote, record) in std::mem::take(&mut machine.votes) {
+        while !machine.holds_votes
+            && let Some((vote, record)) = machine.votes.pop_front()
+        {
             machine.store(&vote, record);
             if let Some(node) = &mut machine.node {
                 node.on_vote_stored();
