@@ -49,7 +49,7 @@ pub(crate) struct PeerView {
     pub(crate) asked: Epoch,
     /// An operator took it out; it stays out until it is told otherwise.
     pub(crate) is_detached: bool,
-    /// It was told to take over, and has not connected anew since: it may still do so.
+    /// It was told to take over, and has not come to follow anew since: it may still do so.
     pub(crate) is_called: bool,
 }
 
@@ -70,7 +70,6 @@ impl Failover {
         view.member.process = if counts_process { identity.process } else { 0 };
         view.is_connected = true;
         view.is_gone = false;
-        view.is_called = false;
         view.heard_ns = now_ns;
         view.epoch = Epoch(0);
         view.progress = Progress::default();

@@ -43,6 +43,11 @@ impl Failover {
         self.peers[peer as usize].is_called = true;
     }
 
+    /// A peer answered an OPEN, and forgot with it whatever it had been told before.
+    pub(crate) fn on_followed(&mut self, peer: u32) {
+        self.peers[peer as usize].is_called = false;
+    }
+
     /// An operator wants this node to lead.
     ///
     /// # Errors

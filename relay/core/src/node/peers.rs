@@ -335,6 +335,7 @@ impl Node {
         let from = PeerMessage::From(parting);
         if group.links.say(peer, &envelope, &from).is_ok() {
             group.mirrors[peer as usize].start(parting, now.mono_ns);
+            group.failover.on_followed(peer);
             let node = group.failover.peers()[peer as usize].member.node;
             self.effects
                 .push_back(NodeEffect::Note(Note::Mirrors(node, parting)));

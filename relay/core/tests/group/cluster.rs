@@ -642,6 +642,24 @@ impl Cluster {
         })
     }
 
+    /// The connections between two machines end, with what is on its way; they connect anew.
+    pub fn disconnect(&mut self, a: usize, b: usize) {
+        let now = self.now;
+        for wire in &mut self.wires {
+            if wire.ends != [a, b] && wire.ends != [b, a] {
+                continue;
+            }
+            for end in 0..2 {
+                wire.bytes[end].clear();
+                if let Some(link) = wire.links[end].take()
+                    && let Some(node) = &mut self.machines[wire.ends[end]].node
+                {
+                    node.on_link_closed(link, now);
+                }
+            }
+        }
+    }
+
     /// An end whose other end is gone is told, unless the way is cut: then it hears nothing.
     fn close_broken(&mut self) {
         let now = self.now;

@@ -144,6 +144,39 @@ fn a_node_that_was_called_stays_in_the_set() {
     cluster.verify();
 }
 
+/// Goal: a connection that ends and comes back does not make a standby forget that it was told to take over: it can't be detached before it
+/// follows again. Method: the standby's swap is under way when the connection ends.
+#[test]
+fn a_node_that_was_called_and_connects_anew_stays_in_the_set() {
+    let mut cluster = Cluster::running_by_hand(2);
+    cluster.publish(20);
+    cluster.pass(100, |_| false);
+    cluster.late_swaps.insert(1);
+    let now = cluster.now;
+    let primary = cluster.machines[0].node.as_mut().unwrap();
+    primary.hand_over(None, now).unwrap();
+    cluster.until("it has promised", |cluster| {
+        cluster.machines[1].disk.superblock.promised.get() >= 1 << 20
+    });
+    cluster.pass(10, |_| false);
+    cluster.disconnect(0, 1);
+    cluster.until("it is given up", |cluster| {
+        cluster.has_noted(0, Note::HandOverFailed)
+    });
+    assert_eq!(detach(&mut cluster, 0, 2), Err(WordRefused::UnderWay));
+    let released = cluster.ledger.len();
+    cluster.publisher.wanted += 5;
+    cluster.pass(500, |cluster| cluster.ledger.len() > released);
+    cluster.late_swaps.clear();
+    cluster.publish(10);
+    cluster.until("both are in sync", |cluster| cluster.in_sync() == 2);
+    // It follows again, whichever of the two that is, and may be let go.
+    let leader = cluster.serving().unwrap();
+    detach(&mut cluster, leader, 2 - leader as u64).unwrap();
+    cluster.publish(10);
+    cluster.verify();
+}
+
 /// Goal: what an operator can't be told to be without loss he has to accept. Method: the standby restarts alone, so it can't know whether
 /// the other went on without it.
 #[test]
