@@ -23,6 +23,7 @@ use relay_client::{
 };
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Target;
 use super::client_thread::Progress;
@@ -46,6 +47,8 @@ const VISIT_EVERY_NS: u64 = 25_000_000;
 const CONNECTED_BETWEEN_VISITS: usize = 16;
 /// Receive buffer of a slow subscriber's socket: what lies in it is not yet the relay's to keep.
 const SLOW_SOCKET_BYTES: usize = 16 << 10;
+/// Open files beside the clients' sockets.
+const FILES_BESIDE: u64 = 64;
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 20_000_000_000;
 
@@ -332,6 +335,7 @@ impl Crowd {
             take_at_ns: 0,
             take_every_ns: (run_ns / taken) as u64,
             wanted,
+            unsent: 0,
             received: 0,
             repeated: 0,
             next: vec![0; shape.publishers],
@@ -609,6 +613,27 @@ impl Crowd {
         }
         losses
     }
+}
+
+/// Sees to it that so many clients may have a socket each.
+fn allow_open_files(clients: usize) -> Result<(), Failure> {
+    let wanted = clients as u64 + FILES_BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if limit.maximum.is_none_or(|most| most >= wanted) {
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        return setrlimit(Resource::Nofile, raised)
+            .map_err(|error| Failure::Failed(format!("allowing more open files: {error}")));
+    }
+    Err(Failure::Usage(format!(
+        "{clients} clients take {wanted} open files, and this process may have {}: allow more (`ulimit -Hn`), or measure fewer",
+        limit.maximum.unwrap_or(u64::MAX)
+    )))
 }
 
 /// What [`Crowd::counts`] says.
