@@ -275,6 +275,7 @@ impl Point<'_> {
             thread::sleep(LOOK);
         }
         let read = reader.join();
+        flow.await_due(Duration::ZERO, self.interrupt)?;
         let meanwhile = flow.take_latency();
         bar.finish_and_clear();
         let read = read.map_err(|_| Failure::Failed("the subscriber panicked".into()))??;
@@ -305,6 +306,7 @@ impl Point<'_> {
         cluster.start_node(victim)?;
         cluster.await_in_sync(self.interrupt)?;
         let took = begun.elapsed();
+        flow.await_due(Duration::ZERO, self.interrupt)?;
         let meanwhile = flow.take_latency();
         bar.finish_and_clear();
         let found = Found {

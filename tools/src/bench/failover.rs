@@ -26,7 +26,7 @@ use crate::percentiles::{new_histogram, record};
 use crate::servers::{Cluster, Policy, Size, WriteMethod, word};
 use crate::verify::Judgement;
 
-/// Messages that have to flow before a node is struck, a tenth of a second's at least, and after the other leads.
+/// Messages that have to flow before a node is struck, a tenth of a second's at least.
 const STEADY_MESSAGES: u64 = 50;
 /// Journal prepared for a run: a lone message takes a block of 4 KiB.
 const PREPARED: Size = Size(256 << 20);
@@ -164,7 +164,7 @@ impl FailoverOptions {
         let mut trial = Trial {
             how: self.how,
             steady: STEADY_MESSAGES.max((load.rate / 10.0) as u64),
-            after: STEADY_MESSAGES.max((load.rate * self.after) as u64),
+            after: Duration::from_secs_f64(self.after),
             cluster,
             flow,
             interrupt,
@@ -204,8 +204,8 @@ struct Trial<'a> {
     how: How,
     /// Messages that show a steady flow.
     steady: u64,
-    /// Messages after an outage that belong to it.
-    after: u64,
+    /// Flow after an outage that belongs to it.
+    after: Duration,
     cluster: Cluster,
     flow: Flow,
     interrupt: &'a Interrupt,
@@ -254,7 +254,7 @@ impl Trial<'_> {
                 .await_successor(victim, epoch, self.interrupt)?;
             if let Some(leader) = successor {
                 let led_after = struck.elapsed();
-                self.flow.await_more(self.after, self.interrupt)?;
+                self.flow.await_due(self.after, self.interrupt)?;
                 self.outages.push(Outage {
                     silence: self.flow.take_gap(),
                     led_after,

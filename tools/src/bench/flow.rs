@@ -60,6 +60,8 @@ struct Shared {
     received: AtomicU64,
     /// When the last message came.
     last_ns: AtomicU64,
+    /// When the newest message that came was due.
+    due_ns: AtomicU64,
     /// Longest time without one since it was last taken.
     gap_ns: AtomicU64,
     /// Intended send to receipt since it was last taken.
@@ -107,6 +109,7 @@ type Client<T> = Option<JoinHandle<Result<T, Failure>>>;
 /// A running flow.
 pub(super) struct Flow {
     shared: Arc<Shared>,
+    clock: Clock,
     /// Where the interval log goes, and when its time began.
     hlog: Option<(PathBuf, SystemTime)>,
     publisher: Client<u64>,
@@ -137,6 +140,7 @@ impl Flow {
             total: AtomicU64::new(UNKNOWN),
             received: AtomicU64::new(0),
             last_ns: AtomicU64::new(0),
+            due_ns: AtomicU64::new(0),
             gap_ns: AtomicU64::new(0),
             latency: Mutex::new(new_histogram()),
         });
@@ -161,6 +165,7 @@ impl Flow {
             .map_err(failed)?;
         Ok(Self {
             shared,
+            clock,
             hlog,
             publisher: Some(publisher),
             subscriber: Some(subscriber),
@@ -169,10 +174,31 @@ impl Flow {
 
     /// Waits until `count` more messages have arrived.
     pub(super) fn await_more(&mut self, count: u64, interrupt: &Interrupt) -> Result<(), Failure> {
-        let mut received = self.shared.received.load(Ordering::Relaxed);
-        let wanted = received + count;
+        let wanted = self.shared.received.load(Ordering::Relaxed) + count;
+        let is_there = |shared: &Shared| shared.received.load(Ordering::Relaxed) >= wanted;
+        self.await_until(is_there, interrupt)
+    }
+
+    /// Waits until everything has arrived that falls due within so long from now: what waits for an outage to end is no part of the
+    /// flow after it, and a stall is not over before what it delayed is there.
+    pub(super) fn await_due(
+        &mut self,
+        span: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let until_ns = self.clock.now_ns() + span.as_nanos() as u64;
+        let is_there = |shared: &Shared| shared.due_ns.load(Ordering::Relaxed) >= until_ns;
+        self.await_until(is_there, interrupt)
+    }
+
+    fn await_until(
+        &mut self,
+        is_there: impl Fn(&Shared) -> bool,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let mut received = 0;
         let mut moved = Instant::now();
-        while received < wanted {
+        while !is_there(&self.shared) {
             interrupt.check()?;
             let now = self.shared.received.load(Ordering::Relaxed);
             if now > received {
@@ -290,6 +316,7 @@ fn receive(
             let mut latency = latency.unwrap_or_else(PoisonError::into_inner);
             record(&mut latency, latency_ns);
             drop(latency);
+            shared.due_ns.fetch_max(due_ns, Ordering::Relaxed);
             shared.received.store(tally.distinct, Ordering::Relaxed);
         }
         let total = shared.total.load(Ordering::Relaxed);
