@@ -262,7 +262,9 @@ impl<'a> Client<'a> {
     }
 
     fn report(self) -> ClientReport {
-        let span_ns = self.last_receipt_ns.saturating_sub(self.measured_from_ns);
+        // Where nothing is due at the end of the measured time, as between bursts, that belongs to it all the same.
+        let end_ns = self.last_receipt_ns.max(self.due(self.total));
+        let span_ns = end_ns - self.measured_from_ns;
         let last_due_ns = self.due(self.total - 1);
         // What no socket took is not sent, a message of which it took a part included.
         let left = (self.unsent.len() - self.unsent_at).div_ceil(self.options.size) as u64;

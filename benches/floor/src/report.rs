@@ -49,7 +49,7 @@ pub struct Report {
     pub out_of_order: u64,
     /// Messages per second that fell due.
     pub offered_rate: f64,
-    /// Messages per second received, from the first one due to the last one received.
+    /// Messages per second received: over the measured time, or longer where the last one came later.
     pub achieved_rate: f64,
     /// Intended send to receipt at the subscriber.
     pub latency: Histogram<u64>,

@@ -318,8 +318,7 @@ impl FanOutOptions {
             slow_received,
         } = crowd.counts();
         let from_ns = crowd.measured_from_ns;
-        let span_ns = crowd.seen.last_ns.saturating_sub(from_ns).max(1);
-        let span_s = span_ns as f64 / 1e9;
+        let (measured, last_ns) = (crowd.measured(), crowd.seen.last_ns);
         let seen = &crowd.seen;
         let mut latency = new_histogram();
         for of_stream in &seen.latency {
@@ -339,7 +338,7 @@ impl FanOutOptions {
             offered: plan.total - plan.measured_from,
             achieved: 0.0,
             deliveries: latency.len(),
-            deliveries_per_s: latency.len() as f64 / span_s,
+            deliveries_per_s: measured.rate(latency.len(), last_ns),
             undelivered,
             stream_deliveries: seen.latency.iter().map(Histogram::len).collect(),
             unsent: crowd.unsent(),
@@ -371,7 +370,7 @@ impl FanOutOptions {
             machine: self.target.machine(),
             shown,
         };
-        report.achieved = report.offered as f64 * report.delivered_share() / span_s;
+        report.achieved = measured.rate(report.offered, last_ns) * report.delivered_share();
         Ok(report)
     }
 }

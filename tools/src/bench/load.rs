@@ -197,6 +197,15 @@ pub(super) struct Measured {
     pub(super) to_ns: u64,
 }
 
+impl Measured {
+    /// How many a second `count` are of which the last came at `last_ns`. Where nothing is due at the end of the measured time, as
+    /// between bursts, that belongs to it all the same.
+    pub(super) fn rate(&self, count: u64, last_ns: u64) -> f64 {
+        let span_ns = self.to_ns.max(last_ns).saturating_sub(self.from_ns);
+        count as f64 / (span_ns.max(1) as f64 / 1e9)
+    }
+}
+
 /// A subscriber and what it received.
 pub(super) struct Receiver {
     pub(super) subscriber: Subscriber,
@@ -261,10 +270,9 @@ impl Receipts {
         }
     }
 
-    /// Measured messages a second, from the first one due to the last one that came.
+    /// Measured messages a second: over the measured time, or longer where the last one came later.
     pub(super) fn achieved(&self) -> f64 {
-        let span_ns = self.last_receipt_ns.saturating_sub(self.measured.from_ns);
-        self.received as f64 / (span_ns.max(1) as f64 / 1e9)
+        self.measured.rate(self.received, self.last_receipt_ns)
     }
 
     /// Messages of this run that arrived, each once.
@@ -383,6 +391,19 @@ mod tests {
                 assert_eq!(*share, meant as u64, "{total} at stream {stream}");
             }
         }
+    }
+
+    /// Goal: a burst that is done long before the next would be due is no higher rate.
+    #[test]
+    fn a_rate_is_that_of_the_measured_time_at_least() {
+        let measured = Measured {
+            from_ns: 1_000_000_000,
+            to_ns: 3_000_000_000,
+        };
+        assert_eq!(measured.rate(100, 1_000_001_000), 50.0);
+        assert_eq!(measured.rate(100, 3_000_000_000), 50.0);
+        assert_eq!(measured.rate(100, 5_000_000_000), 25.0);
+        assert_eq!(measured.rate(0, 0), 0.0);
     }
 
     #[test]

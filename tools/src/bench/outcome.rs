@@ -35,7 +35,7 @@ pub(super) struct Outcome {
     pub(super) distinct: u64,
     /// Messages that came within the measured time.
     pub(super) in_time: u64,
-    /// Measured messages a second, from the first one due to the last one that came.
+    /// Measured messages a second: over the measured time, or longer where the last one came later.
     pub(super) achieved: f64,
     /// When the last one came.
     pub(super) last_receipt_ns: u64,
