@@ -96,6 +96,48 @@ fn a_stall_shows_in_every_message_that_was_due_during_it() {
     }
 }
 
+/// Goal: what was due and never sent is told apart from what was lost, and the run fails by it. Method: the relay stands still until the
+/// generator has given up on what its window has no room for, and then goes on.
+#[test]
+fn more_than_goes_through_is_not_lost() {
+    let benches = [("latency", "received"), ("fan-out", "deliveries")];
+    let each = benches.map(|(bench, count)| thread::spawn(move || starve(bench, count)));
+    for bench in each {
+        bench.join().expect("as it is to be");
+    }
+}
+
+/// Starves `bench`, whose deliveries are `count`.
+fn starve(bench: &str, count: &str) {
+    let relayd = open_relayd();
+    let mut watch = relayd.command("sub", &["--topic", ">", "--json"]);
+    let mut watcher = watch.stdout(Stdio::piped()).spawn().expect("relay runs");
+    // 33 MB, and a window of 8.
+    let mut measure = relayd.command("bench", &[bench, "--connect", "--rate", "2000"]);
+    measure.args(["--publishers", "1", "--subscribers", "1", "--unpinned"]);
+    measure.args(["--seconds", "1", "--warmup", "0", "--size", "16384"]);
+    measure.args(["--idle", "park", "--json"]);
+    let measure = measure.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let measure = measure.spawn().expect("relay runs");
+    wait_for_messages(&mut watcher, 100);
+    watcher.kill().expect("it runs");
+    watcher.wait().expect("it ends");
+    signal(relayd.pid(), "STOP");
+    // The standstill itself: a second until the last message is due, five until it is given up, and one more.
+    thread::sleep(Duration::from_secs(7));
+    signal(relayd.pid(), "CONT");
+    let output = measure.wait_with_output().expect("relay ends");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{bench}: {said}");
+    assert!(said.contains("could not be sent"), "{said}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let report: Value = serde_json::from_str(text.trim()).expect("an object");
+    let of = |key: &str| report[key].as_u64().expect("a count");
+    assert_eq!((of("lost"), of("offered")), (0, 2_000), "{report}");
+    assert!(of(count) > 100 && of("unsent") > 100, "{report}");
+    assert_eq!(of(count) + of("unsent"), 2_000, "{report}");
+}
+
 /// Stalls a relay while `bench` measures it, and looks for what that did to the messages, of which `count` are those that came.
 fn stall_during(bench: &str, count: &str) {
     const RATE: f64 = 500.0;

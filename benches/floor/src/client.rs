@@ -64,10 +64,14 @@ pub(crate) fn run_client(
 ) -> Result<ClientReport, FloorError> {
     pin(options.client_cpu)?;
     let mut client = Client::new(options, clock, publisher, subscriber);
-    let deadline_ns = client.due(client.total) + nanoseconds(options.drain);
+    let give_up_ns = client.due(client.total) + nanoseconds(options.drain);
+    let deadline_ns = give_up_ns + nanoseconds(options.drain);
     loop {
         let now_ns = clock.now();
         client.hiccups.note(now_ns);
+        if now_ns > give_up_ns {
+            client.last = client.next;
+        }
         let busy = client.turn(now_ns)?;
         if client.finished() || now_ns > deadline_ns || stop.load(Ordering::Relaxed) {
             return Ok(client.report());
@@ -91,6 +95,8 @@ struct Client<'a> {
     measured_from_ns: u64,
     /// The next message to fall due.
     next: u64,
+    /// How many are to be sent.
+    last: u64,
     turns: u64,
     unsent: Vec<u8>,
     unsent_at: usize,
@@ -133,6 +139,7 @@ impl<'a> Client<'a> {
             measured_from,
             measured_from_ns,
             next: 0,
+            last: total,
             turns: 0,
             unsent: Vec::with_capacity(SEND_BYTES + options.size),
             unsent_at: 0,
@@ -173,7 +180,7 @@ impl<'a> Client<'a> {
         if self.unsent_at == self.unsent.len() {
             self.unsent.clear();
             self.unsent_at = 0;
-            while self.next < self.total && self.unsent.len() < SEND_BYTES {
+            while self.next < self.last && self.unsent.len() < SEND_BYTES {
                 let due_ns = self.due(self.next);
                 if due_ns > now_ns {
                     break;
@@ -241,7 +248,7 @@ impl<'a> Client<'a> {
     }
 
     fn finished(&self) -> bool {
-        self.tally.complete() && self.acked_to >= self.total
+        self.tally.distinct >= self.last && self.acked_to >= self.last
     }
 
     fn idle(&self, idle: Idle, now_ns: u64) {
@@ -249,7 +256,7 @@ impl<'a> Client<'a> {
             Idle::Spin => std::hint::spin_loop(),
             Idle::Yield => yield_cpu(),
             Idle::Park => {
-                let due_ns = if self.next < self.total {
+                let due_ns = if self.next < self.last {
                     self.due(self.next)
                 } else {
                     u64::MAX

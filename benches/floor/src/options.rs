@@ -120,7 +120,8 @@ pub struct Options {
     pub server_idle: Idle,
     /// What the client thread does when idle.
     pub client_idle: Idle,
-    /// Seconds to wait for the last messages; what is missing then is counted lost.
+    /// Seconds after the last message was due until what could not be sent is not sent any more, and again so many to wait for what
+    /// was sent; what is missing then is counted lost.
     pub drain: f64,
 }
 
@@ -197,7 +198,7 @@ impl Options {
     /// Seconds from the first message's due time until the run is given up.
     pub(crate) fn bound(&self) -> f64 {
         let total = self.warmup_messages() + self.measured_messages();
-        self.due_ns(total) as f64 / 1e9 + self.drain
+        self.due_ns(total) as f64 / 1e9 + 2.0 * self.drain
     }
 
     /// Messages before the measured ones.

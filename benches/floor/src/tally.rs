@@ -53,11 +53,6 @@ impl Tally {
         }
         true
     }
-
-    /// True once every message has arrived.
-    pub(crate) fn complete(&self) -> bool {
-        self.distinct == self.total
-    }
 }
 
 #[cfg(test)]
@@ -71,8 +66,7 @@ mod tests {
         assert_eq!(firsts, [true, true, true, true, false, false]);
         assert_eq!((tally.distinct, tally.duplicated), (4, 1));
         assert_eq!((tally.out_of_order, tally.foreign), (1, 1));
-        assert!(!tally.complete());
         assert!(tally.note(4));
-        assert!(tally.complete());
+        assert_eq!(tally.distinct, 5);
     }
 }

@@ -28,7 +28,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::Target;
 use super::client_thread::Progress;
 use super::interval_log::Intervals;
-use super::load::{Clock, read_head, write_head};
+use super::load::{Clock, LATE_MAX_NS, Measured, read_head, write_head};
 use super::over_time::OverTime;
 use super::pacing::Schedule;
 use crate::exit::Failure;
@@ -176,7 +176,9 @@ struct Subscribing {
     /// When a slow one takes its next message, and how long it waits after each.
     take_at_ns: u64,
     take_every_ns: u64,
+    /// Messages that are, or are to be, sent and selected by it; and those that were due and could not be sent.
     wanted: u64,
+    unsent: u64,
     received: u64,
     /// Messages that came twice, or after a later one of their publisher's.
     repeated: u64,
@@ -232,6 +234,8 @@ pub(super) struct Crowd {
     unfinished: Vec<usize>,
     flushes: Vec<usize>,
     next: u64,
+    /// How many are to be sent.
+    last: u64,
     /// The client that the next visit is for, and when.
     visit: usize,
     visit_at_ns: u64,
@@ -250,12 +254,14 @@ impl Crowd {
         plan: Plan,
         progress: Arc<Progress>,
     ) -> Result<Self, Failure> {
+        allow_open_files(shape.publishers + shape.subscribers)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|error| Failure::Failed(format!("making an epoll: {error}")))?;
         let mut crowd = Self {
             payload: vec![0; plan.size],
             measured_from_ns: 0,
             seen: Seen::new(shape.streams, plan.logged),
+            last: plan.total,
             plan,
             shape,
             first_publisher: target.first_publisher,
@@ -374,6 +380,14 @@ impl Crowd {
         self.seen.over_time = OverTime::new(measured_ns);
     }
 
+    /// The measured time.
+    pub(super) fn measured(&self) -> Measured {
+        Measured {
+            from_ns: self.measured_from_ns,
+            to_ns: self.plan.due_ns(self.plan.total),
+        }
+    }
+
     /// When the last message fell due.
     pub(super) fn last_due_ns(&self) -> u64 {
         self.plan.due_ns(self.plan.total - 1)
@@ -381,10 +395,20 @@ impl Crowd {
 
     /// Sends and takes until everything has come, or time is up.
     pub(super) fn run(&mut self) -> Result<(), Failure> {
-        let deadline_ns = self.plan.due_ns(self.plan.total) + DRAIN_NS;
+        let result = self.run_until_done();
+        self.send_no_more();
+        result
+    }
+
+    fn run_until_done(&mut self) -> Result<(), Failure> {
+        let give_up_ns = self.plan.due_ns(self.plan.total) + LATE_MAX_NS;
+        let deadline_ns = give_up_ns + DRAIN_NS;
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
             let now_ns = self.plan.clock.now_ns();
+            if now_ns > give_up_ns {
+                self.send_no_more();
+            }
             let is_stopped = self.progress.stop.load(Ordering::Relaxed);
             if self.is_finished() || now_ns > deadline_ns || is_stopped {
                 return Ok(());
@@ -400,8 +424,22 @@ impl Crowd {
         }
     }
 
+    /// What was not sent is not waited for.
+    fn send_no_more(&mut self) {
+        if self.next == self.last {
+            return;
+        }
+        let counts = self.shape.counts_of(self.next..self.last);
+        for (place, subscribing) in self.subscribers.iter_mut().enumerate() {
+            let unsent = self.shape.wanted_by(place, &counts);
+            subscribing.wanted -= unsent;
+            subscribing.unsent += unsent;
+        }
+        self.last = self.next;
+    }
+
     fn is_finished(&self) -> bool {
-        self.next == self.plan.total
+        self.next == self.last
             && self
                 .publishers
                 .iter()
@@ -416,7 +454,7 @@ impl Crowd {
         for _ in 0..SEND_MAX {
             let index = self.next;
             let due_ns = self.plan.due_ns(index);
-            if index == self.plan.total || due_ns > now_ns {
+            if index == self.last || due_ns > now_ns {
                 break;
             }
             let place = self.shape.publisher_of(index);
@@ -546,7 +584,7 @@ impl Crowd {
         let now_ns = self.plan.clock.now_ns();
         let is_parking = self.plan.idle == Idle::Park && !is_busy;
         let wait_ns = if is_parking {
-            let due_ns = if self.next < self.plan.total {
+            let due_ns = if self.next < self.last {
                 self.plan.due_ns(self.next)
             } else {
                 u64::MAX
@@ -577,16 +615,14 @@ impl Crowd {
     /// What became of the deliveries of everything that was due.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        let unsent = self.shape.counts_of(self.next..self.plan.total);
-        for (place, subscribing) in self.subscribers.iter().enumerate() {
-            let unsent = self.shape.wanted_by(place, &unsent);
-            let wanted = subscribing.wanted - unsent;
+        for subscribing in &self.subscribers {
+            let wanted = subscribing.wanted;
             counts.repeated += subscribing.repeated;
             if subscribing.is_slow {
                 counts.slow_wanted += wanted;
                 counts.slow_received += subscribing.received;
             } else {
-                counts.unsent += unsent;
+                counts.unsent += subscribing.unsent;
                 counts.lost += wanted.saturating_sub(subscribing.received);
                 counts.repeated += subscribing.received.saturating_sub(wanted);
             }

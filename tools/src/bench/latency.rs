@@ -17,7 +17,7 @@ use relay_floor::Hiccups;
 use serde::Serialize;
 
 use super::client_thread::{ClientThread, OwnDelays, Progress};
-use super::load::{self, Clock, Measured, Receiver, Sender};
+use super::load::{self, Clock, LATE_MAX_NS, Measured, Receiver, Sender};
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
 use super::series::{Limits, Load, Order, Run, SeriesOptions, Terms, share_in_time, unusual};
@@ -41,7 +41,7 @@ const TAKE_MAX: u32 = 1024;
 const SEND_MAX: usize = 256;
 /// How often the thread that watches looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long to wait for the last messages; what is missing then is lost.
+/// How long to wait for the last of what was sent; what is missing then is lost.
 const DRAIN_NS: u64 = 10_000_000_000;
 /// Journal prepared for a run beyond what it takes: as much again, since a node uses half before it prepares more, up to so much;
 const PREPARED_AGAIN: u64 = 1 << 30;
@@ -413,6 +413,8 @@ struct Client {
     /// Messages of each stream.
     shares: Vec<u64>,
     next: u64,
+    /// How many are to be sent.
+    last: u64,
     turns: u64,
     payload: Vec<u8>,
     /// The highest publisher sequence acknowledged, by publisher.
@@ -447,6 +449,7 @@ impl Client {
             hiccups: Hiccups::since(plan.measured().from_ns),
             payload: vec![0; plan.size],
             shares: load::shares(plan.total, streams),
+            last: plan.total,
             plan,
             senders,
             receivers,
@@ -461,17 +464,22 @@ impl Client {
     }
 
     fn run(&mut self) -> Result<(), Failure> {
-        let deadline_ns = self.plan.due_ns(self.plan.total) + DRAIN_NS;
+        let give_up_ns = self.plan.due_ns(self.plan.total) + LATE_MAX_NS;
+        let deadline_ns = give_up_ns + DRAIN_NS;
         loop {
             let now_ns = self.plan.clock.now_ns();
             self.hiccups.note(now_ns);
+            if now_ns > give_up_ns && self.next < self.last {
+                self.last = self.next;
+                self.shares = load::shares(self.last, self.shares.len());
+            }
             let is_busy = self.turn(now_ns)?;
             let is_stopped = self.progress.stop.load(Ordering::Relaxed);
             if self.is_finished() || now_ns > deadline_ns || is_stopped {
                 return Ok(());
             }
             if !is_busy {
-                let is_done = self.next == self.plan.total;
+                let is_done = self.next == self.last;
                 let due_ns = if is_done {
                     u64::MAX
                 } else {
@@ -487,7 +495,7 @@ impl Client {
     }
 
     fn is_finished(&self) -> bool {
-        self.next == self.plan.total
+        self.next == self.last
             && self
                 .receivers
                 .iter()
@@ -516,7 +524,7 @@ impl Client {
         let count = self.senders.len() as u64;
         let first = self.next;
         for _ in 0..SEND_MAX {
-            if self.next == self.plan.total {
+            if self.next == self.last {
                 break;
             }
             let due_ns = self.plan.due_ns(self.next);

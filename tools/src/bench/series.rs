@@ -182,7 +182,7 @@ impl Order {
 }
 
 impl Run {
-    /// The failure that messages or journals went wrong; where `may_be_too_much` not that some were not sent or are missing.
+    /// The failure that messages or journals went wrong; where `may_be_too_much` not that some were not sent.
     fn check(&self, may_be_too_much: bool) -> Result<(), Failure> {
         if let Some(damage) = &self.damage {
             return Err(Failure::Damaged(damage.clone()));
@@ -192,7 +192,7 @@ impl Run {
             duplicated,
             disordered,
         } = self.order;
-        if duplicated + disordered > 0 || (lost > 0 && !may_be_too_much) {
+        if lost + duplicated + disordered > 0 {
             return Err(Failure::Damaged(format!(
                 "{lost} messages lost, {duplicated} duplicated, {disordered} out of order; connections lost: {:?}",
                 self.connections_lost
@@ -683,10 +683,19 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_fails_a_run_but_a_loss_that_is_looked_for() {
+    fn what_went_wrong_fails_a_run_but_not_what_a_sweep_looks_for() {
+        let too_much = || Run {
+            unsent: 1,
+            ..run(1.0, 1.0, 0)
+        };
         assert!(run(1.0, 1.0, 0).check(false).is_ok());
-        assert!(run(1.0, 1.0, 1).check(false).is_err());
-        assert!(run(1.0, 1.0, 1).check(true).is_ok());
+        let said = too_much().check(false).expect_err("not all was sent");
+        assert!(matches!(said, Failure::Failed(_)), "nothing is lost");
+        assert!(too_much().check(true).is_ok());
+        for is_sweep in [false, true] {
+            let said = run(1.0, 1.0, 1).check(is_sweep);
+            assert!(matches!(said, Err(Failure::Damaged(_))));
+        }
         let damaged = Run {
             damage: Some("a journal".into()),
             ..run(1.0, 1.0, 0)

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::client_thread::{ClientThread, Progress};
 use super::load::{
-    self, Clock, HEAD_LENGTH, MESSAGES_PER_CLOCK_READING, Measured, Receiver, Sender,
+    self, Clock, HEAD_LENGTH, LATE_MAX_NS, MESSAGES_PER_CLOCK_READING, Measured, Receiver, Sender,
 };
 use super::outcome::{Outcome, StreamOutcome, print_streams};
 use super::pacing::Schedule;
@@ -41,8 +41,6 @@ const TAKE_MAX: u32 = 4096;
 const LEAD_NS: u64 = 20_000_000;
 /// How often the thread that watches looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// What is due and can't be sent so long after the measured time is not sent any more.
-const LATE_MAX_NS: u64 = 2_000_000_000;
 /// How long to wait for the last messages; what is missing then is lost.
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Messages per second that the journal is prepared for when no rate is given.
