@@ -45,6 +45,13 @@ pub(crate) struct Connection {
 }
 
 impl ConnectOptions {
+    /// Whether any of them stands on the command line.
+    pub(crate) fn is_given(&self) -> bool {
+        let is_named = self.credential.is_some() || self.stream != 0;
+        let has_secret = self.secret.is_some() || self.secret_file.is_some();
+        !self.address.is_empty() || is_named || has_secret
+    }
+
     /// Completes the options from the environment.
     pub(crate) fn resolve(&self) -> Result<Connection, Failure> {
         self.resolve_with(|name| std::env::var(name).ok())

@@ -174,7 +174,7 @@ struct TargetOptions {
     #[arg(long, value_name = "FILE")]
     relayd: Option<PathBuf>,
     /// Measure the running relay that the connection options name
-    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "background", "server_cpus", "mode", "write_method"])]
+    #[arg(long, conflicts_with_all = ["dir", "relayd", "prepared", "background", "server_cpus", "mode", "write_method", "nodes", "policy"])]
     connect: bool,
     /// With --connect: its stream's directory, for the times of the hops
     #[arg(long, value_name = "DIR", requires = "connect")]
@@ -205,6 +205,12 @@ struct Target {
 impl TargetOptions {
     /// Refuses what can't be started, or has too many topics for so many publishers of each stream.
     fn check(&self, publishers: u64, topics: u64) -> Result<(), Failure> {
+        if !self.connect && self.connection.is_given() {
+            return Err(Failure::Usage(
+                "an address, a credential and what belongs to them are those of a running relay; give --connect too, or leave them \
+                 out".into(),
+            ));
+        }
         check_policy(self.nodes, NODES_MAX, self.policy)?;
         check_count("--streams", self.streams, 1, STREAMS_MAX)?;
         if self.streams > 1 && self.nodes > 1 {
@@ -252,7 +258,7 @@ impl TargetOptions {
                 streams,
                 first_publisher: self.first_publisher,
                 policy,
-                placement,
+                placement: placement.without_servers(),
             });
         }
         let relayd = find_relayd(self.relayd.as_deref())?;
@@ -369,7 +375,7 @@ impl TargetOptions {
             mode: is_own.then(|| word(&self.mode)),
             idle: word(&self.idle),
             policy: is_own.then(|| word(&target.policy)),
-            nodes: self.nodes,
+            nodes: is_own.then_some(self.nodes),
             background: is_own.then(|| word(&self.background)),
             write_method: written,
             placement: target.placement.clone(),
@@ -378,10 +384,11 @@ impl TargetOptions {
 }
 
 impl Target {
-    /// Epochs that began since the start: each a change of the primary or of the in-sync set that nobody asked for.
+    /// Epochs that began since the start: each a change of the primary or of the in-sync set that nobody asked for. Where nobody leads
+    /// at the end, one is about to.
     fn epoch_changes(&self) -> Option<u64> {
         let leader = self.cluster.as_ref()?.leader();
-        Some(leader.map_or(0, |(_, epoch)| epoch.saturating_sub(self.epoch)))
+        Some(leader.map_or(1, |(_, epoch)| epoch.saturating_sub(self.epoch)))
     }
 
     /// Stops what was started here; with `is_judged`, what the journals of each stream are then.
@@ -459,7 +466,8 @@ struct SettingsReport {
     idle: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
-    nodes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     background: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

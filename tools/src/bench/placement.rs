@@ -113,6 +113,14 @@ impl PlacementOptions {
 }
 
 impl Placement {
+    /// Of clients alone, which know nothing of where the nodes run.
+    pub(super) fn without_servers(self) -> Self {
+        Self {
+            server_cpus: Vec::new(),
+            ..self
+        }
+    }
+
     /// CPUs of the node at `place`, from 0; empty for no pinning.
     pub(super) fn node(&self, place: usize) -> &[usize] {
         let mut of_nodes = self.server_cpus.chunks(self.threads);
@@ -121,7 +129,7 @@ impl Placement {
 
     /// One line for people.
     pub(super) fn text(&self) -> String {
-        if self.server_cpus.is_empty() {
+        if self.server_cpus.is_empty() && self.client_cpu.is_none() {
             return "all threads where the scheduler puts them".into();
         }
         let nodes = self.server_cpus.chunks(self.threads).zip(1..);
