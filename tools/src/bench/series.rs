@@ -420,6 +420,14 @@ impl SeriesOptions {
         if let Some(us) = self.p99_under {
             check_bound(us, seconds)?;
         }
+        for (option, path) in [
+            ("--hgrm", &self.hgrm),
+            ("--hlog", &self.hlog),
+            ("--report", &self.report),
+        ] {
+            path.as_deref()
+                .map_or(Ok(()), |path| check_output(option, path))?;
+        }
         match self.hlog {
             Some(_) => check_log(seconds, limits.logs),
             None => Ok(()),
@@ -546,6 +554,28 @@ pub(super) fn label(size: usize, pacing: &Pacing) -> String {
     label
 }
 
+/// Refuses a file that could not be written once everything has been measured.
+pub(super) fn check_output(option: &str, path: &Path) -> Result<(), Failure> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let refused = |text: String| {
+        Err(Failure::Usage(format!(
+            "{option} {}: {text}",
+            path.display()
+        )))
+    };
+    if path.is_dir() {
+        return refused("this is a directory; name a file".into());
+    }
+    match rustix::fs::access(directory, rustix::fs::Access::WRITE_OK) {
+        Ok(()) if directory.is_dir() => Ok(()),
+        Ok(()) => refused(format!("{} is no directory", directory.display())),
+        Err(error) => refused(format!("writing in {}: {error}", directory.display())),
+    }
+}
+
 /// Refuses a bound on p99 that is none, or that the last messages' latency alone could break.
 fn check_bound(us: f64, seconds: f64) -> Result<(), Failure> {
     if !(us.is_finite() && us > 0.0) {
@@ -664,6 +694,23 @@ mod tests {
             },
             connections_lost: Vec::new(),
             damage: None,
+        }
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_is_refused_before_anything_is_measured() {
+        let here = tempfile::tempdir().expect("a directory");
+        let file = here.path().join("there");
+        std::fs::write(&file, "").expect("a file");
+        assert!(check_output("--hgrm", &file).is_ok());
+        assert!(check_output("--hgrm", Path::new("in-this-directory")).is_ok());
+        for (path, reason) in [
+            (here.path().to_owned(), "name a file"),
+            (here.path().join("missing/file"), "No such file"),
+            (file.join("below"), "is no directory"),
+        ] {
+            let said = check_output("--hgrm", &path).expect_err("it is refused");
+            assert!(said.to_string().contains(reason), "{said}");
         }
     }
 

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::flow::{Counts, FlowLoad};
 use super::pacing::{Pacing, Shape};
-use super::series::{SIZE_USUAL, label, numbered, unusual_ways};
+use super::series::{SIZE_USUAL, check_output, label, numbered, unusual_ways};
 use super::{
     MachineReport, check_journals, check_load, check_policy, check_room, journals_text, report,
     scratch,
@@ -122,6 +122,10 @@ impl OwnOptions {
         count: usize,
         measure: impl FnOnce(&mut Results<'_, R>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        for (option, path) in [("--hgrm", &self.hgrm), ("--report", &self.report)] {
+            path.as_deref()
+                .map_or(Ok(()), |path| check_output(option, path))?;
+        }
         let mut results = Results {
             own: self,
             is_one: count == 1,
@@ -230,6 +234,8 @@ impl FlowOptions {
                 )));
             }
         }
+        let hlog = self.hlog.as_deref();
+        hlog.map_or(Ok(()), |path| check_output("--hlog", path))?;
         let policy = check_policy(nodes, super::NODES_MAX, self.policy)?;
         let shape = Shape::of(&self.pacing, self.seed)?;
         for rate in &self.rate {
