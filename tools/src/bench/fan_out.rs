@@ -291,7 +291,7 @@ impl FanOutOptions {
             (self.patterns.unwrap_or(0) as u64, 0, "patterns"),
         ]);
         if let Some(matching) = self.matching {
-            label += &format!(", {matching} of them matching");
+            label += &format!(", {} of them matching", matching.min(self.topics));
         }
         if self.wildcard {
             label += ", one of them for all";

@@ -45,6 +45,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const DRAIN_NS: u64 = 30_000_000_000;
 /// Messages per second that the journal is prepared for when no rate is given.
 const RATE_EXPECTED: f64 = 1_200_000.0;
+/// Bytes that a publisher keeps unreleased, and messages that are ahead of a subscriber, unless said otherwise.
+const WINDOW_USUAL: u64 = 1 << 20;
+const AHEAD_USUAL: u64 = 65_536;
 /// Most bytes that a publisher may keep unreleased: they lie in memory.
 const WINDOW_MOST: u64 = 1 << 30;
 /// Journal prepared beyond what the messages take.
@@ -82,11 +85,11 @@ pub(super) struct ThroughputOptions {
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     rate: Vec<f64>,
     /// Bytes each publisher keeps unreleased at most: more of them, more latency
-    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
+    #[arg(long, value_name = "SIZE", default_value_t = Size(WINDOW_USUAL))]
     window: Size,
     /// Messages sent ahead of the slowest subscriber (of each stream, together) at most; 0 for no limit. Without one a subscriber that is slower
     /// than the publishers is soon read from disk, and the figure is the disk's
-    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    #[arg(long, value_name = "N", default_value_t = AHEAD_USUAL)]
     ahead: u64,
     /// Afterwards stop the relay, verify its journals, and compare them with each other and with what was sent
     #[arg(long, conflicts_with = "connect")]
@@ -102,6 +105,7 @@ pub(super) struct ThroughputOptions {
 struct Report {
     msgs_per_s: f64,
     mb_per_s: f64,
+    /// Over the whole run, warm-up included, as all counts here.
     sent: u64,
     /// At a rate: what was due and was not sent, since more was due than went through.
     unsent: u64,
@@ -240,6 +244,8 @@ fn result(
         (options.publishers, 4, "publishers"),
         (options.subscribers, 1, "subscribers"),
         (options.topics, 1, "topics"),
+        (options.window.0, WINDOW_USUAL, "bytes of window"),
+        (options.ahead, AHEAD_USUAL, "ahead"),
     ]);
     let shown = options
         .target
