@@ -240,13 +240,15 @@ fn result(
     load.write_logs(&outcome.latency, load::intervals(&client.receivers), from)?;
     let msgs_per_s = outcome.in_time as f64 / options.seconds;
     let over_time = load::over_time(&client.receivers);
-    let clients = unusual(&[
+    let mut clients = unusual(&[
         (options.publishers, 4, "publishers"),
         (options.subscribers, 1, "subscribers"),
         (options.topics, 1, "topics"),
-        (options.window.0, WINDOW_USUAL, "bytes of window"),
         (options.ahead, AHEAD_USUAL, "ahead"),
     ]);
+    if options.window.0 != WINDOW_USUAL {
+        clients += &format!(", window {}", options.window);
+    }
     let shown = options
         .target
         .shown("throughput", load, &clients, &outcome.latency, over_time);
