@@ -127,15 +127,25 @@ struct ConfigArgument {
     config: PathBuf,
 }
 
+/// Lines of the log that wait for standard error at most; what is said beyond them is left out, and counted.
+const LOG_LINES_MAX: usize = 4_096;
+
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("RELAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // Whoever reads the log may stop reading it: a thread that keeps a vote, or asks the arbiter, must not wait for that.
+    let (log, written) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
+    let (mut last_words, left_out) = (log.clone(), log.error_counter());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let done = match arguments.command {
@@ -150,14 +160,25 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(argument) => check(&argument),
     };
-    match done {
+    // Standard error may lie on the very disk that failed.
+    let mut say = |text: String| {
+        let _ = last_words.write_all(text.as_bytes());
+    };
+    if left_out.dropped_lines() > 0 {
+        let lines = left_out.dropped_lines();
+        say(format!(
+            "relayd: {lines} lines of the log were left out: nobody read it\n"
+        ));
+    }
+    let status = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may lie on the very disk that failed.
-            let _ = writeln!(std::io::stderr(), "relayd: {error}");
+            say(format!("relayd: {error}\n"));
             ExitCode::FAILURE
         }
-    }
+    };
+    drop(written);
+    status
 }
 
 /// Parses a configuration's text and drops the answer: what a fuzzer calls.

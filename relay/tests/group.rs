@@ -4,9 +4,11 @@
 
 mod appliance;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::process::Command;
 
 use appliance::flow::Flow;
 use appliance::group::{ALERT, Group, GroupShape, LEADING, admin, has_file};
@@ -27,6 +29,45 @@ fn nodes_start_in_any_order() {
         flow.finish();
         assert!(group.stop_and_compare() > 0);
     }
+}
+
+/// Goal: a log that nobody reads stops nothing: the other node takes over, and the lost one is taken in again. Method: standard error of both
+/// is a pipe that is full from the start.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut group = Group::formed(&GroupShape::default());
+    let mut pipes = Vec::new();
+    for node in &mut group.nodes {
+        let path = node.home.path().join("unread");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let options = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .clone();
+        let mut pipe = options.open(&path).unwrap();
+        while pipe.write(&[b'x'; 4096]).is_ok() {}
+        pipes.push(pipe);
+        node.log_path = path;
+        node.start();
+    }
+    group.await_in_sync();
+    let flow = Flow::on(&group, 500);
+    flow.await_more(50);
+    let leader = group.await_leader(None);
+    group.nodes[leader].kill();
+    flow.await_more(50);
+    group.nodes[leader].start();
+    group.await_in_sync();
+    flow.await_more(50);
+    flow.finish();
+    assert!(group.stop_and_compare() > 0);
 }
 
 /// Goal: the primary is killed in the middle of the flow, the other takes over, the killed one comes back, catches up and is taken in,
