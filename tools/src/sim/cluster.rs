@@ -625,9 +625,13 @@ impl Cluster<'_> {
         let epoch = record.epoch;
         let members = record.members.as_slice();
         // A record may still name a disk that was taken away, or a process that is gone.
-        let is_full = members.len() == count
+        let cast = self.parameters.cast;
+        let is_full = members.len() == cast.data_nodes()
             && members.iter().all(|member| {
                 let node = member.node.get() as usize - 1;
+                if cast.is_observer(node) {
+                    return false;
+                }
                 let is_there = member.process == 0 || self.nodes[node].runs_as(member);
                 is_there && self.disks[node].incarnation() == member.incarnation
             });
@@ -662,10 +666,16 @@ impl Cluster<'_> {
         }
     }
 
-    /// What rotted long ago is not read at a start, and so not mended: an operator has another node lead, whose copy is whole.
+    /// What rotted long ago is not read at a start, and so not mended: an operator has another node lead, whose copy is whole. And an
+    /// observer leads for no longer than it has to.
     fn lead_elsewhere(&mut self) {
         if let Some(node) = self.damaged {
             self.hand_over(node);
+        }
+        for node in self.parameters.cast.data_nodes()..self.nodes.len() {
+            if self.leads(node) && self.operator.is_free(self.queue.now_ns()) {
+                self.hand_over(node);
+            }
         }
     }
 

@@ -434,6 +434,8 @@ const COVERED: [(Kind, u32); 31] = [
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cast {
     pub(crate) nodes: usize,
+    /// The last so many of them keep a copy and are not counted on.
+    pub(crate) observers: usize,
     pub(crate) publishers: usize,
     pub(crate) subscribers: usize,
 }
@@ -442,6 +444,16 @@ impl Cast {
     /// Clients are numbered publishers first.
     pub(crate) const fn clients(&self) -> usize {
         self.publishers + self.subscribers
+    }
+
+    /// Nodes that make up the set where all is well; they come first.
+    pub(crate) const fn data_nodes(&self) -> usize {
+        self.nodes - self.observers
+    }
+
+    /// Whether a node is an observer.
+    pub(crate) const fn is_observer(&self, node: usize) -> bool {
+        node >= self.data_nodes()
     }
 
     /// The arbiter's host; nodes have the first ones.

@@ -52,10 +52,11 @@ fn describe(recipe: &Recipe) -> String {
     let p = Parameters::draw(recipe.seed, &recipe.wish);
     let s = &p.settings;
     format!(
-        "{} node(s), {} publishers of {} messages each, {} subscribers, {} topics, payloads up to {}; \
+        "{} node(s), {} of them observers, {} publishers of {} messages each, {} subscribers, {} topics, payloads up to {}; \
          {:?}, blocks of {} up to {}, {} writes in flight, segments of {}, ring {}; heartbeat {} ms; \
          {:.1} s with {} faults{}",
         p.cast.nodes,
+        p.cast.observers,
         p.cast.publishers,
         p.quota,
         p.cast.subscribers,

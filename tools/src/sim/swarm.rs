@@ -120,8 +120,9 @@ impl Parameters {
     pub(crate) fn draw(seed: u64, wish: &Wish) -> Self {
         let mut random = Random::of(seed, 0);
         let nodes = random.pick(&[1, 2, 2, 3]);
-        let cast = Cast {
+        let mut cast = Cast {
             nodes: wish.nodes.unwrap_or(nodes),
+            observers: 0,
             publishers: random.within(1, 4) as usize,
             subscribers: random.within(1, 4) as usize,
         };
@@ -131,6 +132,10 @@ impl Parameters {
             1 => Theme::Plain,
             _ => wish.theme.unwrap_or(theme),
         };
+        if cast.nodes > 1 && theme.has_observers() && Random::of(seed, 8).chance(150_000) {
+            cast.observers = 1;
+            cast.nodes += 1;
+        }
         // One run in eight goes beyond the promise; where disks forget, one in three, and for other themes there is no beyond.
         let draws_beyond = random.chance(125_000);
         let draws_beyond = match theme {
@@ -271,11 +276,11 @@ impl Parameters {
             process,
             seed: mix(process),
             logged_span_max: 0,
-            is_observer: false,
+            is_observer: self.cast.is_observer(node),
             peers: others
                 .map(|other| PeerSettings {
                     node: NodeId(other as u64 + 1),
-                    is_observer: false,
+                    is_observer: self.cast.is_observer(other),
                 })
                 .collect(),
             secret: SECRET.to_vec(),
@@ -298,7 +303,7 @@ impl Parameters {
 
     /// The record a group begins with; `incarnations` are those of its disks.
     pub(crate) fn first_record(&self, incarnations: &[u64]) -> Membership {
-        let members: Vec<Member> = incarnations
+        let members: Vec<Member> = incarnations[..self.cast.data_nodes()]
             .iter()
             .enumerate()
             .map(|(node, &incarnation)| Member {
@@ -401,7 +406,7 @@ fn draw_group(random: &mut Random, cast: Cast) -> Group {
     let heartbeat_ns = random.pick(&[5, 10, 20]) * MILLISECOND;
     let head_start_ns = 3 * heartbeat_ns;
     Group {
-        min_copies: random.within(1, cast.nodes.min(2) as u64) as u8,
+        min_copies: random.within(1, cast.data_nodes().min(2) as u64) as u8,
         is_manual: false,
         heartbeat_ns,
         suspect_ns: random.pick(&[100, 200, 500]) * MILLISECOND,

@@ -48,4 +48,9 @@ impl Theme {
     pub(crate) const fn has_doubts(self) -> bool {
         !matches!(self, Self::Manual | Self::Forgetful)
     }
+
+    /// Whether some groups have an observer: where a node that is not counted on changes nothing about what may come of the run.
+    pub(crate) const fn has_observers(self) -> bool {
+        matches!(self, Self::Plain | Self::Mirrored | Self::Manual)
+    }
 }

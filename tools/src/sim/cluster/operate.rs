@@ -56,7 +56,14 @@ impl Cluster<'_> {
     /// Where copies in memory count and every process of the set is gone: the newest and longest log goes on, with the loss accepted.
     /// Who is away for long is not waited for.
     fn save_what_is_left(&mut self, sights: &[(usize, Sight)], is_long: bool) {
-        let waits = |(_, sight): &(usize, Sight)| sight.obstacle == Some(Obstacle::NotInSet);
+        let cast = self.parameters.cast;
+        let waits = |(node, sight): &(usize, Sight)| {
+            let obstacle = match cast.is_observer(*node) {
+                true => Obstacle::Operator,
+                false => Obstacle::NotInSet,
+            };
+            sight.obstacle == Some(obstacle)
+        };
         let is_anyone_away = sights.len() < self.nodes.len();
         if (is_anyone_away && !is_long) || !sights.iter().all(waits) {
             return;
