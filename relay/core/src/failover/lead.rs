@@ -152,7 +152,10 @@ impl Failover {
             return view.is_gone || view.ended_ns.is_none_or(has_waited);
         }
         let patience_ns = settings.suspect_ns.saturating_sub(settings.head_start_ns);
-        view.mirror.is_overdue || !self.is_well(view, patience_ns, now_ns)
+        // Who waits for an epoch it may join has answered: it waits for this node.
+        let reign = self.reign.map_or(Epoch(0), |reign| reign.epoch);
+        let is_overdue = view.mirror.is_overdue && view.progress.lowest_join <= reign;
+        is_overdue || !self.is_well(view, patience_ns, now_ns)
     }
 
     /// The highest epoch a node demands to be let in, members at once and learners now and then. A successor's promise is for the

@@ -61,6 +61,23 @@ fn a_member_whose_vote_is_never_durable_is_dropped() {
     cluster.verify();
 }
 
+/// Goal: a member that has said which epoch it waits for is not dropped for not joining this one. Method: the standby restarts, and the
+/// primary can't open another epoch before the arbiter is back, long after the deadline.
+#[test]
+fn a_member_that_waits_for_an_epoch_is_not_dropped() {
+    let mut cluster = Cluster::running(2, 1);
+    cluster.publish(20);
+    cluster.no_arbiter.insert(0);
+    cluster.kill(1, 9);
+    cluster.start(1);
+    cluster.pass(3_000, |cluster| cluster.in_sync() < 2);
+    cluster.no_arbiter.clear();
+    cluster.publisher.wanted += 20;
+    cluster.pass(1_000, |cluster| cluster.in_sync() < 2);
+    cluster.publish(20);
+    cluster.verify();
+}
+
 /// Goal: a record that no other can follow stops a node, and panics in none.
 #[test]
 fn no_epoch_follows_the_last() {
