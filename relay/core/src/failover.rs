@@ -355,10 +355,11 @@ impl Failover {
     /// at which it holds everything that is released (rule R23).
     pub(crate) fn is_joining(&self, peer: u32, now_ns: u64) -> bool {
         let view = &self.peers[peer as usize];
-        let reign = self.reign.as_ref();
-        let is_wanted =
-            |set: &Members| !set.contains(&view.member) && set.has_place_for(view.member.node);
-        reign.is_some_and(|reign| is_wanted(&reign.members)) && self.has_kept_up(view, now_ns)
+        let is_in = |reign: &Membership| reign.members.contains(&view.member);
+        let has_place = |union: Members| union.has_place_for(view.member.node);
+        self.reign.as_ref().is_some_and(|reign| !is_in(reign))
+            && self.counted().is_some_and(has_place)
+            && self.has_kept_up(view, now_ns)
     }
 
     /// Whether a change of the set, or another node's word that it has been changed, makes the union hold two incarnations

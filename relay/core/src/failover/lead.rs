@@ -95,6 +95,11 @@ impl Failover {
     fn set_to_keep(&self, reign: &Membership, now_ns: u64) -> Members {
         let me = self.settings.identity;
         let mut set = reign.members;
+        // An observer goes first where somebody waits for its place, though too few copies are left for that moment.
+        let is_place_wanted = self.peers.iter().any(|view| {
+            let is_ready = self.has_kept_up(view, now_ns) && view.mirror.is_caught_up;
+            is_ready && !reign.members.has_place_for(view.member.node)
+        });
         for member in reign.members.as_slice() {
             let view = self.peers.iter().find(|v| v.member.node == member.node);
             let is_lost = *member != me
@@ -106,7 +111,8 @@ impl Failover {
                     let is_out = (view.is_detached || view.is_observer) && !may_lead;
                     is_out || (is_gone && !self.settings.is_manual)
                 });
-            if is_lost && set.len() > self.settings.min_copies.into() {
+            let is_in_the_way = is_place_wanted && view.is_some_and(|view| view.is_observer);
+            if is_lost && (set.len() > self.settings.min_copies.into() || is_in_the_way) {
                 set = set.without(member.node);
             }
         }

@@ -142,7 +142,14 @@ fn promote(cluster: &mut Cluster, at: usize) -> Result<(), WordRefused> {
 /// the group is what it was once one of them leads again. Method: all three are gone when the observer is told to lead.
 #[test]
 fn an_observer_that_leads_takes_in_as_many_as_a_set_holds() {
-    let mut cluster = Cluster::running_with_observer(3, 1);
+    for min_copies in [1, 3] {
+        observer_leads(min_copies);
+    }
+}
+
+/// Of a group that wants so many copies.
+fn observer_leads(min_copies: u8) {
+    let mut cluster = Cluster::running_with_observer(3, min_copies);
     cluster.publish(20);
     cluster.pass(200, |_| false);
     for at in 0..3 {
@@ -153,10 +160,14 @@ fn an_observer_that_leads_takes_in_as_many_as_a_set_holds() {
     });
     promote(&mut cluster, 3).unwrap();
     cluster.accept_loss(3);
+    // The forced reign has one copy; the nodes go on wanting more.
+    cluster.min_copies = 1;
     cluster.until("it serves", |cluster| cluster.serving() == Some(3));
+    cluster.min_copies = min_copies;
     for at in 0..3 {
         cluster.start(at);
     }
+    cluster.min_copies = 1;
     cluster.until("two are in sync with it", |cluster| cluster.in_sync() == 3);
     cluster.publish(20);
     cluster.pass(1_000, |cluster| {
