@@ -410,7 +410,10 @@ impl Node {
         let is_all_released = primary.sequence.released().position
             == primary.sequence.open_position()
             && !primary.sequence.has_open_records();
-        if hand_over.is_said || !is_all_released || group.failover.is_changing() {
+        // Behind an OPEN the word would outlive the answer to it, by which a peer is known to have forgotten.
+        let is_streaming = group.mirrors[hand_over.peer as usize].is_streaming();
+        let is_ready = is_all_released && is_streaming && !group.failover.is_changing();
+        if hand_over.is_said || !is_ready {
             return;
         }
         let word = PeerMessage::HandOver;
