@@ -79,7 +79,7 @@ pub(crate) struct Facts {
     pub(crate) durable: LogEnd,
     /// What is released, as far as this node knows.
     pub(crate) released: LogEnd,
-    /// The oldest write takes far too long.
+    /// Nothing becomes durable for far too long, though something is under way.
     pub(crate) is_disk_stalled: bool,
     /// The opening record of the joined epoch is durable here.
     pub(crate) holds_opening: bool,

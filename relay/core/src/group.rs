@@ -56,7 +56,7 @@ pub struct GroupSettings {
     pub readmit_after_ns: u64,
     /// Longest block that a log may hold from when its nodes had other limits, bytes: what peers send each other may be as long.
     pub logged_span_max: u32,
-    /// A disk whose oldest write is under way for so long is not to be counted on.
+    /// A disk on which nothing becomes durable for so long, though something is under way, is not to be counted on.
     pub disk_stall_ns: u64,
     /// An arbiter that gave no certain answer is asked again after so long.
     pub retry_ns: u64,

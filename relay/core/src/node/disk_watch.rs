@@ -4,10 +4,13 @@ use std::hash::Hash;
 
 use relay_wire::id::Position;
 
+/// A node that did not look for so long, ns, stood still, where that is more than half of what a disk is given.
+const AWAY_NS: u64 = 50_000_000;
+
 /// Since when the disk owes the node something.
 ///
-/// What counts is the oldest write under way, also where later ones end meanwhile; and only time in which the node was awake: one
-/// that stood still, itself or its machine, had nobody to take notice of what the disk had done.
+/// What counts is the durable end of the log: later writes that end while the oldest hangs move nothing. And only time counts in
+/// which the node was awake: one that stood still, itself or its machine, had nobody to take notice of what the disk had done.
 #[derive(Debug, Clone, Copy, Hash)]
 pub(super) struct DiskWatch {
     durable: Position,
@@ -27,7 +30,7 @@ impl DiskWatch {
 
     /// Once a turn, after completions: so far the log is durable, and so many writes are under way.
     pub(super) fn look(&mut self, durable: Position, in_flight: usize, stall_ns: u64, now_ns: u64) {
-        let was_away = now_ns >= self.looked_ns + stall_ns / 2;
+        let was_away = now_ns >= self.looked_ns + AWAY_NS.max(stall_ns / 2);
         if was_away || in_flight == 0 || durable > self.durable {
             self.durable = durable;
             self.moved_ns = now_ns;
@@ -35,7 +38,7 @@ impl DiskWatch {
         self.looked_ns = now_ns;
     }
 
-    /// Whether the oldest write takes `stall_ns` or more, as of the last look.
+    /// Whether nothing became durable for `stall_ns` or more though something is under way, as of the last look.
     pub(super) const fn is_stalled(&self, stall_ns: u64) -> bool {
         self.looked_ns >= self.moved_ns + stall_ns
     }
@@ -45,15 +48,16 @@ impl DiskWatch {
 mod tests {
     use super::*;
 
+    const MS: u64 = 1_000_000;
     const STALL: u64 = 300;
 
     /// When it is stalled first, where `durable` and `in_flight` are so at each of the times looked at.
     fn stalled_at(looks: impl Iterator<Item = (u64, u64, usize)>) -> Option<u64> {
         let mut watch = DiskWatch::new(0);
-        for (now_ns, durable, in_flight) in looks {
-            watch.look(Position(durable), in_flight, STALL, now_ns);
-            if watch.is_stalled(STALL) {
-                return Some(now_ns);
+        for (now_ms, durable, in_flight) in looks {
+            watch.look(Position(durable), in_flight, STALL * MS, now_ms * MS);
+            if watch.is_stalled(STALL * MS) {
+                return Some(now_ms);
             }
         }
         None
