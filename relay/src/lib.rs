@@ -130,6 +130,22 @@ struct ConfigArgument {
 /// Lines of the log that wait for standard error at most; what is said beyond them is left out, and counted.
 const LOG_LINES_MAX: usize = 4_096;
 
+/// How long the end of the process waits for somebody to take its last words.
+const LAST_WORDS_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Writes to standard error, which may lie on the very disk that failed, or be read by nobody.
+fn say_within(wait: std::time::Duration, text: String) {
+    if text.is_empty() {
+        return;
+    }
+    let (done, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(wait);
+}
+
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -142,7 +158,7 @@ pub fn main() -> ExitCode {
         .lossy(true)
         .thread_name("log")
         .finish(std::io::stderr());
-    let (mut last_words, left_out) = (log.clone(), log.error_counter());
+    let left_out = log.error_counter();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(log)
@@ -160,24 +176,21 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(argument) => check(&argument),
     };
-    // Standard error may lie on the very disk that failed.
-    let mut say = |text: String| {
-        let _ = last_words.write_all(text.as_bytes());
+    drop(written);
+    let mut last_words = match left_out.dropped_lines() {
+        0 => String::new(),
+        lines => {
+            format!("relayd: {lines} lines of the log were left out: it was not read in time\n")
+        }
     };
-    if left_out.dropped_lines() > 0 {
-        let lines = left_out.dropped_lines();
-        say(format!(
-            "relayd: {lines} lines of the log were left out: nobody read it\n"
-        ));
-    }
     let status = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format!("relayd: {error}\n"));
+            last_words += &format!("relayd: {error}\n");
             ExitCode::FAILURE
         }
     };
-    drop(written);
+    say_within(LAST_WORDS_WAIT, last_words);
     status
 }
 

@@ -54,8 +54,9 @@ fn a_log_that_nobody_reads_stops_nothing() {
         let mut pipe = options.open(&path).unwrap();
         while pipe.write(&[b'x'; 4096]).is_ok() {}
         pipes.push(pipe);
-        node.log_path = path;
+        let log = std::mem::replace(&mut node.log_path, path);
         node.start();
+        node.log_path = log;
     }
     group.await_in_sync();
     let flow = Flow::on(&group, 500);
