@@ -270,7 +270,11 @@ impl<'a> Client<'a> {
 
     fn report(self) -> ClientReport {
         // Where nothing is due at the end of the measured time, as between bursts, that belongs to it all the same.
-        let end_ns = self.last_receipt_ns.max(self.due(self.total));
+        let meant_ns = (self.total - self.measured_from) as f64 * (1e9 / self.options.rate);
+        let end_ns = self
+            .due(self.total)
+            .max(self.measured_from_ns + meant_ns as u64);
+        let end_ns = self.last_receipt_ns.max(end_ns);
         let span_ns = end_ns - self.measured_from_ns;
         let last_due_ns = self.due(self.total - 1);
         // What no socket took is not sent, a message of which it took a part included.

@@ -135,6 +135,17 @@ fn messages_are_due_when_they_are_told_to_be() {
         "{}",
         report.achieved_rate
     );
+    // All at once, as the beginning of a longer burst: what comes of the rate is no more than was asked for.
+    let at_once = run_whole(&Options {
+        due: Some(Due::new(|_| 0)),
+        warmup: 0.0,
+        ..small(dir.path())
+    });
+    assert!(
+        at_once.achieved_rate <= 2_000.1,
+        "{}",
+        at_once.achieved_rate
+    );
     let even = run_whole(&small(dir.path()));
     assert!(even.by_second.is_empty());
 }

@@ -384,7 +384,10 @@ impl Crowd {
     pub(super) fn measured(&self) -> Measured {
         Measured {
             from_ns: self.measured_from_ns,
-            to_ns: self.plan.due_ns(self.plan.total),
+            to_ns: self
+                .plan
+                .schedule
+                .end_ns(self.plan.measured_from, self.plan.total),
         }
     }
 

@@ -400,7 +400,7 @@ impl Plan {
     fn measured(&self) -> Measured {
         Measured {
             from_ns: self.due_ns(self.measured_from),
-            to_ns: self.due_ns(self.total),
+            to_ns: self.schedule.end_ns(self.measured_from, self.total),
         }
     }
 }

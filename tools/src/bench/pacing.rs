@@ -192,6 +192,13 @@ impl Schedule {
         self.start_ns + (self.shape.place(index) * self.interval_ns) as u64
     }
 
+    /// When the time is over in which messages `from..to` are due: with the pause that follows the last of them, also where that is not
+    /// the whole of its burst.
+    pub(super) fn end_ns(&self, from: u64, to: u64) -> u64 {
+        let meant_ns = ((to - from) as f64 * self.interval_ns) as u64;
+        self.due_ns(to).max(self.due_ns(from) + meant_ns)
+    }
+
     /// How many messages a warm-up of so many seconds has. What is measured is told by when it was due, so what is due together
     /// belongs together: to the warm-up.
     pub(super) fn warmup(&self, seconds: f64) -> u64 {
@@ -230,6 +237,17 @@ mod tests {
         let shape = Shape::of(pacing, 7).expect("it is made");
         let schedule = Schedule::new(1_000, rate, shape);
         (0..count).map(|index| schedule.due_ns(index)).collect()
+    }
+
+    /// Goal: the pause behind a burst that is not whole belongs to the measured time, or its rate would be too high.
+    #[test]
+    fn the_measured_time_ends_with_the_pause_behind_the_last_message() {
+        let bursts = Schedule::new(1_000, 1_000.0, Shape::Bursts(1_000));
+        assert_eq!(bursts.due_ns(1_500), 1_000_001_000);
+        assert_eq!(bursts.end_ns(0, 1_500), 1_500_001_000);
+        assert_eq!(bursts.end_ns(1_000, 2_000), 2_000_001_000);
+        let even = Schedule::new(0, 1_000.0, Shape::Even);
+        assert_eq!(even.end_ns(500, 2_500), 2_500_000_000);
     }
 
     #[test]
