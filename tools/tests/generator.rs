@@ -112,10 +112,10 @@ fn starve(bench: &str, count: &str) {
     let relayd = open_relayd();
     let mut watch = relayd.command("sub", &["--topic", ">", "--json"]);
     let mut watcher = watch.stdout(Stdio::piped()).spawn().expect("relay runs");
-    // 33 MB, and a window of 8.
+    // 66 MB, and a window of 8.
     let mut measure = relayd.command("bench", &[bench, "--connect", "--rate", "2000"]);
     measure.args(["--publishers", "1", "--subscribers", "1", "--unpinned"]);
-    measure.args(["--seconds", "1", "--warmup", "0", "--size", "16384"]);
+    measure.args(["--seconds", "2", "--warmup", "0", "--size", "16384"]);
     measure.args(["--idle", "park", "--json"]);
     let measure = measure.stdout(Stdio::piped()).stderr(Stdio::piped());
     let measure = measure.spawn().expect("relay runs");
@@ -123,8 +123,8 @@ fn starve(bench: &str, count: &str) {
     watcher.kill().expect("it runs");
     watcher.wait().expect("it ends");
     signal(relayd.pid(), "STOP");
-    // The standstill itself: a second until the last message is due, five until it is given up, and one more.
-    thread::sleep(Duration::from_secs(7));
+    // The standstill itself: two seconds until the last message is due, five until it is given up, and one more.
+    thread::sleep(Duration::from_secs(8));
     signal(relayd.pid(), "CONT");
     let output = measure.wait_with_output().expect("relay ends");
     let said = String::from_utf8(output.stderr).expect("text");
@@ -133,9 +133,9 @@ fn starve(bench: &str, count: &str) {
     let text = String::from_utf8(output.stdout).expect("text");
     let report: Value = serde_json::from_str(text.trim()).expect("an object");
     let of = |key: &str| report[key].as_u64().expect("a count");
-    assert_eq!((of("lost"), of("offered")), (0, 2_000), "{report}");
+    assert_eq!((of("lost"), of("offered")), (0, 4_000), "{report}");
     assert!(of(count) > 100 && of("unsent") > 100, "{report}");
-    assert_eq!(of(count) + of("unsent"), 2_000, "{report}");
+    assert_eq!(of(count) + of("unsent"), 4_000, "{report}");
 }
 
 /// Stalls a relay while `bench` measures it, and looks for what that did to the messages, of which `count` are those that came.

@@ -18,7 +18,7 @@ use crate::clock::{Clock, nanoseconds};
 use crate::error::FloorError;
 use crate::hiccups::Hiccups;
 use crate::node::{ACK_BYTES, read_index};
-use crate::options::{Idle, Options};
+use crate::options::{Idle, LATE_MAX_NS, Options};
 use crate::report::{new_histogram, record};
 use crate::socket::{receive_now, send_now, wait_readable};
 use crate::tally::Tally;
@@ -64,7 +64,7 @@ pub(crate) fn run_client(
 ) -> Result<ClientReport, FloorError> {
     pin(options.client_cpu)?;
     let mut client = Client::new(options, clock, publisher, subscriber);
-    let give_up_ns = client.due(client.total) + nanoseconds(options.drain);
+    let give_up_ns = client.due(client.total) + LATE_MAX_NS;
     let deadline_ns = give_up_ns + nanoseconds(options.drain);
     loop {
         let now_ns = clock.now();

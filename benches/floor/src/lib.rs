@@ -51,7 +51,9 @@ pub use error::FloorError;
 pub use floor::run;
 pub use hiccups::{HICCUP_NS, Hiccups};
 pub use hop::{hop_only, plain_ping_pong};
-pub use options::{Due, HopOptions, Idle, Options, Policy, SIZES, WriteMode, WriteOptions};
+pub use options::{
+    Due, HopOptions, Idle, LATE_MAX_NS, Options, Policy, SIZES, WriteMode, WriteOptions,
+};
 pub use report::{Report, WriteReport, new_histogram};
 pub use write_only::write_only;
 

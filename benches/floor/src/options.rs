@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use crate::error::FloorError;
 
+/// What could not be sent so long after the last message was due is not sent any more, in nanoseconds: less goes through than was
+/// asked for.
+pub const LATE_MAX_NS: u64 = 5_000_000_000;
+
 /// Bytes of the smallest block written, and the alignment of every write.
 pub(crate) const BLOCK_BYTES: usize = 4096;
 /// Bytes of the largest block written.
@@ -120,8 +124,7 @@ pub struct Options {
     pub server_idle: Idle,
     /// What the client thread does when idle.
     pub client_idle: Idle,
-    /// Seconds after the last message was due until what could not be sent is not sent any more, and again so many to wait for what
-    /// was sent; what is missing then is counted lost.
+    /// Seconds to wait for the last messages, once no more are sent; what is missing then is counted lost.
     pub drain: f64,
 }
 
@@ -198,7 +201,7 @@ impl Options {
     /// Seconds from the first message's due time until the run is given up.
     pub(crate) fn bound(&self) -> f64 {
         let total = self.warmup_messages() + self.measured_messages();
-        self.due_ns(total) as f64 / 1e9 + 2.0 * self.drain
+        (self.due_ns(total) + LATE_MAX_NS) as f64 / 1e9 + self.drain
     }
 
     /// Messages before the measured ones.

@@ -49,7 +49,7 @@ const CONNECTED_BETWEEN_VISITS: usize = 16;
 const SLOW_SOCKET_BYTES: usize = 16 << 10;
 /// Open files beside the clients' sockets.
 const FILES_BESIDE: u64 = 64;
-/// How long to wait for the last messages; what is missing then is lost.
+/// How long to wait for more messages after the last that came; what is missing then is lost.
 const DRAIN_NS: u64 = 20_000_000_000;
 
 /// Who there is, and what they want. Publishers and subscribers are those of all streams together, as many in each.
@@ -405,7 +405,6 @@ impl Crowd {
 
     fn run_until_done(&mut self) -> Result<(), Failure> {
         let give_up_ns = self.plan.due_ns(self.plan.total) + LATE_MAX_NS;
-        let deadline_ns = give_up_ns + DRAIN_NS;
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
             let now_ns = self.plan.clock.now_ns();
@@ -413,7 +412,10 @@ impl Crowd {
                 self.send_no_more();
             }
             let is_stopped = self.progress.stop.load(Ordering::Relaxed);
-            if self.is_finished() || now_ns > deadline_ns || is_stopped {
+            if self.is_finished()
+                || now_ns > self.seen.last_ns.max(give_up_ns) + DRAIN_NS
+                || is_stopped
+            {
                 return Ok(());
             }
             let mut is_busy = self.send(now_ns)?;

@@ -434,10 +434,11 @@ impl Report {
             line(&text)?;
         }
         line(&format!(
-            "offered {}, received {}, achieved {:.1} per s, lost {}, writes {}",
+            "offered {}, received {}, achieved {:.1} per s, not sent {}, lost {}, writes {}",
             thousands(self.offered),
             thousands(self.received),
             self.achieved,
+            thousands(self.unsent),
             self.lost,
             self.write_method.unwrap_or("none")
         ))

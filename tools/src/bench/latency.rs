@@ -41,7 +41,7 @@ const TAKE_MAX: u32 = 1024;
 const SEND_MAX: usize = 256;
 /// How often the thread that watches looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long to wait for the last of what was sent; what is missing then is lost.
+/// How long to wait for more of what was sent after the last that came; what is missing then is lost.
 const DRAIN_NS: u64 = 10_000_000_000;
 /// Journal prepared for a run beyond what it takes: as much again, since a node uses half before it prepares more, up to so much;
 const PREPARED_AGAIN: u64 = 1 << 30;
@@ -347,10 +347,11 @@ impl Report {
         print_streams(&self.by_stream)?;
         self.own.text().map_or(Ok(()), |text| line(&text))?;
         line(&format!(
-            "offered {}, received {}, achieved {:.1} msg/s, lost {}, duplicated {}, out of order {}{}",
+            "offered {}, received {}, achieved {:.1} msg/s, not sent {}, lost {}, duplicated {}, out of order {}{}",
             thousands(self.offered),
             thousands(self.received),
             self.achieved,
+            thousands(self.unsent),
             self.lost,
             self.duplicated,
             self.disordered,
@@ -465,7 +466,6 @@ impl Client {
 
     fn run(&mut self) -> Result<(), Failure> {
         let give_up_ns = self.plan.due_ns(self.plan.total) + LATE_MAX_NS;
-        let deadline_ns = give_up_ns + DRAIN_NS;
         loop {
             let now_ns = self.plan.clock.now_ns();
             self.hiccups.note(now_ns);
@@ -475,7 +475,10 @@ impl Client {
             }
             let is_busy = self.turn(now_ns)?;
             let is_stopped = self.progress.stop.load(Ordering::Relaxed);
-            if self.is_finished() || now_ns > deadline_ns || is_stopped {
+            if self.is_finished()
+                || now_ns > self.last_receipt_ns().max(give_up_ns) + DRAIN_NS
+                || is_stopped
+            {
                 return Ok(());
             }
             if !is_busy {
@@ -492,6 +495,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    fn last_receipt_ns(&self) -> u64 {
+        let each = self.receivers.iter().map(|it| it.receipts.last_receipt_ns);
+        each.max().unwrap_or(0)
     }
 
     fn is_finished(&self) -> bool {

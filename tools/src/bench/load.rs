@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use relay_client::{
     Delivery, Publisher, PublisherEvent, PublisherId, Start, Subscriber, SubscriberEvent, TopicId,
 };
+pub(super) use relay_floor::LATE_MAX_NS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Target;
@@ -31,8 +32,6 @@ const TOPIC: &str = "bench.load";
 const TOPICS: &str = "bench.load.>";
 /// One clock reading serves at most so many messages that came together, where only how many came matters.
 pub(super) const MESSAGES_PER_CLOCK_READING: u32 = 32;
-/// What could not be sent so long after the last message was due is not sent any more: less goes through than was asked for.
-pub(super) const LATE_MAX_NS: u64 = 5_000_000_000;
 /// Longest sleep of a parked client.
 const PARK_MAX: Duration = Duration::from_millis(1);
 
