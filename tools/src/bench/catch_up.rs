@@ -275,10 +275,10 @@ impl Point<'_> {
             thread::sleep(LOOK);
         }
         let read = reader.join();
-        flow.await_due(Duration::ZERO, self.interrupt)?;
-        let meanwhile = flow.take_latency();
         bar.finish_and_clear();
         let read = read.map_err(|_| Failure::Failed("the subscriber panicked".into()))??;
+        flow.await_due(Duration::ZERO, self.interrupt)?;
+        let meanwhile = flow.take_latency();
         let found = Found {
             bytes: read.bytes,
             messages: Some(read.messages),

@@ -60,8 +60,8 @@ struct Shared {
     received: AtomicU64,
     /// When the last message came.
     last_ns: AtomicU64,
-    /// When the newest message that came was due.
-    due_ns: AtomicU64,
+    /// The number behind the newest message that came.
+    next: AtomicU64,
     /// Longest time without one since it was last taken.
     gap_ns: AtomicU64,
     /// Intended send to receipt since it was last taken.
@@ -110,6 +110,7 @@ type Client<T> = Option<JoinHandle<Result<T, Failure>>>;
 pub(super) struct Flow {
     shared: Arc<Shared>,
     clock: Clock,
+    schedule: Schedule,
     /// Where the interval log goes, and when its time began.
     hlog: Option<(PathBuf, SystemTime)>,
     publisher: Client<u64>,
@@ -140,7 +141,7 @@ impl Flow {
             total: AtomicU64::new(UNKNOWN),
             received: AtomicU64::new(0),
             last_ns: AtomicU64::new(0),
-            due_ns: AtomicU64::new(0),
+            next: AtomicU64::new(0),
             gap_ns: AtomicU64::new(0),
             latency: Mutex::new(new_histogram()),
         });
@@ -159,13 +160,14 @@ impl Flow {
         let subscriber = spawn("subscriber")
             .spawn(move || receive(subscriber, &receiving, clock, begin_ns))
             .map_err(failed)?;
-        let sending = Arc::clone(&shared);
+        let (sending, kept) = (Arc::clone(&shared), schedule.clone());
         let publisher = spawn("publisher")
             .spawn(move || publish(publisher, &sending, clock, &load, &schedule))
             .map_err(failed)?;
         Ok(Self {
             shared,
             clock,
+            schedule: kept,
             hlog,
             publisher: Some(publisher),
             subscriber: Some(subscriber),
@@ -186,8 +188,10 @@ impl Flow {
         span: Duration,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
-        let until_ns = self.clock.now_ns() + span.as_nanos() as u64;
-        let is_there = |shared: &Shared| shared.due_ns.load(Ordering::Relaxed) >= until_ns;
+        let due = self
+            .schedule
+            .due_until(self.clock.now_ns() + span.as_nanos() as u64);
+        let is_there = |shared: &Shared| shared.next.load(Ordering::Relaxed) >= due;
         self.await_until(is_there, interrupt)
     }
 
@@ -316,7 +320,7 @@ fn receive(
             let mut latency = latency.unwrap_or_else(PoisonError::into_inner);
             record(&mut latency, latency_ns);
             drop(latency);
-            shared.due_ns.fetch_max(due_ns, Ordering::Relaxed);
+            shared.next.fetch_max(index + 1, Ordering::Relaxed);
             shared.received.store(tally.distinct, Ordering::Relaxed);
         }
         let total = shared.total.load(Ordering::Relaxed);
