@@ -11,6 +11,9 @@ use relay_client::{Credential, PublisherConfig, Start, SubscriberConfig};
 
 use crate::exit::Failure;
 
+/// Seconds without a connection after which to give up, unless said otherwise.
+const GIVE_UP_USUAL: f64 = 10.0;
+
 /// Options of every command that connects.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
@@ -31,7 +34,7 @@ pub(crate) struct ConnectOptions {
     #[arg(long, value_name = "ID", default_value_t = 0)]
     pub(crate) stream: u32,
     /// Seconds without a connection after which to give up; 0 tries for ever
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = GIVE_UP_USUAL)]
     pub(crate) give_up_after: f64,
 }
 
@@ -49,7 +52,8 @@ impl ConnectOptions {
     pub(crate) fn is_given(&self) -> bool {
         let is_named = self.credential.is_some() || self.stream != 0;
         let has_secret = self.secret.is_some() || self.secret_file.is_some();
-        !self.address.is_empty() || is_named || has_secret
+        let is_patient = self.give_up_after != GIVE_UP_USUAL;
+        !self.address.is_empty() || is_named || has_secret || is_patient
     }
 
     /// Completes the options from the environment.

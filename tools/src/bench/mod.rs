@@ -205,7 +205,7 @@ struct Target {
 impl TargetOptions {
     /// Refuses what can't be started, or has too many topics for so many publishers of each stream.
     fn check(&self, publishers: u64, topics: u64) -> Result<(), Failure> {
-        if !self.connect && self.connection.is_given() {
+        if !self.connect && (self.connection.is_given() || self.first_publisher != 1) {
             return Err(Failure::Usage(
                 "an address, a credential and what belongs to them are those of a running relay; give --connect too, or leave them \
                  out".into(),

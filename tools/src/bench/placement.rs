@@ -117,6 +117,7 @@ impl Placement {
     pub(super) fn without_servers(self) -> Self {
         Self {
             server_cpus: Vec::new(),
+            what: "",
             ..self
         }
     }
@@ -130,7 +131,12 @@ impl Placement {
     /// One line for people.
     pub(super) fn text(&self) -> String {
         if self.server_cpus.is_empty() && self.client_cpu.is_none() {
-            return "all threads where the scheduler puts them".into();
+            let whose = if self.what.is_empty() {
+                "clients"
+            } else {
+                "all threads"
+            };
+            return format!("{whose} where the scheduler puts them");
         }
         let nodes = self.server_cpus.chunks(self.threads).zip(1..);
         let mut parts: Vec<_> = nodes

@@ -423,7 +423,7 @@ impl SeriesOptions {
         for (option, path) in [
             ("--hgrm", &self.hgrm),
             ("--hlog", &self.hlog),
-            ("--report", &self.report),
+            (REPORT, &self.report),
         ] {
             path.as_deref()
                 .map_or(Ok(()), |path| check_output(option, path))?;
@@ -569,10 +569,16 @@ pub(super) fn check_output(option: &str, path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return refused("this is a directory; name a file".into());
     }
-    match rustix::fs::access(directory, rustix::fs::Access::WRITE_OK) {
+    // A page takes the place of the one before, a device or a pipe and the other files are written to as they are.
+    let is_written_to = match path.metadata() {
+        Ok(found) => !found.is_file() || option != REPORT,
+        Err(_) => false,
+    };
+    let written = if is_written_to { path } else { directory };
+    match rustix::fs::access(written, rustix::fs::Access::WRITE_OK) {
         Ok(()) if directory.is_dir() => Ok(()),
         Ok(()) => refused(format!("{} is no directory", directory.display())),
-        Err(error) => refused(format!("writing in {}: {error}", directory.display())),
+        Err(error) => refused(format!("writing {}: {error}", written.display())),
     }
 }
 
@@ -624,6 +630,9 @@ fn sweep(
         stopped: stopped.into(),
     })
 }
+
+/// The option that names a page.
+pub(super) const REPORT: &str = "--report";
 
 /// `latency.hgrm` as `latency.hgrm.3`.
 pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -704,6 +713,7 @@ mod tests {
         std::fs::write(&file, "").expect("a file");
         assert!(check_output("--hgrm", &file).is_ok());
         assert!(check_output("--hgrm", Path::new("in-this-directory")).is_ok());
+        assert!(check_output("--hgrm", Path::new("/dev/null")).is_ok());
         for (path, reason) in [
             (here.path().to_owned(), "name a file"),
             (here.path().join("missing/file"), "No such file"),

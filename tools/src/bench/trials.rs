@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::flow::{Counts, FlowLoad};
 use super::pacing::{Pacing, Shape};
-use super::series::{SIZE_USUAL, check_output, label, numbered, unusual_ways};
+use super::series::{REPORT, SIZE_USUAL, check_output, label, numbered, unusual_ways};
 use super::{
     MachineReport, check_journals, check_load, check_policy, check_room, journals_text, report,
     scratch,
@@ -122,7 +122,7 @@ impl OwnOptions {
         count: usize,
         measure: impl FnOnce(&mut Results<'_, R>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        for (option, path) in [("--hgrm", &self.hgrm), ("--report", &self.report)] {
+        for (option, path) in [("--hgrm", &self.hgrm), (REPORT, &self.report)] {
             path.as_deref()
                 .map_or(Ok(()), |path| check_output(option, path))?;
         }
