@@ -209,7 +209,7 @@ function drawRates() {
   const curves = names.map((name) => {
     const runs = steady.filter((run) => run.name === name && isNumber(run.achieved) && run.achieved > 0);
     const points = [...new Set(runs.map((run) => run.rate))].map((rate) => {
-      const repeats = runs.filter((run) => run.rate === rate);
+      const repeats = telling(runs.filter((run) => run.rate === rate));
       return {x: medianOf(repeats, "achieved"), p50: medianOf(repeats, "p50_us"), p99: medianOf(repeats, "p99_us"), max: medianOf(repeats, "max_us")};
     });
     return {name, points: points.sort((a, b) => a.x - b.x)};

@@ -13,13 +13,18 @@ function drawPicker() {
 }
 
 // Many are compared at a glance by bars, a few by figures.
+// What a rate costs is told by the runs that held it; where none did, by all.
+function telling(runs) {
+  const held = runs.filter((run) => run.held);
+  return held.length > 0 ? held : runs;
+}
+
 function drawComparison(groups) {
-  const scale = scaleOf(groups.flatMap(({runs}) => [medianOf(runs, "p50_us"), medianOf(runs, "p99_us")]));
+  const scale = scaleOf(groups.flatMap(({runs}) => [medianOf(telling(runs), "p50_us"), medianOf(telling(runs), "p99_us")]));
   const repeats = Math.max(...groups.map(({runs}) => runs.length));
   const rows = groups.map(({name, runs}) => {
-    // What a rate costs is told by the runs that held it, and how many did beside it.
     const held = runs.filter((run) => run.held);
-    const shown = held.length > 0 ? held : runs;
+    const shown = telling(runs);
     const [p50, p99] = [medianOf(shown, "p50_us"), medianOf(shown, "p99_us")];
     // Other systems' drivers give up on a rate that is not held: what had not come by then was not lost.
     const drained = runs.filter((run) => run.held || run.acknowledged_lost === null);
@@ -55,8 +60,8 @@ function drawHeadline(groups) {
       const sum = sumOf(runs, key);
       return element("dd", {class: sum > 0 ? "bad" : null}, count(sum));
     };
-    const between = (key, text) => range(runs.map((run) => run[key]), text);
-    const big = (key, label) => element("div", {}, figure(medianOf(runs, key), timeUnits), element("span", {class: "label"}, label),
+    const between = (key, text) => range(telling(runs).map((run) => run[key]), text);
+    const big = (key, label) => element("div", {}, figure(medianOf(telling(runs), key), timeUnits), element("span", {class: "label"}, label),
       runs.length > 1 ? element("span", {class: "label spread"}, between(key, time) ?? "") : null);
     const achieved = medianOf(runs, "achieved");
     const held = runs.every((run) => run.held);
@@ -199,7 +204,7 @@ function drawRepeats() {
   const groups = keys.map((key) => steady.filter((run) => key === JSON.stringify([run.name, run.rate]))).filter((runs) => runs.length > 1);
   groups.sort(([a], [b]) => names.indexOf(a.name) - names.indexOf(b.name) || (a.rate ?? Infinity) - (b.rate ?? Infinity) || 0);
   section("repeats").hidden = groups.length === 0;
-  const values = (key, text) => (runs) => runs.some((run) => isNumber(run[key])) ? spread(runs.map((run) => run[key]), text) : missing;
+  const values = (key, text) => (runs) => runs.some((run) => isNumber(run[key])) ? spread(telling(runs).map((run) => run[key]), text) : missing;
   const fault = (key) => (runs) => element("span", {class: sumOf(runs, key) > 0 ? "bad" : null}, count(sumOf(runs, key)));
   const columns = [
     ["measured", ([run]) => element("span", {}, element("span", {class: "swatch", colour: look(run.name).colour}), ` ${run.name}`), "name"],
