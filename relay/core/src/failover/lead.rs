@@ -96,10 +96,11 @@ impl Failover {
         let me = self.settings.identity;
         let mut set = reign.members;
         // An observer goes first where somebody waits for its place, though too few copies are left for that moment.
-        let is_place_wanted = self.peers.iter().any(|view| {
-            let is_ready = self.has_kept_up(view, now_ns) && view.mirror.is_caught_up;
-            is_ready && !reign.members.has_place_for(view.member.node)
-        });
+        let is_ready = |view: &PeerView| view.mirror.is_caught_up && self.has_kept_up(view, now_ns);
+        let is_place_wanted = self
+            .peers
+            .iter()
+            .any(|view| !reign.members.has_place_for(view.member.node) && is_ready(view));
         for member in reign.members.as_slice() {
             let view = self.peers.iter().find(|v| v.member.node == member.node);
             let is_lost = *member != me
@@ -119,9 +120,8 @@ impl Failover {
         // Until the change is settled a release waits for everybody in either set.
         let mut union = reign.members;
         for view in &self.peers {
-            let is_wanted = self.has_kept_up(view, now_ns) && view.mirror.is_caught_up;
             let has_place = union.has_place_for(view.member.node);
-            if is_wanted && has_place && !set.contains(&view.member) {
+            if has_place && !set.contains(&view.member) && is_ready(view) {
                 union = union.with(view.member);
                 set = set.with(view.member);
             }
