@@ -2,6 +2,10 @@
 
 mod appliance;
 
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -82,6 +86,53 @@ fn blocks_go_to_registered_files() {
         );
         assert!(appliance.stop().success(), "{}", appliance.log());
     }
+}
+
+/// Pages of a file in the page cache, of how many.
+fn cached(path: &Path) -> (usize, usize) {
+    let file = std::fs::File::open(path).unwrap();
+    let length = file.metadata().unwrap().len() as usize;
+    let mut resident = vec![0_u8; length.div_ceil(4096)];
+    let (access, kind) = (libc::PROT_READ, libc::MAP_SHARED);
+    // SAFETY: a new mapping of a file that is open, which nobody looks into; room for a byte a page is passed with it.
+    let result = unsafe {
+        let base = libc::mmap(ptr::null_mut(), length, access, kind, file.as_raw_fd(), 0);
+        assert_ne!(base, libc::MAP_FAILED, "{}", path.display());
+        let result = libc::mincore(base, length, resident.as_mut_ptr());
+        libc::munmap(base, length);
+        result
+    };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    let pages = resident.iter().filter(|&&page| page & 1 == 1).count();
+    (pages, resident.len())
+}
+
+/// Goal: a direct write never finds its place in the page cache, whoever reads the files in the ordinary way. Method: read all of
+/// them, as a backup does, also where the log has come into the next segment; the one being written and the next are out of it
+/// soon, those behind them stay, which shows that the looking works.
+#[test]
+fn the_log_writes_where_nothing_is_cached() {
+    let mut appliance = Appliance::started(Shape::default());
+    let segment = |index: usize| appliance.directory().join(format!("segments/{index:016}"));
+    let mut publisher = appliance.publisher(1);
+    let topic = publisher.topic("orders.a").unwrap();
+    for current in 0..2 {
+        eventually("all are prepared", || segment(current + 3).exists());
+        for index in 0..=current + 3 {
+            let length = std::fs::read(segment(index)).unwrap().len();
+            assert_eq!(length, 4 << 20, "of the least size");
+        }
+        let (far, all) = cached(&segment(current + 3));
+        assert_eq!(far, all, "what was read is cached");
+        for index in [current, current + 1] {
+            eventually("nothing is cached", || cached(&segment(index)).0 == 0);
+        }
+        for _ in 0..80 {
+            send(&mut publisher, topic, &[7; 60_000]);
+        }
+        assert!(publisher.wait_released(LIMIT).unwrap());
+    }
+    assert!(appliance.stop().success(), "{}", appliance.log());
 }
 
 /// Goal: the hot threads allocate nothing once flow is steady. Method: the process counts; publish, look, publish more,
