@@ -52,8 +52,6 @@ pub(crate) struct Preparation {
     seen: (Instant, Position),
     /// Whether little was released in the second before.
     is_quiet: bool,
-    /// Whether the space ahead could not be kept out of the page cache when it was tried last.
-    is_cached: bool,
     prepared: Counter,
     seconds_left: Counter,
     alarm: Counter,
@@ -72,7 +70,6 @@ impl Preparation {
             }),
             seen: (Instant::now(), parts.released.read()),
             is_quiet: false,
-            is_cached: false,
             prepared: counters.counter("journal.prepared_bytes_ahead"),
             seconds_left: counters.counter("journal.space_seconds_left"),
             alarm: counters.counter("journal.space_alarm"),
@@ -86,22 +83,11 @@ impl Preparation {
         lower_priority();
         while !self.parts.stop.load(Ordering::Acquire) {
             let pause = self.prepare().unwrap_or(LOOK_PAUSE);
-            self.keep_uncached();
+            let released = self.parts.released.read();
+            self.parts.segments.forget_cached(released);
             self.watch_space();
             std::thread::sleep(pause.min(LOOK_PAUSE));
         }
-    }
-
-    /// Where this fails writes are only slower, and it is tried again.
-    fn keep_uncached(&mut self) {
-        let released = self.parts.released.read();
-        let done = self.parts.segments.forget_cached(released);
-        if let Err(error) = &done
-            && !self.is_cached
-        {
-            tracing::warn!(%error, "the log's segments can't be kept out of the page cache: writes may be slower");
-        }
-        self.is_cached = done.is_err();
     }
 
     /// One step towards enough space, if it is due; how long until the next is, if any.

@@ -113,7 +113,7 @@ fn cached(path: &Path) -> (usize, usize) {
 #[test]
 fn the_log_writes_where_nothing_is_cached() {
     let mut appliance = Appliance::started(Shape::default());
-    let segment = |index: usize| appliance.directory().join(format!("segments/{index:016}"));
+    let segment = |index: usize| appliance.directory().join(format!("segments/{index:016x}"));
     let mut publisher = appliance.publisher(1);
     let topic = publisher.topic("orders.a").unwrap();
     for current in 0..2 {
